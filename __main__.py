@@ -1,0 +1,5 @@
+"""`python -m vittle`."""
+
+from vittle.cli import main
+
+main()

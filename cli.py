@@ -1,0 +1,371 @@
+"""The front door: `vittle ...`. It composes the rooms and holds no logic of its own."""
+
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from vittle.dashboards import terminal, twins
+from vittle.objectives.measurement import LatencyBudget
+from vittle.spaces.errors import VittleError
+from vittle.storage import export as exports
+from vittle.storage import records
+from vittle.storage.records import Settings, Study, Trial
+from vittle.storage.store import Store
+
+app = typer.Typer(
+    help="Find the token-reduction schedule that makes a Vision Transformer fit a latency budget.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+train_app = typer.Typer(help="Train what a reduction or the demo needs.", no_args_is_help=True)
+app.add_typer(train_app, name="train")
+out, err = Console(), Console(stderr=True)
+
+StudyName = Annotated[str | None, typer.Argument(help="Name of the study; the newest where none is given.", show_default=False)]
+Storage = Annotated[
+    str | None, typer.Option(help="SQLAlchemy URL of the database. Default: SQLite in your data folder.", show_default=False)
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON in place of tables.")]
+Budget = Annotated[
+    str | None, typer.Option(help="For example 4ms, or 60% of the backbone. Default: the study's.", show_default=False)
+]
+RayAddress = Annotated[str | None, typer.Option(help="Join this Ray cluster in place of starting one.", show_default=False)]
+
+
+def main() -> None:
+    """Run a command; bad input is one line on stderr and exit code 2."""
+    try:
+        app()
+    except VittleError as error:
+        err.print(f"[bold red]error:[/] {_escape(str(error))}", soft_wrap=True, highlight=False)
+        sys.exit(2)
+
+
+@app.command()
+def launch(
+    latency_budget: Annotated[
+        str, typer.Option(help="The most a schedule may take: 4ms per batch, or 60% of the backbone.")
+    ] = "60%",
+    model: Annotated[str, typer.Option(help="A timm name, hf-hub:owner/name, local-dir:path, or digits.")] = "digits",
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Weights (.safetensors, .pth) in place of the published ones.", show_default=False)
+    ] = None,
+    data: Annotated[str, typer.Option(help="Image folder, .npz, timm dataset, or digits.")] = "digits",
+    batch_size: Annotated[int, typer.Option(min=1, help="Batch that latency is measured at.")] = 64,
+    device: Annotated[
+        str | None, typer.Option(help="cpu or cuda. Default: cuda where there is one.", show_default=False)
+    ] = None,
+    reductions: Annotated[str, typer.Option(help="What to search, separated by commas.")] = "merging",
+    trials: Annotated[int, typer.Option(min=1, help="Schedules to try.")] = 40,
+    time_limit: Annotated[
+        str | None, typer.Option(help="Start no trial after this long: 90s, 10m, 2h.", show_default=False)
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Schedules to evaluate at once; the CPUs are shared between them.")] = 1,
+    gpus_per_worker: Annotated[
+        float | None, typer.Option(min=0, help="May be a fraction. Default: 1 on cuda, else 0.", show_default=False)
+    ] = None,
+    storage: Storage = None,
+    study: Annotated[
+        str | None, typer.Option(help="Name of the new study. Default: model and number.", show_default=False)
+    ] = None,
+    ray_address: RayAddress = None,
+    seed: Annotated[int, typer.Option(help="Of the split of the images and of the sampler.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Search for schedules within a latency budget."""
+    LatencyBudget.parse(latency_budget)
+    with _working("loading"):
+        from vittle.search import study as studies
+        from vittle.search.workers import choose_device
+    settings = Settings(
+        model=model,
+        checkpoint=None if checkpoint is None else str(checkpoint.resolve()),
+        data=data if not Path(data).exists() else str(Path(data).resolve()),
+        latency_budget=latency_budget,
+        batch_size=batch_size,
+        device=choose_device(device),
+        reductions=tuple(part.strip() for part in reductions.split(",") if part.strip()),
+        trials=trials,
+        time_limit=None if time_limit is None else _seconds(time_limit),
+        workers=workers,
+        cpus_per_worker=max(1, _cpus() // workers),
+        gpus_per_worker=gpus_per_worker if gpus_per_worker is not None else float(choose_device(device) == "cuda"),
+        seed=seed,
+    )
+    job = _prepare(settings)
+    store = Store.open(storage, create=True)
+    made = store.create_study(study or _free_name(store, model), settings, job.record)
+    _run(studies, made, job, store, ray_address, as_json)
+
+
+@app.command()
+def resume(study: StudyName = None, storage: Storage = None, ray_address: RayAddress = None, as_json: Json = False) -> None:
+    """Continue a study that was interrupted."""
+    store = Store.open(storage)
+    _continue(_find(store, study), store, ray_address, as_json)
+
+
+@app.command()
+def extend(
+    study: StudyName = None,
+    trials: Annotated[int, typer.Option(min=1, help="Schedules to try in addition.")] = 20,
+    storage: Storage = None,
+    ray_address: RayAddress = None,
+    as_json: Json = False,
+) -> None:
+    """Add trials to a study and run them."""
+    store = Store.open(storage)
+    found = _find(store, study)
+    _continue(store.set_trials(found.name, found.settings.trials + trials), store, ray_address, as_json)
+
+
+@app.command("studies")
+def list_studies(storage: Storage = None, as_json: Json = False) -> None:
+    """List all studies."""
+    store = Store.open(storage)
+    listed = [(study, store.trials(study.name)) for study in store.studies()]
+    if as_json:
+        _print_json([twins.listed(study, trials) for study, trials in listed])
+    else:
+        out.print(terminal.studies_table(listed))
+
+
+@app.command("trials")
+def list_trials(study: StudyName = None, storage: Storage = None, as_json: Json = False) -> None:
+    """List every trial of a study with its state."""
+    store = Store.open(storage)
+    found = _find(store, study)
+    trials = store.trials(found.name)
+    if as_json:
+        _print_json(twins.detailed(found, trials)["trials"])
+    else:
+        out.print(terminal.trials_table(trials))
+
+
+@app.command()
+def front(study: StudyName = None, latency_budget: Budget = None, storage: Storage = None, as_json: Json = False) -> None:
+    """Show the best trade-offs between accuracy, latency and MACs that a study has found."""
+    store = Store.open(storage)
+    found = _find(store, study)
+    _show_front(found, store.trials(found.name), _budget(found, latency_budget), as_json)
+
+
+@app.command()
+def export(
+    study: StudyName = None,
+    latency_budget: Budget = None,
+    output: Annotated[Path, typer.Option(help="The file to write.")] = Path("best.yaml"),
+    storage: Storage = None,
+) -> None:
+    """Write the most accurate schedule within the budget, with its measurements."""
+    store = Store.open(storage)
+    found = _find(store, study)
+    budget = _budget(found, latency_budget)
+    trials = store.trials(found.name)
+    chosen = records.best(trials, budget)
+    if chosen is None:
+        _explain_unmet(found, trials, budget)
+        raise typer.Exit(1)
+    exported = exports.document(found, chosen, records.reference(trials))
+    _write(output, exports.to_yaml(exported))
+    out.print(f"wrote {output}: trial {chosen.number} of {found.name}", highlight=False, soft_wrap=True)
+    out.print(terminal.front_table([chosen], budget, records.reference(trials), shape=found.backbone.shape))
+
+
+@app.command()
+def dashboard(
+    storage: Storage = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on this machine.")] = 8080,
+) -> None:
+    """Serve the studies as a web page on this machine."""
+    store = Store.open(storage)
+    from vittle.dashboards.server import serve
+
+    serve(store, port)
+
+
+@train_app.command("backbone")
+def train_backbone(
+    output: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training digits.", show_default=False)] = None,
+    seed: int = 0,
+) -> None:
+    """Train the embedded digits backbone again."""
+    with _working("loading"):
+        from vittle.reductions.backbone import train_digits
+    reached = train_digits(output, epochs=epochs, seed=seed)
+    out.print(", ".join(f"{name} {share:.2%}" for name, share in reached.items()), highlight=False)
+
+
+def _prepare(settings: Settings) -> Any:
+    from vittle.search.study import prepare
+
+    with _bar("images") as (bar, task):
+        return prepare(settings, lambda done, total: bar.update(task, completed=done, total=total))
+
+
+def _continue(study: Study, store: Store, ray_address: str | None, as_json: bool) -> None:
+    with _working("loading"):
+        from vittle.search import study as studies
+    job = _prepare(study.settings)
+    if job.backbone.fingerprint != study.backbone.fingerprint:
+        raise VittleError(
+            f"the weights of {study.settings.model} are not those that study {study.name!r} began with; "
+            f"give the same checkpoint, or launch a new study"
+        )
+    _run(studies, study, job, store, ray_address, as_json)
+
+
+def _run(studies: Any, study: Study, job: Any, store: Store, ray_address: str | None, as_json: bool) -> None:
+    settings = study.settings
+    done = sum(1 for trial in store.trials(study.name) if trial.state != "running")
+    how = "new" if not done else "complete, nothing to do" if study.state == "complete" else "continued"
+    err.print(
+        f"study [bold]{_escape(study.name)}[/] ({how}): {done} of {settings.trials + 1} trials done, {_escape(settings.model)} "
+        f"within {settings.latency_budget} of latency, batch {settings.batch_size} on {settings.device}, "
+        f"{settings.workers} x {settings.cpus_per_worker} CPUs",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if study.state == "complete":
+        _show_front(study, store.trials(study.name), study.budget, as_json)
+        return
+    with _bar("search", total=settings.trials + 1, completed=done) as (bar, task):
+        confirming: list[Any] = []
+
+        def finished(trial: Trial) -> None:
+            bar.advance(task)
+            bar.update(task, note=_note(trial))
+
+        def confirmed(trial: Trial, left: int) -> None:
+            if not confirming:
+                bar.update(task, note="")
+                confirming.append(bar.add_task("confirm", total=None, note=""))
+            seen = bar.tasks[-1].completed + 1
+            bar.update(confirming[0], completed=seen, total=seen + left, note=f"trial {trial.number}")
+
+        study = studies.run(study, job, store, studies.Reporter(finished, confirmed), ray_address)
+    trials = store.trials(study.name)
+    _show_front(study, trials, study.budget, as_json)
+    if study.state == "interrupted":
+        err.print(f"interrupted; every finished trial is kept. Continue with: vittle resume {study.name}", highlight=False)
+        raise typer.Exit(130)
+    if records.best(trials, study.budget) is None:
+        _explain_unmet(study, trials, study.budget)
+        raise typer.Exit(1)
+
+
+def _note(trial: Trial) -> str:
+    if "accuracy" not in trial.judged:
+        return f"trial {trial.number} {trial.state}"
+    return f"trial {trial.number}: {trial.judged['accuracy'].value:.2%} at {trial.judged['latency_ratio'].value:.0%} latency"
+
+
+def _show_front(study: Study, trials: list[Trial], budget: LatencyBudget, as_json: bool) -> None:
+    points = records.front(trials, budget)
+    if as_json:
+        _print_json([exports.front_entry(trial) for trial in points])
+    else:
+        out.print(terminal.front_table(points, budget, records.reference(trials), shape=study.backbone.shape))
+
+
+def _explain_unmet(study: Study, trials: list[Trial], budget: LatencyBudget) -> None:
+    fastest = records.nearest(trials)
+    if fastest is None:
+        err.print(f"study {study.name} has measured nothing yet; continue it with: vittle resume {study.name}", highlight=False)
+        return
+    near = budget.covering(fastest.judged)
+    how = "export with" if fastest.state == "complete" else "launch with"
+    err.print(
+        f"nothing in study {study.name} fits {budget}; the nearest feasible budget is {near} (trial {fastest.number}): "
+        f"{how} --latency-budget {near}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _find(store: Store, name: str | None) -> Study:
+    if name is not None:
+        return store.study(name)
+    studies = store.studies()
+    if not studies:
+        raise VittleError("there are no studies yet; make one with: vittle launch")
+    return studies[0]
+
+
+def _budget(study: Study, text: str | None) -> LatencyBudget:
+    return study.budget if text is None else LatencyBudget.parse(text)
+
+
+def _free_name(store: Store, model: str) -> str:
+    stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", model).strip("-")
+    taken = {study.name for study in store.studies()}
+    return next(name for number in range(1, len(taken) + 2) if (name := f"{stem}-{number}") not in taken)
+
+
+def _seconds(text: str) -> float:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh])\s*", text)
+    if match is None or float(match[1]) <= 0:
+        raise VittleError(f"time limit {text!r} is not a time; accepted: 90s, 10m or 2h")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _write(path: Path, text: str) -> None:
+    """All or nothing: the file appears when it is complete."""
+    draft = path.with_name(f".{path.name}.part")
+    try:
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise VittleError(f"cannot write {path}: {error.strerror}; give --output a file in an existing folder") from None
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+@contextmanager
+def _working(what: str) -> Iterator[None]:
+    with err.status(what):
+        yield
+
+
+@contextmanager
+def _bar(what: str, total: int | None = None, completed: int = 0) -> Iterator[tuple[Progress, Any]]:
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, TextColumn("{task.fields[note]}"), console=err, transient=False) as bar:
+        yield bar, bar.add_task(what, total=total, completed=completed, note="")

@@ -1,0 +1,47 @@
+"""Numbers and names as people read them, the same on the pages and in the terminal."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from vittle.objectives.measurement import LatencyBudget, Measurement
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """0.978 is 97.8%."""
+    return f"{100 * share:.{digits}f}%"
+
+
+def interval(measured: Measurement) -> str:
+    """The 95 % interval of a share, without its unit: 96.0–98.8."""
+    return f"{100 * measured.low:.1f}–{100 * measured.high:.1f}"
+
+
+def milliseconds(value: float) -> str:
+    """Three significant digits: 3.91 ms, 128 ms."""
+    return f"{value:.0f} ms" if value >= 100 else f"{value:#.3g} ms"
+
+
+def macs(value: float) -> str:
+    """4.61 G or 34.2 M."""
+    return f"{value / 1e9:.2f} G" if value >= 1e9 else f"{value / 1e6:.1f} M"
+
+
+def tokens(counts: Sequence[int]) -> str:
+    """Tokens after each block, the middle of a deep model left out: 65 65 58 … 9 1."""
+    shown = [str(count) for count in counts]
+    return " ".join(shown if len(shown) <= 6 else [*shown[:3], "…", *shown[-2:]])
+
+
+def budget(limit: LatencyBudget) -> str:
+    """60% of the backbone, or 4ms per batch."""
+    return f"{limit} of the backbone" if limit.relative else f"{limit} per batch"
+
+
+def moment(when: datetime) -> datetime:
+    """The time with its zone, which SQLite does not keep; what is stored is UTC."""
+    return when if when.tzinfo else when.replace(tzinfo=UTC)
+
+
+def plain(text: str) -> str:
+    """A name without control characters, which a terminal would obey."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)

@@ -1,0 +1,118 @@
+"""What the pages show, as plain values: the JSON twins. Everything that is computed for a page is computed here."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from vittle.dashboards import text
+from vittle.objectives.measurement import OBJECTIVES, Measurement
+from vittle.spaces import costs
+from vittle.storage import records
+from vittle.storage.records import Study, Trial
+
+
+def study_url(name: str) -> str:
+    """Where a study's page is; its JSON twin is at the same place with `.json` at the end."""
+    return f"/studies/{quote(name, safe='')}"
+
+
+def listed(study: Study, trials: Sequence[Trial]) -> dict[str, Any]:
+    """A study in the list: what was asked, how far it is, and the best schedule so far."""
+    best = records.best(trials, study.budget)
+    return {
+        "name": study.name,
+        "state": study.state,
+        "created": text.moment(study.created).isoformat(),
+        "model": study.backbone.name,
+        "data": study.settings.data,
+        "device": study.settings.device,
+        "budget": study.settings.latency_budget,
+        "finished": finished(trials),
+        "planned": study.settings.trials,
+        "best": None if best is None else _headline(best),
+        "url": study_url(study.name),
+    }
+
+
+def detailed(study: Study, trials: Sequence[Trial]) -> dict[str, Any]:
+    """A study with every trial, which of them are on the front, and the best one for the budget."""
+    front = {trial.number for trial in records.front(trials)}
+    nearest = records.nearest(trials)
+    shape = study.backbone.shape
+    return {
+        **listed(study, trials),
+        "settings": study.settings.model_dump(mode="json"),
+        "backbone": {
+            "name": study.backbone.name,
+            "fingerprint": study.backbone.fingerprint,
+            "classes": study.backbone.classes,
+            "blocks": shape.depth,
+            "tokens": shape.tokens,
+            "prefix": shape.prefix,
+        },
+        "limit": {"value": study.budget.limit, "objective": study.budget.objective, "text": text.budget(study.budget)},
+        "objectives": {name: dataclasses.asdict(objective) for name, objective in OBJECTIVES.items()},
+        "counts": dict(Counter(trial.state for trial in trials)),
+        "nearest": None
+        if nearest is None
+        else {"trial": nearest.number, "latency_ratio": nearest.judged["latency_ratio"].value},
+        "trials": [_trial(study, trial, on_front=trial.number in front) for trial in trials],
+    }
+
+
+def finished(trials: Sequence[Trial]) -> int:
+    """How many trials of the search have ended; the backbone is none of them."""
+    return sum(1 for trial in trials if trial.state != "running" and trial.origin != "backbone")
+
+
+def exportable(trial: Trial) -> bool:
+    """Whether there is evidence to export a schedule with: its accuracy was measured."""
+    return "accuracy" in trial.judged
+
+
+def _headline(trial: Trial) -> dict[str, Any]:
+    phase = "confirmation" if trial.confirmed else "search"
+    return {
+        "trial": trial.number,
+        "accuracy": trial.measurements[phase]["accuracy"].value,
+        "images": "held-out" if trial.confirmed else "search",
+        "latency_ratio": trial.judged["latency_ratio"].value,
+    }
+
+
+def _trial(study: Study, trial: Trial, *, on_front: bool) -> dict[str, Any]:
+    measured = study.budget.objective in trial.judged
+    return {
+        "number": trial.number,
+        "state": trial.state,
+        "kind": _kind(trial, on_front=on_front),
+        "origin": trial.origin,
+        "front": on_front,
+        "within_budget": measured and trial.within(study.budget),
+        "confirmed": trial.confirmed,
+        "reason": trial.reason,
+        "seconds": trial.seconds,
+        "tokens": list(costs.tokens(study.backbone.shape, trial.schedule)),
+        "schedule": trial.schedule.to_dict(),
+        "id": trial.schedule.id,
+        "judged": _measured(trial.judged),
+        "measurements": {phase: _measured(measured, protocol=True) for phase, measured in trial.measurements.items()},
+        "export": f"{study_url(study.name)}/trials/{trial.number}.yaml" if exportable(trial) else None,
+    }
+
+
+def _kind(trial: Trial, *, on_front: bool) -> str:
+    """How a trial is drawn: its state, with the complete ones told apart."""
+    if trial.state != "complete":
+        return trial.state
+    return "backbone" if trial.origin == "backbone" else "front" if on_front else "dominated"
+
+
+def _measured(measurements: Mapping[str, Measurement], *, protocol: bool = False) -> dict[str, Any]:
+    return {
+        name: {"value": one.value, "low": one.low, "high": one.high, "n": one.n}
+        | ({"protocol": dict(one.protocol)} if protocol else {})
+        for name, one in measurements.items()
+    }

@@ -1,0 +1,1 @@
+"""What is measured. `measurement` and `front` start without torch."""

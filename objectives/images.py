@@ -1,0 +1,210 @@
+"""The images that schedules are judged on, decoded and cropped once, and their split into search and held-out."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from vittle.reductions import digits
+from vittle.reductions.backbone import EMBEDDED, Preprocessing, open_dataset
+from vittle.spaces.errors import VittleError
+
+ACCEPTED = (
+    "digits, a folder of images (with or without labelled sub-folders), an .npz with `images` and `labels`, or a timm dataset"
+)
+SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".webp"}
+HELD_OUT_SHARE = 1 / 3
+
+Progress = Callable[[int, int], None]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images at the backbone's size.
+
+    Attributes:
+        pixels: (n, height, width, 3) uint8.
+        labels: (n,) int64, or None where there are none; the backbone's own answers then stand in for them.
+    """
+
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.int64] | None
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """`search` decides between schedules; `held_out` confirms the chosen ones and is never searched on."""
+
+    search: Images
+    held_out: Images
+
+
+def load_images(
+    source: str,
+    preprocessing: Preprocessing,
+    classes: int,
+    *,
+    limit: int = 6000,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Splits:
+    """Read images, bring them to the backbone's size, and split them.
+
+    Args:
+        source: `digits`, an image folder, an .npz file, or `name[:root]` of a dataset that `timm.data.create_dataset` opens.
+        preprocessing: the backbone's.
+        classes: of the backbone's head.
+        limit: the most images to read; more are sampled.
+        seed: of the sample and of the split, a third of it held out.
+        progress: told (done, total) while images are decoded.
+
+    Raises:
+        VittleError: nothing there, nothing decodable, or labels that do not match the head.
+    """
+    if source == EMBEDDED:
+        parts = digits.splits()
+        search, held_out = (Images(*parts[name]) for name in ("search", "held-out"))
+        _check_labels(source, search.labels, classes)
+        return Splits(_fit(search, preprocessing), _fit(held_out, preprocessing))
+    path = Path(source)
+    if path.suffix == ".npz":
+        images = _sample(_read_npz(path, classes), limit, seed)
+        images = _fit(images, preprocessing)
+    elif path.is_dir():
+        images = _read_folder(path, preprocessing, classes, limit, seed, progress)
+    elif path.exists() or path.is_absolute() or source.startswith("."):
+        raise VittleError(f"no images at {source}; accepted: {ACCEPTED}")
+    else:
+        images = _read_dataset(source, preprocessing, classes, limit, seed, progress)
+    if len(images) < 3:
+        raise VittleError(f"{source} holds {len(images)} images, at least 3 are needed to search and to hold out")
+    held_out_count = max(1, round(len(images) * HELD_OUT_SHARE))
+    return Splits(_take(images, slice(held_out_count, None)), _take(images, slice(held_out_count)))
+
+
+def _take(images: Images, which: slice | NDArray[np.intp]) -> Images:
+    return Images(images.pixels[which], None if images.labels is None else images.labels[which])
+
+
+def _sample(images: Images, limit: int, seed: int) -> Images:
+    return _take(images, _order(len(images), limit, seed))
+
+
+def _order(n: int, limit: int, seed: int) -> NDArray[np.intp]:
+    order: NDArray[np.intp] = np.random.default_rng(seed).permutation(n)[:limit]
+    return order
+
+
+def _read_npz(path: Path, classes: int) -> Images:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in ("images", "labels") if name in archive}
+    except (OSError, ValueError) as error:
+        missing = isinstance(error, FileNotFoundError)
+        raise VittleError(f"{'no file at' if missing else 'cannot read'} {path}; accepted: {ACCEPTED}") from None
+    pixels, labels = arrays.get("images"), arrays.get("labels")
+    if pixels is None or pixels.ndim != 4 or pixels.shape[-1] != 3 or pixels.dtype != np.uint8:
+        found = "nothing" if pixels is None else f"{pixels.dtype} {pixels.shape}"
+        raise VittleError(f"{path} has {found} under `images`; accepted: uint8 (n, height, width, 3)")
+    if labels is not None and labels.shape != (len(pixels),):
+        raise VittleError(f"{path} has {len(pixels)} images and labels of shape {labels.shape}; accepted: one label per image")
+    _check_labels(str(path), labels, classes)
+    return Images(pixels, None if labels is None else labels.astype(np.int64))
+
+
+def _check_labels(source: str, labels: NDArray[Any] | None, classes: int) -> None:
+    if labels is None or len(labels) == 0:
+        return
+    if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() >= classes:
+        raise VittleError(
+            f"the labels of {source} run from {labels.min()} to {labels.max()}, "
+            f"the model's head has {classes} classes; accepted: integers from 0 to {classes - 1}"
+        )
+
+
+def _read_folder(
+    path: Path, preprocessing: Preprocessing, classes: int, limit: int, seed: int, progress: Progress | None
+) -> Images:
+    folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    labelled = [(file, label) for label, folder in enumerate(folders) for file in _files(folder)]
+    loose = [(file, -1) for file in _files(path)] if not labelled else []
+    files = labelled or loose
+    if not files:
+        raise VittleError(f"no images in {path}; accepted: files ending in {', '.join(sorted(SUFFIXES))}")
+    if labelled and len(folders) != classes:
+        raise VittleError(
+            f"{path} has {len(folders)} labelled sub-folders, the model's head has {classes} classes; "
+            f"accepted: one sub-folder per class, or images without sub-folders"
+        )
+    chosen = [files[index] for index in _order(len(files), limit, seed)]
+    pixels = _decode([file for file, _ in chosen], _open, preprocessing, progress)
+    return Images(pixels, np.array([label for _, label in chosen], np.int64) if labelled else None)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
+
+
+def _open(file: Path) -> Image.Image:
+    try:
+        with Image.open(file) as image:
+            return image.convert("RGB")
+    except (OSError, UnidentifiedImageError):
+        raise VittleError(f"cannot decode {file}; remove it or replace it") from None
+
+
+def _read_dataset(
+    source: str, preprocessing: Preprocessing, classes: int, limit: int, seed: int, progress: Progress | None
+) -> Images:
+    dataset = open_dataset(source, ACCEPTED)
+    chosen = [int(index) for index in _order(len(dataset), limit, seed)]
+    labels: dict[int, int] = {}
+
+    def read(index: int) -> Image.Image:
+        image, label = dataset[index]
+        labels[index] = int(label)
+        rgb: Image.Image = image.convert("RGB")
+        return rgb
+
+    pixels = _decode(chosen, read, preprocessing, progress)
+    ordered = np.array([labels[index] for index in chosen], np.int64)
+    _check_labels(source, ordered, classes)
+    return Images(pixels, ordered)
+
+
+def _decode(
+    items: Sequence[T], read: Callable[[T], Image.Image], preprocessing: Preprocessing, progress: Progress | None
+) -> NDArray[np.uint8]:
+    pixels = np.empty((len(items), *preprocessing.size, 3), np.uint8)
+    with ThreadPoolExecutor() as pool:
+        for index, image in enumerate(pool.map(lambda item: _crop(read(item), preprocessing), items)):
+            pixels[index] = image
+            if progress is not None:
+                progress(index + 1, len(items))
+    return pixels
+
+
+def _fit(images: Images, preprocessing: Preprocessing) -> Images:
+    if images.pixels.shape[1:3] == preprocessing.size:
+        return images
+    pixels = np.stack([_crop(Image.fromarray(image), preprocessing) for image in images.pixels])
+    return Images(pixels, images.labels)
+
+
+def _crop(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """Resize so that the crop covers `preprocessing.crop` of the image, then cut it out of the centre: (height, width, 3)."""
+    height, width = preprocessing.size
+    scale = max(height / image.height, width / image.width) / preprocessing.crop
+    resample = Image.Resampling[preprocessing.interpolation.upper()]
+    resized = image.resize((max(width, round(image.width * scale)), max(height, round(image.height * scale))), resample)
+    left, top = (resized.width - width) // 2, (resized.height - height) // 2
+    return np.asarray(resized.crop((left, top, left + width, top + height)))

@@ -1,0 +1,1 @@
+"""Which schedule next, and who evaluates it: Optuna, Ray Tune, the study loop."""

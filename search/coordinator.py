@@ -1,0 +1,157 @@
+"""Which schedule next, and what became of the last: the one writer of a study. It knows neither Ray nor threads.
+
+An outcome is committed to the store first and told to the sampler second, so a crash between the two loses nothing.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from vittle.objectives.measurement import Measurement
+from vittle.search.sampler import Sampler
+from vittle.spaces import costs
+from vittle.spaces.schedule import Schedule
+from vittle.spaces.space import Space
+from vittle.storage.records import Study, Trial, TrialState
+from vittle.storage.store import Store
+
+FRUITLESS = 200  # proposals in a row that are known or hopeless, after which the space counts as exhausted
+STARTS = (0.85, 0.7, 0.5)  # costs of the first schedules, as shares of what the budget allows
+HOPELESS = 1.1  # a schedule is not tried where its MACs are this far over: reductions hardly ever save more time than MACs
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an evaluation ended. A failure is a reason, never a number."""
+
+    measurements: Mapping[str, Measurement] = field(default_factory=dict)
+    failure: str | None = None
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A trial that a worker should evaluate."""
+
+    number: int
+    schedule: Schedule
+
+
+class Coordinator:
+    """Hands out trials until the study has as many as it was asked for, or its time is over.
+
+    What an earlier run left running is handed out again, under its own number.
+    """
+
+    def __init__(self, study: Study, store: Store, on_finish: Callable[[Trial], None] = lambda _: None) -> None:
+        self.study = study
+        self._store = store
+        self._on_finish = on_finish
+        self._space = Space(study.backbone.shape, study.settings.reductions)
+        self._known: dict[str, Mapping[str, Measurement]] = {}
+        self._tickets: dict[int, int] = {}
+        self._trials: dict[int, Trial] = {}
+        self._backbone_ms: float | None = None
+        self._over = False
+        limit = study.settings.time_limit
+        self._deadline = None if limit is None else time.monotonic() + limit
+        trials = store.trials(study.name)
+        finished = [trial for trial in trials if trial.state != "running"]
+        # A resumed search must not repeat the random numbers of its beginning.
+        self._sampler = Sampler(self._space, study.budget, study.settings.seed + len(finished))
+        for trial in finished:
+            self._learn(trial)
+        self._unfinished = deque(trial for trial in trials if trial.state == "running")
+        self._started = sum(1 for trial in trials if trial.origin != "backbone")
+        self._has_backbone = any(trial.origin == "backbone" for trial in trials)
+        self._starts: deque[Mapping[str, float]] | None = None
+        self._dense = costs.macs(self._space.shape, Schedule())
+
+    def next(self) -> Assignment | None:
+        """The next trial to evaluate, written down as running; None where there is no more to do."""
+        assignment = self._next()
+        self._over = assignment is None
+        return assignment
+
+    def _next(self) -> Assignment | None:
+        if self._unfinished:
+            trial = self._unfinished.popleft()
+            ticket = self._sampler.ask(trial.parameters).ticket if trial.parameters else None
+            return self._assign(trial, ticket)
+        if not self._has_backbone:
+            self._has_backbone = True
+            return self._assign(self._start("backbone", Schedule(), {}), None)
+        if self._started >= self.study.settings.trials or (self._deadline and time.monotonic() > self._deadline):
+            return None
+        if self._starts is None:
+            self._starts = deque(self._space.starting_points([part * self._allowed_share() for part in STARTS]))
+        for _ in range(FRUITLESS):
+            origin = "start" if self._starts else "sampler"
+            proposal = self._sampler.ask(self._starts.popleft() if self._starts else None)
+            schedule = self._space.schedule(proposal.parameters)
+            excess = costs.macs(self._space.shape, schedule) / (HOPELESS * self._allowed_share() * self._dense) - 1
+            if schedule.id in self._known:
+                self._sampler.tell(proposal.ticket, self._known[schedule.id] or None)
+            elif excess > 0:
+                self._sampler.reject(proposal.ticket, costs.macs(self._space.shape, schedule), excess)
+            else:
+                self._known[schedule.id] = {}
+                self._started += 1
+                return self._assign(self._start(origin, schedule, proposal.parameters), proposal.ticket)
+        return None
+
+    @property
+    def done(self) -> bool:
+        """Whether everything that was handed out came back, and there is no more to hand out."""
+        return self._over and not self._trials
+
+    def finish(self, number: int, outcome: Outcome) -> None:
+        """Commit how a trial ended, then tell the sampler."""
+        trial = self._trials.pop(number)
+        state: TrialState
+        if outcome.failure is not None:
+            state, reason = "failed", outcome.failure
+        elif "accuracy" in outcome.measurements:
+            state, reason = "complete", None
+        else:
+            over = self.study.budget.excess(outcome.measurements)
+            state, reason = "infeasible", f"latency is {over:.0%} over the budget of {self.study.budget}"
+        self._store.finish_trial(self.study.name, number, state, outcome.measurements, reason)
+        measured = None if state == "failed" else outcome.measurements
+        self._known[trial.schedule.id] = measured or {}
+        self._note_backbone(outcome.measurements)
+        ticket = self._tickets.pop(number, None)
+        if ticket is not None:
+            self._sampler.tell(ticket, measured)
+        finished = Trial(
+            number, state, trial.origin, trial.schedule, trial.parameters, {"search": outcome.measurements}, reason
+        )
+        self._on_finish(finished)
+
+    def _start(self, origin: str, schedule: Schedule, parameters: Mapping[str, float]) -> Trial:
+        number = self._store.start_trial(self.study.name, origin, schedule, parameters)
+        return Trial(number, "running", origin, schedule, parameters)
+
+    def _assign(self, trial: Trial, ticket: int | None) -> Assignment:
+        self._trials[trial.number] = trial
+        if ticket is not None:
+            self._tickets[trial.number] = ticket
+        return Assignment(trial.number, trial.schedule)
+
+    def _allowed_share(self) -> float:
+        """The budget as a share of the backbone's latency; all of it while an absolute one cannot be compared yet."""
+        budget = self.study.budget
+        if budget.relative:
+            return min(1.0, budget.limit)
+        return 1.0 if self._backbone_ms is None else min(1.0, budget.limit / self._backbone_ms)
+
+    def _note_backbone(self, measurements: Mapping[str, Measurement]) -> None:
+        if "latency_ms" in measurements:
+            self._backbone_ms = measurements["latency_ms"].protocol["backbone_ms"]
+
+    def _learn(self, trial: Trial) -> None:
+        measured = {} if trial.state == "failed" else trial.measurements.get("search", {})
+        self._known[trial.schedule.id] = measured
+        self._note_backbone(measured)
+        if trial.parameters and measured:
+            self._sampler.remember(trial.parameters, measured)

@@ -1,0 +1,89 @@
+"""A study from start to end: search, then confirm the front. The whole loop is `run`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vittle.objectives.images import Progress, Splits, load_images
+from vittle.objectives.measurement import LatencyBudget
+from vittle.reductions.backbone import Backbone, load_backbone
+from vittle.reductions.vit import check_identity
+from vittle.search.coordinator import Coordinator
+from vittle.search.workers import Pool, ray_session
+from vittle.spaces.space import Space
+from vittle.storage.records import BackboneRecord, Settings, Study, StudyState, Trial, front, reference
+from vittle.storage.store import Store
+
+
+@dataclass(frozen=True)
+class Reporter:
+    """Whom to tell of progress: each finished trial, and each confirmed one with how many are to come."""
+
+    finished: Callable[[Trial], None] = lambda _: None
+    confirmed: Callable[[Trial, int], None] = lambda _trial, _left: None
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a search works on, loaded and checked before anything is written."""
+
+    settings: Settings
+    backbone: Backbone
+    splits: Splits
+
+    @property
+    def record(self) -> BackboneRecord:
+        backbone = self.backbone
+        return BackboneRecord(backbone.name, backbone.fingerprint, backbone.classes, backbone.shape)
+
+
+def prepare(settings: Settings, progress: Progress | None = None) -> Job:
+    """Load model and images, and refuse whatever is wrong with them.
+
+    Raises:
+        VittleError: bad input; nothing has been written.
+    """
+    LatencyBudget.parse(settings.latency_budget)  # first, because it is wrong most often
+    backbone = load_backbone(settings.model, settings.checkpoint)
+    Space(backbone.shape, settings.reductions)
+    check_identity(backbone.model)
+    splits = load_images(settings.data, backbone.preprocessing, backbone.classes, seed=settings.seed, progress=progress)
+    return Job(settings, backbone, splits)
+
+
+def run(study: Study, job: Job, store: Store, reporter: Reporter, ray_address: str | None = None) -> Study:
+    """Run a study, new or resumed, until it has its trials and its front is confirmed.
+
+    A Ctrl-C ends it as `interrupted`; every finished trial is kept and `resume` goes on from there.
+    """
+    name = study.name
+    store.set_state(name, "running")
+    state: StudyState = "interrupted"
+    try:
+        with ray_session(study.settings, ray_address):
+            pool = Pool(study.settings, job.backbone, job.splits)
+            coordinator = Coordinator(study, store, reporter.finished)
+            pool.search(coordinator)
+            if coordinator.done:
+                confirm(study, pool, store, reporter)
+                state = "complete"
+    except KeyboardInterrupt:
+        pass
+    finally:
+        store.set_state(name, state)
+    return store.study(name)
+
+
+def confirm(study: Study, pool: Pool, store: Store, reporter: Reporter) -> None:
+    """Measure the backbone and the front again until every point of the front within the budget has been.
+
+    Confirmed latencies differ a little from those seen in the search, so points may leave the front and others enter it.
+    """
+    while True:
+        trials = store.trials(study.name)
+        wanted = [trial for trial in [reference(trials), *front(trials, study.budget)] if trial and not trial.confirmed]
+        if not wanted:
+            return
+        measured = pool.confirm([trial.schedule for trial in wanted])
+        for left, (trial, measurements) in enumerate(zip(wanted, measured, strict=True), start=1 - len(wanted)):
+            store.confirm_trial(study.name, trial.number, measurements)
+            reporter.confirmed(trial, -left)

@@ -1,0 +1,208 @@
+"""The door to Ray: Tune workers that evaluate what the coordinator hands out.
+
+Ray's stock `OptunaSearch` leaves a trial running for ever on a missing or NaN metric, never shows a result to a constraint and
+cannot resume from a database; `Bridge` takes its place. Workers are reused from trial to trial (a class trainable with
+`reuse_actors`), so the backbone and its images are loaded once in each; without that every trial costs a second more.
+"""
+
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+# Read when Ray is imported: no log files per trial, no snapshots of what the database already holds, no usage reports.
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1000000")
+os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "1")
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+import torch
+from ray import tune
+from ray.tune.search import Searcher
+
+from vittle.objectives.evaluate import Evaluator
+from vittle.objectives.images import Splits
+from vittle.objectives.measurement import Measurement
+from vittle.reductions.backbone import Backbone
+from vittle.search.coordinator import Coordinator, Outcome
+from vittle.spaces.errors import VittleError
+from vittle.spaces.schedule import Schedule
+from vittle.storage.records import Settings
+
+OUTCOME = "outcome"
+
+
+class Worker(tune.Trainable):
+    """Evaluates one schedule a step. Its actor, and the backbone and images in it, outlive a trial."""
+
+    def setup(self, config: dict[str, Any], **built: Any) -> None:
+        self._settings: Settings = built["settings"]
+        self._evaluator = make_evaluator(self._settings, built["backbone"], built["splits"])
+        self._schedule: dict[str, Any] = config["schedule"]
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._schedule = new_config["schedule"]
+        return True
+
+    def step(self) -> dict[str, Any]:
+        try:
+            schedule = Schedule.from_dict(self._schedule)
+            budget = self._settings.budget if schedule.reductions else None  # the backbone itself is always evaluated
+            outcome = Outcome(self._evaluator.measure(schedule, "search", budget))
+        except Exception as error:  # whatever a model can raise is this trial's failure, not the search's
+            outcome = Outcome(failure=f"{type(error).__name__}: {error}")
+        return {OUTCOME: outcome, "done": True}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        del checkpoint_dir
+
+
+class Bridge(Searcher):
+    """Lets Tune draw its trials from a coordinator, and hands every end of a trial back to it."""
+
+    def __init__(self, coordinator: Coordinator) -> None:
+        super().__init__(metric="time_total_s", mode="min")
+        self._coordinator: Coordinator | None = coordinator
+        self._numbers: dict[str, int] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        assignment = self._coordinator.next() if self._coordinator else None
+        if assignment is None:
+            finished: Any = Searcher.FINISHED  # Tune's word for it is a string
+            return finished  # type: ignore[no-any-return]
+        self._numbers[trial_id] = assignment.number
+        return {"number": assignment.number, "schedule": assignment.schedule.to_dict()}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        number = self._numbers.pop(trial_id, None)
+        if number is None or self._coordinator is None:
+            return
+        outcome = (result or {}).get(OUTCOME)
+        if outcome is None and not error:
+            return  # stopped from outside before its first step: it stays running, and a resumed search takes it up
+        self._coordinator.finish(number, outcome or Outcome(failure="its worker died"))
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        del trial_id, result
+
+    def save(self, checkpoint_path: str) -> None:
+        del checkpoint_path  # the database is what a search resumes from
+
+    def restore(self, checkpoint_path: str) -> None:
+        del checkpoint_path
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_coordinator": None}  # a database URL with its password is never pickled
+
+
+class Pool:
+    """The workers of one study on a running Ray."""
+
+    def __init__(self, settings: Settings, backbone: Backbone, splits: Splits) -> None:
+        self._settings = settings
+        self._backbone = backbone
+        self._splits = splits
+
+    def search(self, coordinator: Coordinator) -> None:
+        """Evaluate until the coordinator has no more, or Ctrl-C."""
+        settings = self._settings
+        worker = tune.with_parameters(Worker, settings=settings, backbone=self._backbone, splits=self._splits)
+        resources = {"cpu": settings.cpus_per_worker, "gpu": settings.gpus_per_worker}
+        with tempfile.TemporaryDirectory(prefix="vittle-") as folder, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Tune warns of its own defaults
+            tune.Tuner(
+                tune.with_resources(worker, resources),
+                tune_config=tune.TuneConfig(
+                    search_alg=Bridge(coordinator),
+                    num_samples=-1,
+                    max_concurrent_trials=settings.workers,
+                    reuse_actors=True,
+                ),
+                run_config=tune.RunConfig(storage_path=folder, verbose=0),
+            ).fit()
+
+    def confirm(self, schedules: Iterable[Schedule]) -> Iterator[dict[str, Measurement]]:
+        """Measure schedules one after another with care, on images that the search never saw, nothing else running."""
+        resources = {"num_cpus": self._settings.cpus_per_worker, "num_gpus": self._settings.gpus_per_worker}
+        confirmer: Any = _Confirmer
+        actor = confirmer.options(**resources).remote(self._settings, ray.put(self._backbone), ray.put(self._splits))
+        try:
+            for schedule in schedules:
+                measured: dict[str, Measurement] = ray.get(actor.measure.remote(schedule.to_dict()))
+                yield measured
+        finally:
+            ray.kill(actor)
+
+
+@ray.remote
+class _Confirmer:
+    def __init__(self, settings: Settings, backbone: Backbone, splits: Splits) -> None:
+        self._evaluator = make_evaluator(settings, backbone, splits)
+
+    def measure(self, schedule: dict[str, Any]) -> dict[str, Measurement]:
+        return self._evaluator.measure(Schedule.from_dict(schedule), "confirmation")
+
+
+def choose_device(name: str | None) -> str:
+    """The device of that name, cuda where there is one by default.
+
+    Raises:
+        VittleError: an unknown device, or cuda where there is none.
+    """
+    there = torch.cuda.is_available()
+    if name is None:
+        return "cuda" if there else "cpu"
+    if name not in ("cpu", "cuda"):
+        raise VittleError(f"unknown device {name!r}; accepted: cpu, cuda")
+    if name == "cuda" and not there:
+        raise VittleError("this machine has no CUDA device that torch can use; accepted here: cpu")
+    return name
+
+
+def make_evaluator(settings: Settings, backbone: Backbone, splits: Splits) -> Evaluator:
+    """An evaluator that uses exactly the CPUs that its worker was granted: more threads than cores run many times slower."""
+    torch.set_num_threads(settings.cpus_per_worker)
+    return Evaluator(backbone, splits, device=settings.device, batch_size=settings.batch_size)
+
+
+@contextmanager
+def ray_session(settings: Settings, address: str | None = None) -> Iterator[None]:
+    """A Ray to run on: one that is initialised already, the cluster at `address`, or one of our own that ends with us.
+
+    Raises:
+        VittleError: no cluster answers at the address, or it cannot hold one worker.
+    """
+    own = not ray.is_initialized()
+    if own:
+        quiet: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
+        cpus = settings.workers * settings.cpus_per_worker
+        try:
+            if address is None:
+                ray.init(num_cpus=cpus, **quiet)
+            else:
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            reason = (str(error).splitlines() or ["no answer"])[0]
+            raise VittleError(f"no Ray at {address} ({reason}); accepted: a cluster's address such as 10.0.0.1:6379") from None
+    try:
+        _check_resources(settings)
+        yield
+    finally:
+        if own:
+            ray.shutdown()
+
+
+def _check_resources(settings: Settings) -> None:
+    cluster_resources: Any = ray.cluster_resources
+    there = cluster_resources()
+    for name, wanted in (("CPU", settings.cpus_per_worker), ("GPU", settings.gpus_per_worker)):
+        if wanted > there.get(name, 0):
+            raise VittleError(
+                f"a worker wants {wanted:g} {name}s, Ray has {there.get(name, 0):g}; ask for fewer, or for another device"
+            )

@@ -1,0 +1,25 @@
+"""What may vary: schedules, their parts and ranges, token counts and MACs. Starts without torch."""
+
+from vittle.spaces.costs import BlockPlan, macs, plan, tokens
+from vittle.spaces.errors import ScheduleError, UnsupportedBackboneError, VittleError
+from vittle.spaces.merging import Merging
+from vittle.spaces.reduction import Parameter, Reduction
+from vittle.spaces.schedule import Schedule
+from vittle.spaces.shape import BackboneShape
+from vittle.spaces.space import Space
+
+__all__ = [
+    "BackboneShape",
+    "BlockPlan",
+    "Merging",
+    "Parameter",
+    "Reduction",
+    "Schedule",
+    "ScheduleError",
+    "Space",
+    "UnsupportedBackboneError",
+    "VittleError",
+    "macs",
+    "plan",
+    "tokens",
+]

@@ -1,0 +1,13 @@
+"""The one error that a user's input can cause; the command line prints it as one line and exits with code 2."""
+
+
+class VittleError(ValueError):
+    """Bad input. The message says in one line what is wrong and what is accepted."""
+
+
+class ScheduleError(VittleError):
+    """A schedule that cannot run on a backbone, or a file that is not a schedule."""
+
+
+class UnsupportedBackboneError(VittleError):
+    """A model whose blocks are not understood; it is refused rather than run wrongly."""

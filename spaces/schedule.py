@@ -1,0 +1,116 @@
+"""The schedule: the complete, immutable description of every reduction over depth. It is searched, stored and applied.
+
+As text it is one mapping, written as YAML or JSON:
+
+    tail: prefix
+    merging:
+      kept: [65, 65, 58, 51, 44, 37, 30, 23, 16, 9, 8, 8]
+      proportional: true
+
+`tail: prefix` lets the last block compute queries, projection and MLP for the prefix tokens alone. Where nothing else is read
+after it (a class-token head) the output is the same. `tail: full` computes the last block for every token.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self, get_args
+
+import yaml
+from pydantic import ValidationError
+
+from vittle.spaces.errors import ScheduleError
+from vittle.spaces.reduction import Reduction, Tail
+from vittle.spaces.table import REDUCTIONS
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Which reductions act in which block. An empty schedule is the untouched backbone.
+
+    Equal schedules have equal `id`s: reductions are kept in the order in which they act, and with `tail: prefix` whatever
+    would act on patch tokens of the last block is left out, since nobody reads them.
+
+    Raises:
+        ScheduleError: reductions that contradict each other, or an unknown tail.
+    """
+
+    reductions: tuple[Reduction, ...] = ()
+    tail: Tail = "full"
+
+    def __post_init__(self) -> None:
+        if self.tail not in get_args(Tail):
+            raise ScheduleError(f"tail is {self.tail!r}; accepted: {', '.join(get_args(Tail))}")
+        by_name = {reduction.name: reduction for reduction in self.reductions}
+        if len(by_name) < len(self.reductions):
+            raise ScheduleError("a schedule holds each reduction once")
+        if len({reduction.depth for reduction in self.reductions}) > 1:
+            depths = ", ".join(f"{reduction.name} {reduction.depth}" for reduction in self.reductions)
+            raise ScheduleError(f"the reductions are written for different depths: {depths} blocks")
+        ordered = tuple(by_name[name] for name in REDUCTIONS if name in by_name)
+        if self.tail == "prefix":
+            ordered = tuple(reduction.without_last_block() for reduction in ordered)
+        object.__setattr__(self, "reductions", ordered)
+
+    @cached_property
+    def id(self) -> str:
+        """Twelve hexadecimal digits that are the same for the same schedule, everywhere and always."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
+
+    def to_dict(self) -> dict[str, Any]:
+        parts = {reduction.name: reduction.model_dump(mode="json") for reduction in self.reductions}
+        return {"tail": self.tail, **parts}
+
+    def to_json(self) -> str:
+        """The canonical text: sorted keys, no spaces."""
+        return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Self:
+        """Read the mapping that `to_dict` writes.
+
+        Raises:
+            ScheduleError: an unknown key, or a value that its reduction does not accept.
+        """
+        unknown = sorted(set(document) - {"tail", *REDUCTIONS})
+        if unknown:
+            raise ScheduleError(f"unknown key {unknown[0]!r} in a schedule; accepted: tail, {', '.join(REDUCTIONS)}")
+        parts = []
+        for name in REDUCTIONS.keys() & document.keys():
+            try:
+                parts.append(REDUCTIONS[name].settings.model_validate(document[name]))
+            except ValidationError as error:
+                first = error.errors()[0]
+                where = ".".join([name, *map(str, first["loc"])])
+                raise ScheduleError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
+        return cls(tuple(parts), document.get("tail", "full"))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a YAML or JSON file that holds a schedule, or a document with one under `schedule` (as `export` writes).
+
+        Raises:
+            ScheduleError: no such file, or no schedule in it.
+        """
+        try:
+            document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ScheduleError(f"cannot read {path}: {error.strerror}; give a schedule file such as best.yaml") from None
+        except (yaml.YAMLError, UnicodeDecodeError):
+            raise ScheduleError(f"{path} is not YAML; give a schedule file such as best.yaml") from None
+        if isinstance(document, dict) and isinstance(document.get("schedule"), dict):
+            document = document["schedule"]
+        if not isinstance(document, dict):
+            raise ScheduleError(f"{path} holds no schedule; accepted keys: tail, {', '.join(REDUCTIONS)}")
+        try:
+            return cls.from_dict(document)
+        except ScheduleError as error:
+            raise ScheduleError(f"{path}: {error}") from None
+
+    def save(self, path: str | Path) -> None:
+        """Write the schedule alone, as YAML that `load` reads."""
+        text = yaml.safe_dump(self.to_dict(), sort_keys=False, default_flow_style=None, width=120)
+        Path(path).write_text(text, encoding="utf-8")

@@ -1,0 +1,1 @@
+"""What is remembered: tables, the store, what leaves it. Starts without torch."""

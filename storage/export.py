@@ -1,0 +1,88 @@
+"""What leaves the database: a front as plain values, and the document that carries one schedule and its evidence."""
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from vittle.objectives.measurement import Measurement, Phase
+from vittle.spaces import costs
+from vittle.spaces.schedule import Schedule
+from vittle.storage.records import Study, Trial
+
+
+def front_entry(trial: Trial) -> dict[str, Any]:
+    """One point of a front. `accuracy` is on the search images; `confirmed` is on images that the search never saw."""
+    judged = trial.judged
+    entry: dict[str, Any] = {
+        "trial": trial.number,
+        **_accuracy(judged["accuracy"]),
+        "macs": int(judged["macs"].value),
+        "latency_ms": judged["latency_ms"].value,
+        "latency_ratio": judged["latency_ratio"].value,
+        "latency_ratio_interval": [judged["latency_ratio"].low, judged["latency_ratio"].high],
+        "confirmed": None,
+        "origin": trial.origin,
+        "schedule": trial.schedule.to_dict(),
+    }
+    if trial.confirmed:
+        entry["confirmed"] = _accuracy(trial.measurements["confirmation"]["accuracy"])
+    return entry
+
+
+def document(study: Study, trial: Trial, reference: Trial | None = None) -> dict[str, Any]:
+    """The exported file: the schedule, the backbone it belongs to, and what was measured, how, and with which interval.
+
+    Args:
+        reference: the trial of the backbone itself.
+    """
+    phase: Phase = "confirmation" if trial.confirmed else "search"
+    shape = study.backbone.shape
+    settings = study.settings
+    exported: dict[str, Any] = {
+        "schedule": trial.schedule.to_dict(),
+        "backbone": {
+            "model": study.backbone.name,
+            "checkpoint": settings.checkpoint,
+            "fingerprint": study.backbone.fingerprint,
+            "blocks": shape.depth,
+            "tokens": shape.tokens,
+            "classes": study.backbone.classes,
+            "macs": costs.macs(shape, Schedule()),
+        },
+        "budget": settings.latency_budget,
+        "tokens": list(costs.tokens(shape, trial.schedule)),
+        "measured_on": {"images": "held-out" if trial.confirmed else "search", "data": settings.data},
+        "measurements": _measured(trial.measurements[phase]),
+        "study": study.name,
+        "trial": trial.number,
+        "id": trial.schedule.id,
+    }
+    if reference is not None and phase in reference.measurements:
+        exported["backbone"]["measurements"] = _measured({"accuracy": reference.measurements[phase]["accuracy"]})
+    return exported
+
+
+def to_yaml(exported: dict[str, Any]) -> str:
+    """The document as text, with a word on how to use it."""
+    stream = io.StringIO()
+    stream.write('# Apply with: vittle.apply(model, vittle.Schedule.load("this file"))\n')
+    yaml.safe_dump(exported, stream, sort_keys=False, default_flow_style=None, width=120)
+    return stream.getvalue()
+
+
+def _accuracy(measured: Measurement) -> dict[str, Any]:
+    return {"accuracy": measured.value, "accuracy_interval": [measured.low, measured.high], "images": measured.n}
+
+
+def _measured(measurements: Mapping[str, Measurement]) -> dict[str, Any]:
+    return {
+        name: {
+            "value": one.value,
+            "interval": [one.low, one.high],
+            "n": one.n,
+            **({"protocol": dict(one.protocol)} if one.protocol else {}),
+        }
+        for name, one in sorted(measurements.items())
+    }

@@ -1,0 +1,132 @@
+"""Studies and trials as the rest of the project sees them: immutable values without a database session."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from vittle.objectives import front as fronts
+from vittle.objectives.measurement import LatencyBudget, Measurement, Phase
+from vittle.spaces.schedule import Schedule
+from vittle.spaces.shape import BackboneShape
+
+TrialState = Literal["running", "complete", "stopped", "infeasible", "failed"]
+StudyState = Literal["running", "complete", "interrupted", "failed"]
+
+
+class Settings(BaseModel):
+    """What a search was asked to do. Written once, when the study is made."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = "digits"
+    checkpoint: str | None = None
+    data: str = "digits"
+    latency_budget: str = "60%"
+    batch_size: int = 64
+    device: str = "cpu"
+    reductions: tuple[str, ...] = ("merging",)
+    trials: int = 40
+    time_limit: float | None = None
+    workers: int = 1
+    cpus_per_worker: int = 1
+    gpus_per_worker: float = 0.0
+    seed: int = 0
+
+    @property
+    def budget(self) -> LatencyBudget:
+        return LatencyBudget.parse(self.latency_budget)
+
+
+@dataclass(frozen=True)
+class BackboneRecord:
+    """The backbone that a study's schedules belong to."""
+
+    name: str
+    fingerprint: str
+    classes: int
+    shape: BackboneShape
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One attempt to evaluate one schedule.
+
+    Attributes:
+        number: 0, 1, 2, ... within its study; 0 is the backbone itself.
+        origin: where the schedule came from: `backbone`, `start` (tried first because people do) or `sampler`.
+        parameters: the searched values that the schedule stands for; empty for the backbone.
+        measurements: by phase, then by objective.
+        reason: why it failed or is infeasible.
+    """
+
+    number: int
+    state: TrialState
+    origin: str
+    schedule: Schedule
+    parameters: Mapping[str, float]
+    measurements: Mapping[Phase, Mapping[str, Measurement]] = field(default_factory=dict)
+    reason: str | None = None
+    seconds: float | None = None
+
+    @cached_property
+    def judged(self) -> Mapping[str, Measurement]:
+        """What the trial is compared by: the accuracy that the search saw, and the most careful latency there is.
+
+        The confirmed accuracy reports and never selects, or it would be flattered by the selection.
+        """
+        searched, confirmed = self.measurements.get("search", {}), self.measurements.get("confirmation", {})
+        return {**searched, **{name: value for name, value in confirmed.items() if name != "accuracy"}}
+
+    @property
+    def confirmed(self) -> bool:
+        return "confirmation" in self.measurements
+
+    def within(self, budget: LatencyBudget) -> bool:
+        """Whether it fits: beyond the noise once it is confirmed, as measured until then."""
+        return budget.holds(self.judged) if self.confirmed else budget.excess(self.judged) <= 0
+
+
+@dataclass(frozen=True)
+class Study:
+    """One search."""
+
+    name: str
+    state: StudyState
+    settings: Settings
+    backbone: BackboneRecord
+    created: datetime
+
+    @property
+    def budget(self) -> LatencyBudget:
+        return self.settings.budget
+
+
+def front(trials: Sequence[Trial], budget: LatencyBudget | None = None) -> list[Trial]:
+    """The non-dominated complete trials, fastest first; with a `budget`, of those within it."""
+    complete = [trial for trial in trials if trial.state == "complete"]
+    if budget is not None:
+        complete = [trial for trial in complete if trial.within(budget)]
+    return [complete[index] for index in fronts.front([trial.judged for trial in complete])]
+
+
+def best(trials: Sequence[Trial], budget: LatencyBudget) -> Trial | None:
+    """The most accurate trial that holds the budget beyond the noise, from the confirmed ones where there are any."""
+    within = front(trials, budget)
+    eligible = [trial for trial in within if trial.confirmed] or within
+    chosen = fronts.best([trial.judged for trial in eligible], budget)
+    return None if chosen is None else eligible[chosen]
+
+
+def nearest(trials: Sequence[Trial]) -> Trial | None:
+    """The fastest trial that was measured at all, whatever its accuracy; None where none was."""
+    measured = [trial for trial in trials if "latency_ratio" in trial.judged]
+    return min(measured, key=lambda trial: trial.judged["latency_ratio"].high, default=None)
+
+
+def reference(trials: Sequence[Trial]) -> Trial | None:
+    """The trial of the backbone itself, once it is complete."""
+    return next((trial for trial in trials if trial.origin == "backbone" and trial.state == "complete"), None)

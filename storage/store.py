@@ -1,0 +1,242 @@
+"""The store: studies and trials in any SQLAlchemy database, SQLite by default. What is written here is the truth.
+
+A trial is committed the moment it ends; everything else, the sampler's memory included, can be rebuilt from these rows.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from platformdirs import user_data_path
+from sqlalchemy import Engine, create_engine, event, func, select, update
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from vittle.objectives.measurement import Measurement, Phase
+from vittle.spaces.errors import VittleError
+from vittle.spaces.schedule import Schedule
+from vittle.spaces.shape import BackboneShape
+from vittle.storage.records import BackboneRecord, Settings, Study, StudyState, Trial, TrialState
+from vittle.storage.tables import Base, MeasurementRow, StudyRow, TrialRow, now
+
+ACCEPTED = "a SQLAlchemy URL such as sqlite:///vittle.db or postgresql+psycopg://user:password@host/database"
+BUSY_SECONDS = 60
+
+
+def default_url() -> str:
+    """SQLite in the user's data folder."""
+    return f"sqlite:///{user_data_path('vittle') / 'vittle.db'}"
+
+
+class Store:
+    """One open database. Safe to share between threads; never pickled, so that no password travels."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    @classmethod
+    def open(cls, url: str | None = None, *, create: bool = False) -> Self:
+        """Connect, and with `create` make a missing database and its tables.
+
+        Raises:
+            VittleError: the URL is malformed, its driver is missing, or there is no database behind it.
+        """
+        url = url or default_url()
+        try:
+            parsed = make_url(url)
+        except ArgumentError:
+            raise VittleError(f"storage {url!r} is not a database; accepted: {ACCEPTED}") from None
+        try:
+            engine = create_engine(parsed)
+        except (ArgumentError, NoSuchModuleError):
+            raise VittleError(f"storage {url!r} is not a database; accepted: {ACCEPTED}") from None
+        except ModuleNotFoundError as error:
+            raise VittleError(
+                f"storage {parsed.drivername} needs the Python package {error.name}; pip install {error.name}"
+            ) from None
+        shown = parsed.render_as_string(hide_password=True)
+        if parsed.get_backend_name() == "sqlite":
+            _prepare_sqlite(engine, parsed.database, create=create)
+        try:
+            if create:
+                Base.metadata.create_all(engine)
+            with engine.connect() as connection:
+                if not engine.dialect.has_table(connection, StudyRow.__tablename__):
+                    raise VittleError(f"no studies in {shown}; make one with: vittle launch")
+        except SQLAlchemyError as error:
+            reason = str(getattr(error, "orig", error)).strip().splitlines()[0]
+            raise VittleError(f"cannot open storage {shown} ({reason}); accepted: {ACCEPTED}") from None
+        return cls(engine)
+
+    def create_study(self, name: str, settings: Settings, backbone: BackboneRecord) -> Study:
+        """Add a study; one that was made with the same settings on the same backbone is returned as it stands.
+
+        Raises:
+            VittleError: the name belongs to a different study; the message says what differs.
+        """
+        wanted = {"settings": settings.model_dump(mode="json"), "backbone": dataclasses.asdict(backbone)}
+        try:
+            with self._transaction() as session:
+                session.add(StudyRow(name=name, state="running", **wanted))
+        except IntegrityError:
+            pass
+        study = self.study(name)
+        if study.settings != settings or study.backbone != backbone:
+            asked, there = settings.model_dump(), study.settings.model_dump()
+            differing = [f"{key} {there[key]}, not {asked[key]}" for key in asked if asked[key] != there[key]]
+            raise VittleError(f"study {name!r} exists with {'; '.join(differing) or 'another backbone'}; give another --study")
+        return study
+
+    def studies(self) -> list[Study]:
+        """All studies, newest first."""
+        with self._transaction() as session:
+            rows = session.scalars(select(StudyRow).order_by(StudyRow.created.desc(), StudyRow.id.desc()))
+            return [_study(row) for row in rows]
+
+    def study(self, name: str) -> Study:
+        """The study of that name.
+
+        Raises:
+            VittleError: there is none; the message names those there are.
+        """
+        with self._transaction() as session:
+            return _study(self._row(session, name))
+
+    def set_state(self, name: str, state: StudyState) -> None:
+        with self._transaction() as session:
+            self._row(session, name).state = state
+
+    def set_trials(self, name: str, trials: int) -> Study:
+        """Change how many trials the study runs in all; it is to be continued."""
+        with self._transaction() as session:
+            row = self._row(session, name)
+            row.settings = {**row.settings, "trials": trials}
+            row.state = "interrupted"
+            return _study(row)
+
+    def start_trial(self, study: str, origin: str, schedule: Schedule, parameters: Mapping[str, float]) -> int:
+        """Write down a trial before it runs, and return its number."""
+        with self._transaction() as session:
+            # Writing the study's row first makes other writers wait, in every database, so that numbers are given once.
+            session.execute(update(StudyRow).where(StudyRow.name == study).values(name=study))
+            study_id = self._row(session, study).id
+            last = session.scalar(select(func.max(TrialRow.number)).where(TrialRow.study_id == study_id))
+            number = 0 if last is None else last + 1
+            session.add(
+                TrialRow(
+                    study_id=study_id,
+                    number=number,
+                    state="running",
+                    origin=origin,
+                    schedule_id=schedule.id,
+                    schedule=schedule.to_dict(),
+                    parameters=dict(parameters),
+                )
+            )
+            return number
+
+    def finish_trial(
+        self,
+        study: str,
+        number: int,
+        state: TrialState,
+        measurements: Mapping[str, Measurement] | None = None,
+        reason: str | None = None,
+    ) -> bool:
+        """Commit how a trial ended and what it measured; a trial that has ended already stays as it is.
+
+        Returns:
+            Whether this call ended it.
+        """
+        with self._transaction() as session:
+            row = self._trial_row(session, study, number)
+            if row.state != "running":
+                return False
+            row.state, row.reason, row.finished = state, reason and reason[:500], now()
+            row.measurements += _rows("search", measurements or {})
+            return True
+
+    def confirm_trial(self, study: str, number: int, measurements: Mapping[str, Measurement]) -> None:
+        """Keep a trial's careful measurements, in place of earlier ones."""
+        with self._transaction() as session:
+            row = self._trial_row(session, study, number)
+            for old in [old for old in row.measurements if old.phase == "confirmation"]:
+                row.measurements.remove(old)
+            session.flush()
+            row.measurements += _rows("confirmation", measurements)
+
+    def trials(self, study: str) -> list[Trial]:
+        """All trials of a study, by number."""
+        with self._transaction() as session:
+            study_id = self._row(session, study).id
+            rows = session.scalars(select(TrialRow).where(TrialRow.study_id == study_id).order_by(TrialRow.number))
+            return [_trial(row) for row in rows]
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Session]:
+        with Session(self.engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    @staticmethod
+    def _row(session: Session, name: str) -> StudyRow:
+        row = session.scalar(select(StudyRow).where(StudyRow.name == name))
+        if row is None:
+            names = session.scalars(select(StudyRow.name).order_by(StudyRow.id.desc()).limit(5)).all()
+            there = f"there are: {', '.join(names)}" if names else "there are none; make one with: vittle launch"
+            raise VittleError(f"no study named {name!r}; {there}")
+        return row
+
+    @classmethod
+    def _trial_row(cls, session: Session, study: str, number: int) -> TrialRow:
+        study_id = cls._row(session, study).id
+        return session.scalars(select(TrialRow).where(TrialRow.study_id == study_id, TrialRow.number == number)).one()
+
+
+def _prepare_sqlite(engine: Engine, database: str | None, *, create: bool) -> None:
+    """Write-ahead logging, so that readers never block a search; a wait in place of `database is locked`."""
+    in_file = database not in (None, "", ":memory:")
+    if in_file and not create and not Path(str(database)).exists():
+        raise VittleError(f"no database at {database}; make one with: vittle launch")
+    if in_file and create and database is not None and not Path(database).parent.exists():
+        if engine.url != make_url(default_url()):
+            raise VittleError(f"cannot open storage {engine.url}: no folder {Path(database).parent}; accepted: {ACCEPTED}")
+        Path(database).parent.mkdir(parents=True)
+
+    @event.listens_for(engine, "connect")
+    def _pragmas(connection: Any, _record: Any) -> None:
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.close()
+
+
+def _rows(phase: Phase, measurements: Mapping[str, Measurement]) -> list[MeasurementRow]:
+    return [
+        MeasurementRow(
+            phase=phase, objective=name, value=one.value, low=one.low, high=one.high, n=one.n, protocol=dict(one.protocol)
+        )
+        for name, one in measurements.items()
+    ]
+
+
+def _study(row: StudyRow) -> Study:
+    shape = {**row.backbone["shape"], "grid": tuple(row.backbone["shape"]["grid"])}
+    backbone = BackboneRecord(**{**row.backbone, "shape": BackboneShape(**shape)})
+    state: Any = row.state
+    return Study(row.name, state, Settings.model_validate(row.settings), backbone, row.created)
+
+
+def _trial(row: TrialRow) -> Trial:
+    measurements: dict[Phase, dict[str, Measurement]] = {}
+    for one in row.measurements:
+        phase: Any = one.phase
+        measured = Measurement(one.objective, one.value, one.low, one.high, one.n, one.protocol)
+        measurements.setdefault(phase, {})[one.objective] = measured
+    state: Any = row.state
+    seconds = (row.finished - row.started).total_seconds() if row.finished else None
+    schedule = Schedule.from_dict(row.schedule)
+    return Trial(row.number, state, row.origin, schedule, row.parameters, measurements, row.reason, seconds)

@@ -1,0 +1,66 @@
+"""The database tables. One row per study, per trial, and per measured value."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, DateTime, ForeignKey, Index, String, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+
+def now() -> datetime:
+    """The time of a row, in UTC."""
+    return datetime.now(UTC)
+
+
+class Base(DeclarativeBase):
+    """All tables of this schema."""
+
+
+class StudyRow(Base):
+    """A search: what was asked, of which backbone, and how far it is."""
+
+    __tablename__ = "studies"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(200), unique=True)
+    state: Mapped[str] = mapped_column(String(20))
+    settings: Mapped[dict[str, Any]] = mapped_column(JSON)
+    backbone: Mapped[dict[str, Any]] = mapped_column(JSON)
+    created: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now)
+
+
+class TrialRow(Base):
+    """An attempt to evaluate a schedule."""
+
+    __tablename__ = "trials"
+    __table_args__ = (UniqueConstraint("study_id", "number"), Index("ix_trials_schedule", "study_id", "schedule_id"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id", ondelete="CASCADE"))
+    number: Mapped[int]
+    state: Mapped[str] = mapped_column(String(20))
+    origin: Mapped[str] = mapped_column(String(40))
+    schedule_id: Mapped[str] = mapped_column(String(12))
+    schedule: Mapped[dict[str, Any]] = mapped_column(JSON)
+    parameters: Mapped[dict[str, float]] = mapped_column(JSON)
+    reason: Mapped[str | None] = mapped_column(String(500))
+    started: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now)
+    finished: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    measurements: Mapped[list["MeasurementRow"]] = relationship(cascade="all, delete-orphan", lazy="selectin")
+
+
+class MeasurementRow(Base):
+    """A value with its interval and protocol, of one trial in one phase."""
+
+    __tablename__ = "measurements"
+    __table_args__ = (UniqueConstraint("trial_id", "phase", "objective"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    trial_id: Mapped[int] = mapped_column(ForeignKey("trials.id", ondelete="CASCADE"))
+    phase: Mapped[str] = mapped_column(String(20))
+    objective: Mapped[str] = mapped_column(String(40))
+    value: Mapped[float]
+    low: Mapped[float]
+    high: Mapped[float]
+    n: Mapped[int]
+    protocol: Mapped[dict[str, Any]] = mapped_column(JSON)

@@ -1,0 +1,167 @@
+"""A synthetic but valid study for the dashboard's tests: digits-like, 40 trials, every state. No model is run.
+
+To look at it:  python tests/dashboard_study.py /tmp/demo.db
+"""
+
+import itertools
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from vittle.objectives.measurement import Measurement, exact, proportion
+from vittle.spaces import costs
+from vittle.spaces.merging import Merging, feasible
+from vittle.spaces.schedule import Schedule
+from vittle.spaces.shape import BackboneShape
+from vittle.storage import records
+from vittle.storage.records import BackboneRecord, Settings, Study, StudyState
+from vittle.storage.store import Store
+
+WIDTH = 96
+SHAPE = BackboneShape(
+    depth=12,
+    width=WIDTH,
+    heads=3,
+    grid=(8, 8),
+    prefix=1,
+    attention_width=WIDTH,
+    key_macs=2 * WIDTH * WIDTH,
+    query_macs=2 * WIDTH * WIDTH,
+    mlp_macs=4 * WIDTH * WIDTH,
+    embed_macs=64 * 48 * WIDTH,
+    head_macs=10 * WIDTH,
+    reads_prefix_only=True,
+)
+BACKBONE_MS = 8.2
+DENSE = costs.macs(SHAPE, Schedule())
+PROTOCOL = {
+    "device": "Intel(R) Xeon(R) Gold 6448Y",
+    "torch": "2.15.0",
+    "threads": 2,
+    "batch_size": 64,
+    "dtype": "float32",
+    "clock": "monotonic",
+}
+
+
+class Synthetic:
+    """A study in `store` whose trials follow a plausible law of accuracy and latency over the tokens that are left."""
+
+    def __init__(self, store: Store, name: str = "digits-60", *, budget: str = "60%", trials: int = 40, seed: int = 0) -> None:
+        self.store, self.name = store, name
+        self.budget = Settings(latency_budget=budget).budget
+        self.random = np.random.default_rng(seed)
+        record = BackboneRecord("vit_digits_patch4_32", "5f2c9a0d71be", 10, SHAPE)
+        store.create_study(name, Settings(model="digits", latency_budget=budget, trials=trials, seed=seed), record)
+
+    def fill(self, trials: int, state: StudyState = "complete") -> Study:
+        """The backbone and so many trials of every kind, the front confirmed; while `running`, one is under way instead."""
+        self.add(Schedule(), "backbone")
+        for end in (0.4, 0.15):
+            for start, exponent in ((0, 1.0), (0, 0.5), (2, 1.0)):
+                self.add(curve(start, end, exponent), "start")
+        for number in range(len(self.store.trials(self.name)), trials + (state != "running")):
+            self.add(self.proposal(), "sampler", failed=number in (17, 29))
+        if state == "running":
+            self.store.start_trial(self.name, "sampler", self.proposal(), {})
+        else:
+            self.confirm()
+        self.store.set_state(self.name, state)
+        return self.store.study(self.name)
+
+    def proposal(self) -> Schedule:
+        """A schedule as a sampler would draw it."""
+        start, end, exponent = self.random.integers(0, 5), self.random.beta(1.0, 5.0), self.random.uniform(-1.3, 0.1)
+        return curve(int(start), float(end), float(np.exp(exponent)))
+
+    def add(self, schedule: Schedule, origin: str, *, failed: bool = False) -> int:
+        """One trial from start to end."""
+        number = self.store.start_trial(self.name, origin, schedule, {})
+        if failed:
+            reason = "OutOfMemoryError: the worker was ended by the system (exit code -9)"
+            self.store.finish_trial(self.name, number, "failed", reason=reason)
+            return number
+        measured = self.latency(schedule, repeats=5)
+        if origin != "backbone" and self.budget.excess(measured) > 0:
+            reason = f"{measured['latency_ratio'].value:.1%} of the backbone's latency, the budget is {self.budget}"
+            self.store.finish_trial(self.name, number, "infeasible", measured, reason)
+        elif origin == "sampler" and self.random.random() < 0.3 and self.accuracy(schedule) < 0.97:
+            measured["accuracy"] = self.images(schedule, 128)
+            self.store.finish_trial(self.name, number, "stopped", measured, "a faster trial is better on the same 128 images")
+        else:
+            measured["accuracy"] = self.images(schedule, 449)
+            self.store.finish_trial(self.name, number, "complete", measured)
+        return number
+
+    def add_best(self, right: int = 447) -> int:
+        """A complete trial that is best for the budget: `right` of 449 images, more than any other, at 40 % of the latency."""
+        schedule = Schedule.from_dict({"tail": "prefix", "merging": {"kept": [65, 60, 50, 40, 30, 25, 20, 15, 10, 8, 6, 6]}})
+        number = self.store.start_trial(self.name, "sampler", schedule, {})
+        ratio = Measurement("latency_ratio", 0.4, 0.395, 0.405, 20, PROTOCOL)
+        time = Measurement("latency_ms", 0.4 * BACKBONE_MS, 0.39 * BACKBONE_MS, 0.41 * BACKBONE_MS, 20, PROTOCOL)
+        measured = {"latency_ratio": ratio, "latency_ms": time, "macs": exact("macs", costs.macs(SHAPE, schedule))}
+        self.store.finish_trial(
+            self.name, number, "complete", {**measured, "accuracy": proportion("accuracy", right, 449, {"against": "labels"})}
+        )
+        return number
+
+    def confirm(self) -> None:
+        """Measure the backbone and the front again: more repeats, other images."""
+        trials = self.store.trials(self.name)
+        for trial in trials[:1] + [one for one in records.front(trials, self.budget) if one.number]:
+            measured = {**self.latency(trial.schedule, repeats=20), "accuracy": self.images(trial.schedule, 449)}
+            self.store.confirm_trial(self.name, trial.number, measured)
+
+    def latency(self, schedule: Schedule, repeats: int) -> dict[str, Measurement]:
+        """MACs by arithmetic, times with a noise that falls with the repeats."""
+        macs = costs.macs(SHAPE, schedule)
+        untouched = not schedule.reductions and schedule.tail == "full"
+        ratio = 1.0 if untouched else 0.04 + 0.96 * macs / DENSE
+        ratio *= 1 + 0.02 * float(self.random.normal()) / np.sqrt(repeats)
+        spread = 0.05 / np.sqrt(repeats) * float(self.random.uniform(0.6, 1.4))
+        protocol = {**PROTOCOL, "repeats": repeats}
+        return {
+            "macs": exact("macs", macs),
+            "latency_ratio": Measurement("latency_ratio", ratio, ratio * (1 - spread), ratio * (1 + spread), repeats, protocol),
+            "latency_ms": Measurement(
+                "latency_ms",
+                BACKBONE_MS * ratio,
+                BACKBONE_MS * ratio * (1 - spread),
+                BACKBONE_MS * ratio * (1 + spread),
+                repeats,
+                {**protocol, "backbone_ms": BACKBONE_MS},
+            ),
+        }
+
+    def accuracy(self, schedule: Schedule) -> float:
+        """What the model would reach: it forgives merging up to a point, and abrupt merging less."""
+        counts = [SHAPE.tokens, *costs.tokens(SHAPE, schedule)[:-1]]
+        abrupt = sum(((before - after) / before) ** 2 for before, after in itertools.pairwise(counts))
+        return 0.984 - 0.2 * (1 - costs.macs(SHAPE, schedule) / DENSE) ** 4 - 0.05 * abrupt
+
+    def images(self, schedule: Schedule, n: int) -> Measurement:
+        """An accuracy on `n` images drawn at random."""
+        right = int(self.random.binomial(n, np.clip(self.accuracy(schedule), 0.1, 0.99)))
+        return proportion("accuracy", right, n, {"against": "labels"})
+
+
+def curve(start: int, end: float, exponent: float) -> Schedule:
+    """Merging from block `start` on, down to the share `end` of the patches."""
+    last = SHAPE.depth - 1
+    depths = [max(0, block - start + 1) / (last - start) for block in range(last)]
+    wanted = [SHAPE.prefix + round(SHAPE.patches * (1 - (1 - end) * depth**exponent)) for depth in depths]
+    kept = feasible(SHAPE, wanted)
+    return Schedule((Merging(kept=(*kept, kept[-1])),), "prefix")
+
+
+def open_store(folder: Path) -> Store:
+    """An empty database in a folder."""
+    return Store.open(f"sqlite:///{folder / 'studies.db'}", create=True)
+
+
+if __name__ == "__main__":
+    opened = Store.open(f"sqlite:///{sys.argv[1]}", create=True)
+    Synthetic(opened, "digits-60").fill(40)
+    Synthetic(opened, "digits-4ms", budget="4ms", seed=3).fill(26, "running")
+    Synthetic(opened, "digits-25", budget="25%", seed=5).fill(12, "interrupted")

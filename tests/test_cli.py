@@ -1,0 +1,163 @@
+"""The command line as a user meets it: bad input is one line and exit code 2, and nothing is written."""
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import vittle.cli
+from recorded import make_study, run
+from vittle import Schedule
+from vittle.search.coordinator import Coordinator
+from vittle.storage.store import Store
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's empty home and working folder."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    return tmp_path
+
+
+def vittle_command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "vittle", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+
+
+@pytest.fixture
+def studied(home: Path) -> str:
+    """The URL of a database with a finished study."""
+    url = f"sqlite:///{home / 'studied.db'}"
+    store = Store.open(url, create=True)
+    run(Coordinator(make_study(store, "demo", trials=40), store))
+    store.set_state("demo", "complete")
+    return url
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["launch", "--latency-budget=-3ms"], "latency budget '-3ms' is not a time; accepted: milliseconds such as 4ms"),
+        (["launch", "--latency-budget", "fast"], "latency budget 'fast' is not a time"),
+        (["launch", "--latency-budget", "0%"], "latency budget '0%' is not a time"),
+        (["launch", "--model", "vit_nothing"], "unknown model 'vit_nothing'"),
+        (["launch", "--model", "resnet18", "--checkpoint", "nowhere.pth"], "no checkpoint at "),
+        (["launch", "--data", "nowhere.npz"], "no file at nowhere.npz; accepted: digits, a folder of images"),
+        (["launch", "--data", "wrong.npz"], "the labels of"),
+        (["launch", "--storage", "nonsense"], "storage 'nonsense' is not a database; accepted: a SQLAlchemy URL"),
+        (["launch", "--storage", "sqlite:////nowhere/x.db"], "cannot open storage"),
+        (["launch", "--device", "tpu"], "unknown device 'tpu'; accepted: cpu, cuda"),
+        (["launch", "--reductions", "magic"], "unknown reduction 'magic'; accepted: merging"),
+        (["launch", "--time-limit", "soon"], "time limit 'soon' is not a time; accepted: 90s, 10m or 2h"),
+        (["front"], "no database at"),
+        (["resume", "x"], "no database at"),
+        (["dashboard"], "no database at"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    work = home / "work"
+    np.savez(work / "wrong.npz", images=np.zeros((4, 32, 32, 3), np.uint8), labels=np.arange(4) + 90)
+    before = sorted(home.rglob("*"))
+    monkeypatch.setattr(sys, "argv", ["vittle", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        vittle.cli.main()
+    assert ended.value.code == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    (line,) = [line for line in shown.err.splitlines() if line.strip()]
+    assert line.startswith("error: ")
+    assert message in line
+    assert sorted(home.rglob("*")) == before
+
+
+def test_a_real_process_shows_one_line_too(home: Path) -> None:
+    result = vittle_command("launch", "--latency-budget=-3ms", cwd=home / "work")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == (
+        "error: latency budget '-3ms' is not a time; accepted: milliseconds such as 4ms, or a share such as 60%\n"
+    )
+
+
+def test_a_usage_error_has_the_same_exit_code(home: Path) -> None:
+    assert vittle_command("launch", "--no-such-option", cwd=home).returncode == 2
+
+
+def invoke(*arguments: str):
+    return CliRunner().invoke(vittle.cli.app, list(arguments), catch_exceptions=False)
+
+
+def test_front_as_json(studied: str) -> None:
+    points = json.loads(invoke("front", "demo", "--storage", studied, "--json").stdout)
+    assert len(points) >= 5
+    required = {"trial", "accuracy", "accuracy_interval", "macs", "latency_ms", "latency_ratio", "images", "schedule"}
+    assert all(required <= set(point) for point in points)
+    assert [point["latency_ratio"] for point in points] == sorted(point["latency_ratio"] for point in points)
+    assert all(point["latency_ratio"] <= 0.6 for point in points)
+    tighter = json.loads(invoke("front", "--storage", studied, "--json", "--latency-budget", "40%").stdout)
+    assert 0 < len(tighter) < len(points)
+    for point in points:
+        Schedule.from_dict(point["schedule"])
+
+
+def test_export_writes_the_best(studied: str) -> None:
+    result = invoke("export", "demo", "--storage", studied, "--output", "best.yaml")
+    assert result.exit_code == 0
+    points = json.loads(invoke("front", "demo", "--storage", studied, "--json").stdout)
+    chosen = max((point for point in points if point["latency_ratio_interval"][1] <= 0.6), key=lambda point: point["accuracy"])
+    assert Schedule.load("best.yaml") == Schedule.from_dict(chosen["schedule"])
+    assert not list(Path().glob(".best*"))
+
+
+def test_export_over_an_unwritable_place(studied: str, home: Path) -> None:
+    result = vittle_command("export", "--storage", studied, "--output", "no/such/folder/best.yaml", cwd=home / "work")
+    assert result.returncode == 2
+    assert "cannot write no/such/folder/best.yaml" in result.stderr
+
+
+def test_a_budget_that_nothing_fits_names_the_nearest(studied: str, home: Path) -> None:
+    result = vittle_command("export", "demo", "--storage", studied, "--latency-budget", "3%", cwd=home / "work")
+    assert result.returncode == 1
+    assert "nothing in study demo fits 3%; the nearest feasible budget is" in result.stderr
+    assert not (home / "work" / "best.yaml").exists()
+    nearest = result.stderr.split("--latency-budget ")[1].strip()
+    assert vittle_command("export", "--storage", studied, "--latency-budget", nearest, cwd=home / "work").returncode == 0
+
+
+def test_lists(studied: str) -> None:
+    assert "demo" in invoke("studies", "--storage", studied).stdout
+    (study,) = json.loads(invoke("studies", "--storage", studied, "--json").stdout)
+    assert study["name"] == "demo"
+    trials = json.loads(invoke("trials", "demo", "--storage", studied, "--json").stdout)
+    assert len(trials) == 41
+    assert {trial["state"] for trial in trials} <= {"complete", "infeasible"}
+    assert "infeasible" in invoke("trials", "demo", "--storage", studied).stdout
+
+
+def test_unknown_study(studied: str, home: Path) -> None:
+    result = vittle_command("front", "nope", "--storage", studied, cwd=home)
+    assert result.returncode == 2
+    assert "no study named 'nope'; there are: demo" in result.stderr
+
+
+def test_a_port_that_is_taken(studied: str, home: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        result = vittle_command("dashboard", "--storage", studied, "--port", str(taken.getsockname()[1]), cwd=home)
+    assert result.returncode == 2
+    assert "give another --port" in result.stderr
+
+
+def test_every_command_explains_itself() -> None:
+    for command in ["launch", "resume", "extend", "studies", "trials", "front", "export", "dashboard"]:
+        assert invoke(command, "--help").exit_code == 0

@@ -1,0 +1,101 @@
+"""Token counts and MACs against published numbers, a counting hook and the model that runs."""
+
+import pytest
+import timm
+import torch
+from torch import nn
+from torch.nn import functional
+
+import vittle
+from vittle import Schedule, ScheduleError, presets
+from vittle.reductions.vit import ReducedViT
+
+# GMACs and final tokens of ToMe at constant r, at 224 px with 16 px patches.
+PUBLISHED = [
+    ("vit_tiny_patch16_224", 4, 1.086, 149),
+    ("vit_tiny_patch16_224", 8, 0.924, 101),
+    ("vit_tiny_patch16_224", 16, 0.622, 11),
+    ("deit_small_patch16_224", 4, 4.001, 149),
+    ("deit_small_patch16_224", 7, 3.562, 113),
+    ("deit_small_patch16_224", 10, 3.129, 77),
+    ("deit_small_patch16_224", 16, 2.291, 11),
+    ("deit_base_patch16_224", 8, 13.104, 101),
+    ("deit_base_patch16_224", 13, 10.367, 41),
+    ("vit_large_patch16_224", 4, 46.109, 101),
+    ("vit_large_patch16_224", 8, 30.963, 7),
+]
+
+
+def shell(name: str) -> nn.Module:
+    with torch.device("meta"):  # costs need shapes, not weights
+        return timm.create_model(name)
+
+
+@pytest.mark.parametrize(("name", "removed", "gmacs", "left"), PUBLISHED)
+def test_constant_merging_costs_what_is_published(name: str, removed: int, gmacs: float, left: int) -> None:
+    model = shell(name)
+    schedule = presets.constant(model, removed)
+    assert vittle.macs(model, schedule) / 1e9 == pytest.approx(gmacs, abs=6e-4)
+    assert vittle.tokens(model, schedule)[-1] == left
+
+
+def test_deit_small_to_the_last_mac() -> None:
+    model = shell("deit_small_patch16_224")
+    assert vittle.macs(model, presets.constant(model, 8)) == 3_416_457_216
+    assert vittle.macs(model, presets.constant(model, 13)) == 2_702_701_056
+
+
+def test_a_prefix_tail_saves_about_seven_percent_of_a_backbone_of_twelve_blocks() -> None:
+    model = shell("deit_small_patch16_224")
+    assert vittle.macs(model, Schedule(tail="prefix")) / vittle.macs(model, Schedule()) == pytest.approx(0.93, abs=0.005)
+
+
+def count_macs(model: nn.Module, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> int:
+    """MACs of one image by watching every matrix product, whoever calls it."""
+    total = 0
+    attention, linear, convolution = functional.scaled_dot_product_attention, functional.linear, functional.conv2d
+
+    def counted_attention(q, k, v, **options):
+        nonlocal total
+        total += q[0].numel() * k.shape[-2] + q.shape[1] * q.shape[2] * v[0, 0].numel()
+        return attention(q, k, v, **options)
+
+    def counted_linear(x, weight, bias=None):
+        nonlocal total
+        total += x[0].numel() // x.shape[-1] * weight.numel()
+        return linear(x, weight, bias)
+
+    def counted_convolution(x, weight, *rest):
+        nonlocal total
+        result = convolution(x, weight, *rest)
+        total += result[0, 0].numel() * weight.numel()
+        return result
+
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", counted_attention)
+    monkeypatch.setattr(functional, "linear", counted_linear)
+    monkeypatch.setattr(functional, "conv2d", counted_convolution)
+    with torch.inference_mode():
+        model(images)
+    return total
+
+
+@pytest.mark.parametrize("removed", [0, 5])
+@pytest.mark.parametrize("tail", ["full", "prefix"])
+def test_macs_are_what_a_counting_hook_sees(family, images_for, monkeypatch, removed: int, tail: str) -> None:
+    if tail == "prefix" and family.global_pool != "token":
+        return  # refused; tested with the model that would run it
+    schedule = presets.constant(family, removed, tail=tail)
+    reduced = ReducedViT(family, schedule)
+    assert vittle.macs(family, schedule) == count_macs(reduced, images_for(family), monkeypatch)
+
+
+def test_a_schedule_of_another_depth_is_refused(tiny) -> None:
+    with pytest.raises(ScheduleError, match="the schedule is for 2 blocks, the model has 4"):
+        vittle.macs(tiny, Schedule.from_dict({"merging": {"kept": [60, 50]}}))
+
+
+def test_a_block_cannot_merge_more_than_half_of_its_patches(tiny) -> None:
+    with pytest.raises(ScheduleError, match=r"removes 40 of 65 tokens in block 0; at most half of its 64 patch tokens, 32"):
+        vittle.macs(tiny, Schedule.from_dict({"merging": {"kept": [25, 25, 25, 25]}}))
+    with pytest.raises(ScheduleError, match=r"keeps 66 tokens after block 0, but only 65 enter"):
+        vittle.macs(tiny, Schedule.from_dict({"merging": {"kept": [66, 60, 60, 60]}}))

@@ -1,0 +1,232 @@
+"""Real searches: Ray workers, real clocks, real processes that are killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import ray
+import torch
+
+import vittle
+from vittle.objectives.images import load_images
+from vittle.reductions.backbone import load_backbone
+from vittle.search.coordinator import Coordinator
+from vittle.search.study import Reporter, prepare, run
+from vittle.search.workers import Pool, Worker, ray_session
+from vittle.storage.records import Settings
+from vittle.storage.store import Store
+
+# A wide budget and few small trials: what is tested is the machinery, not the speed of a busy test machine.
+QUICK = {"latency_budget": "500%", "trials": 4, "batch_size": 4}
+
+
+def launch_command(url: str, *options: str) -> list[str]:
+    program = [sys.executable, "-m", "vittle", "launch", "--storage", url, "--study", "drill"]
+    return [*program, "--latency-budget", "500%", "--batch-size", "4", *options]
+
+
+def wait_for_trials(url: str, count: int, process: subprocess.Popen[str]) -> None:
+    """Until `count` trials have ended."""
+    end = time.monotonic() + 240
+    while time.monotonic() < end:
+        assert process.poll() is None, process.communicate()
+        try:
+            trials = Store.open(url).trials("drill")
+        except vittle.VittleError:
+            trials = []
+        if sum(trial.state != "running" for trial in trials) >= count:
+            return
+        time.sleep(0.1)
+    raise AssertionError("the search did not get that far in time")
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'vittle.db'}"
+
+
+@pytest.fixture
+def store(url: str) -> Store:
+    return Store.open(url, create=True)
+
+
+def test_a_search_ends_with_a_confirmed_front(store) -> None:
+    settings = Settings(**QUICK)
+    job = prepare(settings)
+    told: list[int] = []
+    confirmed: list[int] = []
+    reporter = Reporter(lambda trial: told.append(trial.number), lambda trial, left: confirmed.append(trial.number))
+    study = run(store.create_study("a", settings, job.record), job, store, reporter)
+    assert study.state == "complete"
+    assert sorted(told) == [0, 1, 2, 3, 4]
+    trials = store.trials("a")
+    assert {trial.state for trial in trials} == {"complete"}
+    front = vittle.storage.records.front(trials, study.budget)
+    assert front
+    assert all(trial.confirmed for trial in front)
+    assert {trial.number for trial in front} | {0} == set(confirmed)
+    measured = front[0].measurements["confirmation"]
+    assert measured["accuracy"].n == len(job.splits.held_out)
+    assert measured["latency_ms"].protocol["batch_size"] == 4
+
+
+def test_workers_share_a_gpu_and_keep_their_model(store, monkeypatch) -> None:
+    """Two workers on halves of one logical GPU; each loads its model once for several trials."""
+    settings = Settings(**{**QUICK, "trials": 6}, workers=2, gpus_per_worker=0.5)
+    job = prepare(settings)
+    seen: set[tuple[int, str, int]] = set()
+    original = Coordinator.finish
+
+    def finish(self: Coordinator, number: int, outcome) -> None:
+        seen.add(outcome.measurements["latency_ms"].protocol["threads"])
+        original(self, number, outcome)
+
+    monkeypatch.setattr(Coordinator, "finish", finish)
+    with ray_environment(num_cpus=2, num_gpus=1):
+        study = run(store.create_study("a", settings, job.record), job, store, Reporter())
+        assert study.state == "complete"
+    assert seen == {1}  # each worker uses the one CPU that it was granted
+    assert {trial.state for trial in store.trials("a")} == {"complete"}
+
+
+def test_a_worker_loads_its_model_once(store, monkeypatch, tmp_path) -> None:
+    settings = Settings(**QUICK)
+    job = prepare(settings)
+    log = tmp_path / "loads"
+    monkeypatch.setenv("VITTLE_TEST_LOG", str(log))
+    original = Worker.setup
+
+    class Counted(Worker):
+        def setup(self, config, **built) -> None:
+            with open(os.environ["VITTLE_TEST_LOG"], "a") as file:
+                file.write("load\n")
+            original(self, config, **built)
+
+    monkeypatch.setattr("vittle.search.workers.Worker", Counted)
+    with ray_session(settings):
+        Pool(settings, job.backbone, job.splits).search(Coordinator(store.create_study("a", settings, job.record), store))
+    assert log.read_text().count("load") == 1
+    assert len(store.trials("a")) == 5
+
+
+def test_a_worker_that_dies_fails_its_trial_and_not_the_search(store, monkeypatch, tmp_path) -> None:
+    settings = Settings(**QUICK)
+    job = prepare(settings)
+    monkeypatch.setenv("VITTLE_TEST_LOG", str(tmp_path / "died"))
+
+    class Dying(Worker):
+        def step(self):
+            mark = Path(os.environ["VITTLE_TEST_LOG"])
+            if self._schedule.get("merging") and not mark.exists():
+                mark.touch()
+                os._exit(1)
+            return super().step()
+
+    monkeypatch.setattr("vittle.search.workers.Worker", Dying)
+    with ray_session(settings):
+        coordinator = Coordinator(store.create_study("a", settings, job.record), store)
+        Pool(settings, job.backbone, job.splits).search(coordinator)
+    assert coordinator.done
+    trials = store.trials("a")
+    assert [trial.reason for trial in trials if trial.state == "failed"] == ["its worker died"]
+    assert sum(trial.state == "complete" for trial in trials) == 4
+
+
+def test_an_error_in_a_trial_is_its_reason(store, monkeypatch) -> None:
+    settings = Settings(**QUICK)
+    job = prepare(settings)
+    with torch.no_grad():
+        job.backbone.model.head.bias[0] = float("nan")
+    monkeypatch.setattr("vittle.objectives.evaluate.check_identity", lambda model: None)
+    import vittle.objectives.evaluate
+
+    worker = Worker.__new__(Worker)
+    worker._settings = settings
+    worker._evaluator = vittle.objectives.evaluate.Evaluator(job.backbone, job.splits, device="cpu", batch_size=4)
+    worker._schedule = {"tail": "full"}
+    outcome = worker.step()["outcome"]
+    assert outcome.failure == "FloatingPointError: the model's logits are not finite"
+    assert not outcome.measurements
+
+
+class ray_environment:  # noqa: N801
+    """A Ray with made-up resources, as a user may have started it."""
+
+    def __init__(self, **resources: int) -> None:
+        self.resources = resources
+
+    def __enter__(self) -> None:
+        ray.init(include_dashboard=False, log_to_driver=False, **self.resources)
+
+    def __exit__(self, *_: object) -> None:
+        ray.shutdown()
+
+
+def test_more_than_the_machine_has_is_refused(store) -> None:
+    settings = Settings(**QUICK, gpus_per_worker=1.0)
+    with (
+        ray_environment(num_cpus=1, num_gpus=0),
+        pytest.raises(vittle.VittleError, match="a worker wants 1 GPUs, Ray has 0"),
+        ray_session(settings),
+    ):
+        pass
+
+
+def test_kill_and_resume_keeps_every_finished_trial_once(url: str) -> None:
+    process = subprocess.Popen(launch_command(url, "--trials", "12"), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_for_trials(url, 4, process)
+    process.kill()
+    process.communicate()
+    before = {trial.number: trial for trial in Store.open(url).trials("drill") if trial.state != "running"}
+    assert len(before) < 13
+    command = [sys.executable, "-m", "vittle", "resume", "drill", "--storage", url, "--json"]
+    resumed = subprocess.run(command, text=True, capture_output=True, check=True)
+    assert json.loads(resumed.stdout)
+    after = {trial.number: trial for trial in Store.open(url).trials("drill")}
+    assert sorted(after) == list(range(13))
+    assert {trial.state for trial in after.values()} == {"complete"}
+    for number, trial in before.items():
+        assert after[number].measurements["search"] == trial.measurements["search"]
+    assert Store.open(url).study("drill").state == "complete"
+
+
+def test_ctrl_c_keeps_everything_and_says_how_to_go_on(url: str) -> None:
+    process = subprocess.Popen(
+        launch_command(url, "--trials", "500"), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    wait_for_trials(url, 3, process)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert "Continue with: vittle resume drill" in errors
+    assert "Traceback" not in errors
+    store = Store.open(url)
+    assert store.study("drill").state == "interrupted"
+    assert sum(trial.state == "complete" for trial in store.trials("drill")) >= 3
+
+
+@torch.inference_mode()
+def test_the_demo_path_from_launch_to_apply(url: str, tmp_path: Path) -> None:
+    """Launch, export, apply: the accuracy in the file is the accuracy that one gets."""
+    run_vittle = [sys.executable, "-m", "vittle"]
+    subprocess.run([*launch_command(url, "--trials", "5"), "--json"], check=True, capture_output=True)
+    subprocess.run([*run_vittle, "export", "drill", "--storage", url, "--output", "best.yaml"], check=True, cwd=tmp_path)
+    import yaml
+
+    exported = yaml.safe_load((tmp_path / "best.yaml").read_text())
+    backbone = load_backbone()
+    fast = vittle.apply(backbone.model, vittle.Schedule.load(tmp_path / "best.yaml"))
+    held_out = load_images("digits", backbone.preprocessing, 10).held_out
+    from vittle.objectives.accuracy import predict
+
+    predicted = predict(fast, held_out.pixels, backbone.preprocessing, torch.device("cpu"))
+    claimed = exported["measurements"]["accuracy"]
+    assert (predicted == held_out.labels).mean() == pytest.approx(claimed["value"], abs=1e-12)
+    assert claimed["n"] == len(held_out)
+    assert exported["measured_on"]["images"] == "held-out"
+    assert exported["backbone"]["fingerprint"] == backbone.fingerprint

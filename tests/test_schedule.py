@@ -1,0 +1,77 @@
+import dataclasses
+
+import pytest
+
+from vittle import Schedule, ScheduleError
+from vittle.spaces import Merging
+
+
+def merging(*kept: int, tail: str = "full", **settings: bool) -> Schedule:
+    return Schedule((Merging(kept=kept, **settings),), tail)
+
+
+def test_equal_schedules_have_equal_ids_and_different_ones_do_not() -> None:
+    first, again = merging(60, 50, 40), Schedule.from_dict(merging(60, 50, 40).to_dict())
+    assert first == again
+    assert hash(first) == hash(again)
+    assert first.id == again.id
+    others = [merging(60, 50, 41), merging(60, 50, 40, tail="prefix"), merging(60, 50, 40, proportional=False), Schedule()]
+    assert len({first.id, *(other.id for other in others)}) == 5
+
+
+def test_id_is_stable_across_versions() -> None:
+    # Stored in databases and exported files: a change of this value is a change of format.
+    assert merging(60, 50, 40).to_json() == '{"merging":{"kept":[60,50,40],"proportional":true},"tail":"full"}'
+    assert merging(60, 50, 40).id == "c724290a1688"
+
+
+def test_merges_that_nobody_reads_do_not_make_another_schedule() -> None:
+    assert merging(60, 50, 40, tail="prefix").id == merging(60, 50, 50, tail="prefix").id
+    assert dataclasses.replace(merging(60, 50, 40), tail="prefix") == merging(60, 50, 50, tail="prefix")
+
+
+def test_file_round_trip(tmp_path) -> None:
+    schedule = merging(60, 50, 40, tail="prefix")
+    schedule.save(tmp_path / "schedule.yaml")
+    assert Schedule.load(tmp_path / "schedule.yaml") == schedule
+
+
+def test_load_reads_the_schedule_of_an_exported_document(tmp_path) -> None:
+    (tmp_path / "best.yaml").write_text("schedule:\n  tail: full\n  merging: {kept: [9, 8]}\nbudget: 60%\n")
+    assert Schedule.load(tmp_path / "best.yaml") == merging(9, 8)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("tail: short", "tail is 'short'; accepted: full, prefix"),
+        ("pruning: {kept: [1]}", "unknown key 'pruning' in a schedule; accepted: tail, merging"),
+        ("merging: {kept: [5, 6]}", "merging.kept: rises from 5 to 6 tokens in block 1; counts can only fall"),
+        ("merging: {kept: [5, 0]}", "merging.kept: ends at 0 tokens, at least 1 must be left"),
+        ("merging: {kept: []}", "merging.kept: needs one token count per block"),
+        ("merging: {kept: [5, x]}", "merging.kept.1: Input should be a valid integer"),
+        ("merging: {kept: [5], r: 3}", "merging.r: Extra inputs are not permitted"),
+        ("merging: 3", "merging: Input should be a valid dictionary"),
+        ("- 1", "holds no schedule; accepted keys: tail, merging"),
+        ("{", "is not YAML"),
+        ("!!python/object/apply:os.system ['true']", "is not YAML"),
+    ],
+)
+def test_a_wrong_file_is_one_line_that_names_it(tmp_path, text: str, message: str) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text(text)
+    with pytest.raises(ScheduleError) as error:
+        Schedule.load(path)
+    assert message in str(error.value)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_file() -> None:
+    with pytest.raises(ScheduleError, match="cannot read nowhere.yaml"):
+        Schedule.load("nowhere.yaml")
+
+
+def test_each_reduction_once_and_of_one_depth() -> None:
+    with pytest.raises(ScheduleError, match="holds each reduction once"):
+        Schedule((Merging(kept=(3,)), Merging(kept=(2,))))

@@ -1,0 +1,171 @@
+import sqlite3
+import threading
+
+import pytest
+
+from recorded import BACKBONE, make_study, outcome
+from vittle import Schedule, VittleError
+from vittle.spaces import Merging
+from vittle.storage import records
+from vittle.storage.export import document, front_entry, to_yaml
+from vittle.storage.records import Settings
+from vittle.storage.store import Store
+
+SCHEDULE = Schedule((Merging(kept=tuple(range(60, 0, -5))),), "prefix")
+
+
+@pytest.fixture
+def url(tmp_path) -> str:
+    return f"sqlite:///{tmp_path / 'vittle.db'}"
+
+
+@pytest.fixture
+def store(url) -> Store:
+    return Store.open(url, create=True)
+
+
+def test_everything_comes_back_as_it_was_written(store, url) -> None:
+    study = make_study(store, trials=7, latency_budget="5ms", reductions=("merging",))
+    number = store.start_trial("study", "start", SCHEDULE, {"merging.end": 0.3})
+    measured = outcome(SCHEDULE, study.settings).measurements
+    store.finish_trial("study", number, "complete", measured)
+    store.confirm_trial("study", number, measured)
+    again = Store.open(url)
+    assert again.study("study") == study
+    (trial,) = again.trials("study")
+    assert (trial.number, trial.state, trial.origin, trial.schedule) == (0, "complete", "start", SCHEDULE)
+    assert trial.parameters == {"merging.end": 0.3}
+    assert trial.measurements == {"search": measured, "confirmation": measured}
+    assert trial.seconds is not None
+
+
+def test_numbers_count_up_within_each_study(store) -> None:
+    make_study(store, "a")
+    make_study(store, "b")
+    assert [store.start_trial(name, "start", SCHEDULE, {}) for name in ("a", "a", "b")] == [0, 1, 0]
+
+
+def test_a_trial_ends_once(store) -> None:
+    study = make_study(store)
+    number = store.start_trial("study", "start", SCHEDULE, {})
+    assert store.finish_trial("study", number, "failed", reason="out of memory")
+    assert not store.finish_trial("study", number, "complete", outcome(SCHEDULE, study.settings).measurements)
+    (trial,) = store.trials("study")
+    assert (trial.state, trial.reason, trial.measurements) == ("failed", "out of memory", {})
+
+
+def test_confirming_again_replaces(store) -> None:
+    study = make_study(store)
+    number = store.start_trial("study", "start", SCHEDULE, {})
+    measured = outcome(SCHEDULE, study.settings).measurements
+    store.confirm_trial("study", number, outcome(Schedule(), study.settings).measurements)
+    store.confirm_trial("study", number, measured)
+    assert store.trials("study")[0].measurements["confirmation"] == measured
+
+
+def test_the_same_study_again_is_the_same_study(store) -> None:
+    assert make_study(store, trials=7) == make_study(store, trials=7)
+    assert len(store.studies()) == 1
+    with pytest.raises(VittleError, match="study 'study' exists with trials 7, not 9; give another --study"):
+        make_study(store, trials=9)
+
+
+def test_unknown_study_names_those_there_are(store) -> None:
+    with pytest.raises(VittleError, match="no study named 'x'; there are none; make one with: vittle launch"):
+        store.study("x")
+    make_study(store, "mine")
+    with pytest.raises(VittleError, match="no study named 'x'; there are: mine"):
+        store.trials("x")
+
+
+def test_readers_do_not_wait_for_a_writer(store, url, tmp_path) -> None:
+    make_study(store)
+    writer = sqlite3.connect(tmp_path / "vittle.db")
+    writer.execute("BEGIN IMMEDIATE")
+    names: list[str] = []
+    reader = threading.Thread(target=lambda: names.extend(study.name for study in Store.open(url).studies()), daemon=True)
+    reader.start()
+    reader.join(10)
+    assert names == ["study"]
+    writer.rollback()
+    writer.close()
+
+
+def test_writers_wait_for_each_other(store) -> None:
+    make_study(store)
+    failures: list[Exception] = []
+
+    def write() -> None:
+        try:
+            for _ in range(10):
+                store.start_trial("study", "start", SCHEDULE, {})
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=write) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert [trial.number for trial in store.trials("study")] == list(range(40))
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("nonsense", "storage 'nonsense' is not a database; accepted: a SQLAlchemy URL"),
+        ("oracle9://host/x", "is not a database"),
+        ("sqlite:////nowhere/at/all.db", "no folder /nowhere/at"),
+        ("sqlite:////proc/vittle.db", "cannot open storage"),
+    ],
+)
+def test_a_storage_that_cannot_be_opened_is_one_line(url: str, message: str) -> None:
+    with pytest.raises(VittleError, match=message) as error:
+        Store.open(url, create=True)
+    assert "\n" not in str(error.value)
+
+
+def test_reading_makes_no_database(tmp_path) -> None:
+    with pytest.raises(VittleError, match="no database at .*; make one with: vittle launch"):
+        Store.open(f"sqlite:///{tmp_path / 'none.db'}")
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_passwords_are_not_shown() -> None:
+    with pytest.raises(VittleError) as error:
+        Store.open("mysql+pymysql://me:secret@localhost/x", create=True)
+    assert "secret" not in str(error.value)
+
+
+def test_the_front_prefers_confirmed_latency_and_searched_accuracy(store) -> None:
+    study = make_study(store)
+    settings = Settings()
+    number = store.start_trial("study", "start", SCHEDULE, {})
+    searched = outcome(SCHEDULE, settings).measurements
+    store.finish_trial("study", number, "complete", searched)
+    slower = {**outcome(Schedule(), settings).measurements, "macs": searched["macs"]}
+    store.confirm_trial("study", number, slower)
+    (trial,) = store.trials("study")
+    assert trial.judged["accuracy"] == searched["accuracy"]
+    assert trial.judged["latency_ratio"] == slower["latency_ratio"]
+    assert records.front([trial]) == [trial]
+    assert records.front([trial], study.budget) == []
+    assert records.best([trial], study.budget) is None
+    assert records.nearest([trial]) == trial
+
+
+def test_an_exported_document_loads_as_its_schedule(store, tmp_path) -> None:
+    study = make_study(store)
+    number = store.start_trial("study", "start", SCHEDULE, {})
+    store.finish_trial("study", number, "complete", outcome(SCHEDULE, study.settings).measurements)
+    (trial,) = store.trials("study")
+    exported = document(study, trial)
+    assert exported["backbone"]["fingerprint"] == BACKBONE.fingerprint
+    assert exported["measured_on"]["images"] == "search"
+    (tmp_path / "best.yaml").write_text(to_yaml(exported))
+    assert Schedule.load(tmp_path / "best.yaml") == SCHEDULE
+    entry = front_entry(trial)
+    assert entry["images"] == 450
+    assert entry["confirmed"] is None
+    assert Schedule.from_dict(entry["schedule"]) == SCHEDULE
