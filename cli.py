@@ -37,6 +37,7 @@ app = typer.Typer(
 )
 train_app = typer.Typer(help="Train what a reduction or the demo needs.", no_args_is_help=True)
 app.add_typer(train_app, name="train")
+NAME = re.compile(r"(?!.*\.(json|yaml)$)\w[\w .+-]{0,99}")  # a study's name stands in addresses and file names
 out, err = Console(), Console(stderr=True)
 
 StudyName = Annotated[str | None, typer.Argument(help="Name of the study; the newest where none is given.", show_default=False)]
@@ -92,6 +93,8 @@ def launch(
 ) -> None:
     """Search for schedules within a latency budget."""
     LatencyBudget.parse(latency_budget)
+    if study is not None and not NAME.fullmatch(study):
+        raise VittleError(f"study name {study!r} cannot be used; accepted: up to 100 letters, digits, spaces and . _ + -")
     with _working("loading"):
         from vittle.search import study as studies
         from vittle.search.workers import choose_device
@@ -218,7 +221,7 @@ def train_backbone(
 def _prepare(settings: Settings) -> Any:
     from vittle.search.study import prepare
 
-    with _bar("images") as (bar, task):
+    with _bar("images", transient=True) as (bar, task):
         return prepare(settings, lambda done, total: bar.update(task, completed=done, total=total))
 
 
@@ -358,7 +361,7 @@ def _working(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def _bar(what: str, total: int | None = None, completed: int = 0) -> Iterator[tuple[Progress, Any]]:
+def _bar(what: str, total: int | None = None, completed: int = 0, *, transient: bool = False) -> Iterator[tuple[Progress, Any]]:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -367,5 +370,5 @@ def _bar(what: str, total: int | None = None, completed: int = 0) -> Iterator[tu
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, TextColumn("{task.fields[note]}"), console=err, transient=False) as bar:
+    with Progress(*columns, TextColumn("{task.fields[note]}"), console=err, transient=transient) as bar:
         yield bar, bar.add_task(what, total=total, completed=completed, note="")

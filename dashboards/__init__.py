@@ -1,6 +1,6 @@
-"""What is seen: the web pages with their JSON twins, and tables for the terminal. Starts without torch, ray and timm."""
+"""What is seen: web pages with JSON twins (`app`), tables for the terminal (`terminal`). Starts without torch, ray and timm.
 
-from vittle.dashboards.app import create_app
-from vittle.dashboards.terminal import front_table, studies_table, trials_table
+Nothing is imported here, so that a command line which prints tables does not load the web framework.
+"""
 
-__all__ = ["create_app", "front_table", "studies_table", "trials_table"]
+__all__: list[str] = []

@@ -125,7 +125,7 @@ def study_page(request: Request, name: str, store: OpenStore) -> HTMLResponse:
     context = {
         "study": study,
         "twin": f"{twins.study_url(name)}.json",
-        "created": text.moment(study.created),
+        "created": study.created,
         "budget": text.budget(study.budget),
     }
     return templates.TemplateResponse(request, "study.html", context)

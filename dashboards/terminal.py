@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from rich import box
+from rich.console import JustifyMethod, OverflowMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -14,6 +15,8 @@ from vittle.storage import records
 from vittle.storage.records import Study, Trial
 
 NOTHING = "–"
+WIDTHS = {"study": 10, "trials": 8, "started": 12, "origin": 8, "reason": 20}
+"""Columns that a narrow terminal must not squeeze away."""
 STYLES = {
     "running": "cyan",
     "complete": "green",
@@ -26,25 +29,23 @@ STYLES = {
 
 def studies_table(studies: Iterable[tuple[Study, Sequence[Trial]]]) -> Table:
     """One line per study with its trials: what was asked, how far it is, and the best schedule so far."""
-    table = _table("study", "state", "model", "device", "budget", "trials>", "best so far", "started")
+    table = _table("study", "state", "model", "budget", "trials>", "best so far", "started")
     for study, trials in studies:
-        best = records.best(trials, study.budget)
         table.add_row(
             _as_is(study.name),
             _state(study.state),
             _as_is(study.backbone.name),
-            _as_is(study.settings.device),
-            str(study.budget),
+            f"{study.budget} on {study.settings.device}",
             f"{twins.finished(trials)} of {study.settings.trials}",
-            NOTHING if best is None else f"{_accuracy(best)} at {text.percent(best.judged['latency_ratio'].value)} latency",
-            f"{text.moment(study.created):%Y-%m-%d %H:%M}",
+            _headline(records.best(trials, study.budget)),
+            f"{study.created:%d %b %H:%M}",
         )
     return table
 
 
 def trials_table(trials: Iterable[Trial]) -> Table:
     """One line per trial, whatever became of it."""
-    table = _table("trial>", "state", "accuracy>", "latency %>", "latency ms>", "MACs>", "origin", "took>", "reason")
+    table = _table("trial>", "state", "accuracy>", "latency>", "ms>", "MACs>", "origin", "took>", "reason")
     for trial in trials:
         judged = trial.judged
         table.add_row(
@@ -52,8 +53,8 @@ def trials_table(trials: Iterable[Trial]) -> Table:
             _state(trial.state),
             _share(judged.get("accuracy")),
             _share(judged.get("latency_ratio")),
-            text.milliseconds(judged["latency_ms"].value) if "latency_ms" in judged else NOTHING,
-            text.macs(judged["macs"].value) if "macs" in judged else NOTHING,
+            _milliseconds(judged.get("latency_ms")),
+            _macs(judged.get("macs")),
             _as_is(trial.origin),
             NOTHING if trial.seconds is None else f"{trial.seconds:.1f} s",
             _as_is(trial.reason or ""),
@@ -70,9 +71,7 @@ def front_table(trials: Sequence[Trial], budget: LatencyBudget, reference: Trial
         reference: the trial of the backbone itself.
         shape: the backbone's, which the token counts need.
     """
-    table = _table(
-        "trial>", "accuracy>", "held-out accuracy>", "latency %>", "latency ms>", "MACs>", "tokens after each block", "origin"
-    )
+    table = _table("trial>", "accuracy>", "held-out>", "latency>", "ms>", "MACs>", "tokens left", "origin")
     best = records.best(trials, budget)
     for trial in trials:
         if reference is None or trial.number != reference.number:
@@ -81,7 +80,7 @@ def front_table(trials: Sequence[Trial], budget: LatencyBudget, reference: Trial
         table.add_section()
         _add_front_row(table, reference, shape, is_best=best is not None and reference.number == best.number)
     holder = f"* best for {budget}" if best is not None else f"none holds {budget} beyond the noise"
-    table.caption = f"{holder} · brackets: 95% interval · latency: % of the backbone's, ms of one batch"
+    table.caption = f"{holder}; ± is 95%; latency in % of the backbone's and in ms for one batch"
     return table
 
 
@@ -90,10 +89,10 @@ def _add_front_row(table: Table, trial: Trial, shape: BackboneShape, *, is_best:
     table.add_row(
         f"* {trial.number}" if is_best else str(trial.number),
         _share(judged.get("accuracy")),
-        _share(trial.measurements.get("confirmation", {}).get("accuracy")),
+        _share(trial.measurements.get("confirmation", {}).get("accuracy"), spread=False),
         _share(judged.get("latency_ratio")),
-        text.milliseconds(judged["latency_ms"].value) if "latency_ms" in judged else NOTHING,
-        text.macs(judged["macs"].value) if "macs" in judged else NOTHING,
+        _milliseconds(judged.get("latency_ms")),
+        _macs(judged.get("macs")),
         text.tokens(costs.tokens(shape, trial.schedule)),
         _as_is(trial.origin),
         style="bold" if is_best else "",
@@ -102,11 +101,13 @@ def _add_front_row(table: Table, trial: Trial, shape: BackboneShape, *, is_best:
 
 def _table(*columns: str) -> Table:
     """Columns by name; `>` at the end aligns numbers to the right."""
-    table = Table(box=box.SIMPLE_HEAD, caption_justify="left", pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, caption_justify="left", pad_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
-        wraps = column in {"study", "reason", "model"}
-        justify = "right" if column.endswith(">") else "left"
-        table.add_column(column.removesuffix(">"), justify=justify, no_wrap=not wraps, overflow="fold" if wraps else "ellipsis")
+        name = column.removesuffix(">")
+        justify: JustifyMethod = "right" if column.endswith(">") else "left"
+        wraps = name == "reason"
+        overflow: OverflowMethod = "fold" if wraps else "ellipsis"
+        table.add_column(name, justify=justify, no_wrap=not wraps, overflow=overflow, min_width=WIDTHS.get(name))
     return table
 
 
@@ -119,10 +120,23 @@ def _state(state: str) -> Text:
     return Text(state, STYLES.get(state, ""))
 
 
-def _accuracy(trial: Trial) -> str:
-    phase = "confirmation" if trial.confirmed else "search"
-    return text.percent(trial.measurements[phase]["accuracy"].value)
+def _headline(best: Trial | None) -> str:
+    if best is None:
+        return NOTHING
+    accuracy, latency = twins.quoted(best), best.judged["latency_ratio"]
+    return f"{text.percent(accuracy.value)} at {text.percent(latency.value)}"
 
 
-def _share(measured: Measurement | None) -> str:
-    return NOTHING if measured is None else f"{text.percent(measured.value)} [{text.interval(measured)}]"
+def _share(measured: Measurement | None, *, spread: bool = True) -> str:
+    if measured is None:
+        return NOTHING
+    # Half the interval's width: intervals of shares near 100 % lean to one side, the pages and JSON show both ends.
+    return text.percent(measured.value) + (f" ±{50 * (measured.high - measured.low):.1f}" if spread else "")
+
+
+def _milliseconds(measured: Measurement | None) -> str:
+    return NOTHING if measured is None else text.milliseconds(measured.value).removesuffix(" ms")
+
+
+def _macs(measured: Measurement | None) -> str:
+    return NOTHING if measured is None else text.macs(measured.value)

@@ -1,7 +1,6 @@
 """Numbers and names as people read them, the same on the pages and in the terminal."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 from vittle.objectives.measurement import LatencyBudget, Measurement
 
@@ -27,19 +26,14 @@ def macs(value: float) -> str:
 
 
 def tokens(counts: Sequence[int]) -> str:
-    """Tokens after each block, the middle of a deep model left out: 65 65 58 … 9 1."""
+    """Tokens after each block, the middle of a deep model left out: 65 65 … 9 1."""
     shown = [str(count) for count in counts]
-    return " ".join(shown if len(shown) <= 6 else [*shown[:3], "…", *shown[-2:]])
+    return " ".join(shown if len(shown) <= 5 else [*shown[:2], "…", *shown[-2:]])
 
 
 def budget(limit: LatencyBudget) -> str:
     """60% of the backbone, or 4ms per batch."""
     return f"{limit} of the backbone" if limit.relative else f"{limit} per batch"
-
-
-def moment(when: datetime) -> datetime:
-    """The time with its zone, which SQLite does not keep; what is stored is UTC."""
-    return when if when.tzinfo else when.replace(tzinfo=UTC)
 
 
 def plain(text: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from vittle.dashboards import text
-from vittle.objectives.measurement import OBJECTIVES, Measurement
+from vittle.objectives.measurement import OBJECTIVES, Measurement, Phase
 from vittle.spaces import costs
 from vittle.storage import records
 from vittle.storage.records import Study, Trial
@@ -24,7 +24,7 @@ def listed(study: Study, trials: Sequence[Trial]) -> dict[str, Any]:
     return {
         "name": study.name,
         "state": study.state,
-        "created": text.moment(study.created).isoformat(),
+        "created": study.created.isoformat(),
         "model": study.backbone.name,
         "data": study.settings.data,
         "device": study.settings.device,
@@ -72,11 +72,16 @@ def exportable(trial: Trial) -> bool:
     return "accuracy" in trial.judged
 
 
+def quoted(trial: Trial) -> Measurement:
+    """The accuracy to tell of a complete trial: on images that no search saw, once it was measured on them."""
+    phase: Phase = "confirmation" if trial.confirmed else "search"
+    return trial.measurements[phase]["accuracy"]
+
+
 def _headline(trial: Trial) -> dict[str, Any]:
-    phase = "confirmation" if trial.confirmed else "search"
     return {
         "trial": trial.number,
-        "accuracy": trial.measurements[phase]["accuracy"].value,
+        "accuracy": quoted(trial).value,
         "images": "held-out" if trial.confirmed else "search",
         "latency_ratio": trial.judged["latency_ratio"].value,
     }

@@ -145,8 +145,16 @@ def open_dataset(source: str, accepted: str) -> Any:
 
 
 def train_digits(output: Path, *, epochs: int | None = None, seed: int = 0) -> dict[str, float]:
-    """Train the embedded backbone again and write its weights; the accuracy on each split of the digits."""
-    return digits.train(output, timm.create_model, epochs=epochs or digits.EPOCHS, seed=seed)
+    """Train the embedded backbone again and write its weights; the accuracy on each split of the digits.
+
+    On one thread, because another number of threads rounds differently and so ends at other weights.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return digits.train(output, timm.create_model, epochs=epochs or digits.EPOCHS, seed=seed)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _block_shape(block: Any) -> dict[str, int]:

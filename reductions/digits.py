@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.datasets import load_digits  # type: ignore[import-untyped]  # scikit-learn has no types
+from sklearn.datasets import load_digits
 
 ARCHITECTURE = "vit_tiny_patch16_224"
 ARGUMENTS: dict[str, int] = {
@@ -51,7 +51,7 @@ def splits() -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
     A search chooses by "search"; "held-out" is for the report alone. Each digit has the same share in all three.
     """
-    data = load_digits()
+    data: Any = load_digits()
     images = np.repeat(enlarge(data.images)[..., None], 3, axis=3)  # (n, 32, 32, 3)
     labels = data.target.astype(np.int64)
     # Shuffled, then ordered by digit, then dealt out in turn. RandomState's stream is frozen, unlike default_rng's.

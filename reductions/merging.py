@@ -26,13 +26,11 @@ class Matching(NamedTuple):
     """Who merges into whom, as positions within the sets A and B of the patch tokens.
 
     Attributes:
-        kept: (b, a - r) members of A that stay, in their order.
-        sources: (b, r) members of A that merge away.
-        targets: (b, r) the member of B that each source merges into.
+        order: (b, a) all of A: first the members that stay, in their order, then the r that merge away.
+        targets: (b, r) the member of B that each of those merges into.
     """
 
-    kept: Tensor
-    sources: Tensor
+    order: Tensor
     targets: Tensor
 
 
@@ -58,12 +56,11 @@ def match(metric: Tensor, removed: int, prefix: int) -> Matching:
         removed: tokens to merge away, at most half of the patch tokens.
         prefix: protected tokens at the front.
     """
-    a, b = _split(functional.normalize(metric, dim=-1), prefix)
-    similarity, partner = (a @ b.mT).max(-1)  # both (b, a)
-    order = similarity.argsort(dim=-1, descending=True, stable=True)
-    sources = order[:, :removed]
-    kept = order[:, removed:].sort(dim=-1).values
-    return Matching(kept, sources, partner.gather(1, sources))
+    a, b = _split(metric, prefix)
+    scores, partner = (a @ functional.normalize(b, dim=-1).mT).max(-1)  # both (b, a); the length of a changes no maximum
+    ranks = (scores / a.norm(dim=-1).clamp(min=1e-12)).argsort(dim=-1, descending=True, stable=True)
+    sources, kept = ranks[:, :removed], ranks[:, removed:].sort(dim=-1).values
+    return Matching(torch.cat([kept, sources], 1), partner.gather(1, sources))
 
 
 def merge(tokens: Tokens, matching: Matching, prefix: int) -> Tokens:
@@ -72,14 +69,16 @@ def merge(tokens: Tokens, matching: Matching, prefix: int) -> Tokens:
     if sizes is None:
         sizes = features.new_ones(features.shape[:2], dtype=torch.float32)
     (a, b), (size_a, size_b) = _split(features, prefix), _split(sizes, prefix)
-    weights = size_a.gather(1, matching.sources)  # (b, r)
-    totals = size_b.scatter_add(1, matching.targets, weights)
-    moved = _gather(a, matching.sources) * weights[..., None]
-    targets = matching.targets[..., None].expand_as(moved)
-    merged = (b * size_b[..., None]).scatter_add(1, targets, moved) / totals[..., None]
+    a = a.gather(1, matching.order[..., None].expand_as(a))
+    size_a = size_a.gather(1, matching.order)
+    kept = a.shape[1] - matching.targets.shape[1]
+    moved = a[:, kept:] * size_a[:, kept:, None]
+    totals = size_b.scatter_add(1, matching.targets, size_a[:, kept:])
+    merged = (b * size_b[..., None]).scatter_add_(1, matching.targets[..., None].expand_as(moved), moved)
+    merged = merged.div_(totals[..., None]).to(features.dtype)
     return Tokens(
-        torch.cat([features[:, :prefix], _gather(a, matching.kept), merged.to(features.dtype)], 1),
-        torch.cat([sizes[:, :prefix], size_a.gather(1, matching.kept), totals], 1),
+        torch.cat([features[:, :prefix], a[:, :kept], merged], 1),
+        torch.cat([sizes[:, :prefix], size_a[:, :kept], totals], 1),
     )
 
 
@@ -87,8 +86,3 @@ def _split(values: Tensor, prefix: int) -> tuple[Tensor, Tensor]:
     """The patch tokens at even positions (A) and at odd positions (B), counted with the prefix as the paper does."""
     even = prefix + prefix % 2
     return values[:, even::2], values[:, 2 * prefix + 1 - even :: 2]
-
-
-def _gather(values: Tensor, positions: Tensor) -> Tensor:
-    """Rows (b, m, d) of `values` (b, n, d) at `positions` (b, m)."""
-    return values.gather(1, positions[..., None].expand(-1, -1, values.shape[-1]))

@@ -81,23 +81,27 @@ class ReducedViT(nn.Module):
 
     def _encode(self, images: Tensor) -> Tokens:
         model: Any = self.backbone
-        features = model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(images))))
-        if features.shape[1] != self.plan[0].keys:
-            raise VittleError(f"the images give {features.shape[1]} tokens, the schedule starts from {self.plan[0].keys}")
-        state = Tokens(features)
+        state = Tokens(model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(images)))))
+        if state.features.shape[1] != self.plan[0].keys:
+            raise VittleError(f"the images give {state.features.shape[1]} tokens, the schedule starts from {self.plan[0].keys}")
         for block, plan, operators in zip(model.blocks, self.plan, self.operators, strict=True):
             state = self._block(block, plan.queries, operators, state)
         return state._replace(features=model.norm(state.features))
 
     def _block(self, block: Any, queries: int, operators: list[Operator], state: Tokens) -> Tokens:
+        state = self._attend(block, queries, operators, state)
+        features = state.features
+        return state._replace(features=features + block.drop_path2(block.ls2(block.mlp(block.norm2(features)))))
+
+    def _attend(self, block: Any, queries: int, operators: list[Operator], state: Tokens) -> Tokens:
+        # A function of its own, so that the memory of queries, keys and values is free again for the MLP.
         sizes = state.sizes if self.proportional else None
         attended, output = attend(block.attn, block.norm1(state.features), sizes, queries)
         features = state.features[:, :queries] + block.drop_path1(block.ls1(output))  # (b, q, d)
         state = Tokens(features, None if state.sizes is None else state.sizes[:, :queries])
         for operator in operators:
             state = operator(state, attended)
-        features = state.features
-        return state._replace(features=features + block.drop_path2(block.ls2(block.mlp(block.norm2(features)))))
+        return state
 
     def _classify(self, state: Tokens) -> Tensor:
         model: Any = self.backbone
@@ -151,7 +155,9 @@ def check_identity(model: nn.Module, tolerance: float = 1e-5) -> None:
     vit: Any = model
     generator = torch.Generator().manual_seed(0)
     first = next(model.parameters())
-    images = torch.randn(2, vit.in_chans, *vit.patch_embed.img_size, generator=generator).to(first.device, first.dtype)
+    images = torch.randn(2, vit.patch_embed.proj.in_channels, *vit.patch_embed.img_size, generator=generator).to(
+        first.device, first.dtype
+    )
     expected = model(images)
     difference = (ReducedViT(model, Schedule())(images) - expected).abs().max() / expected.abs().max().clamp(min=1)
     if not difference <= tolerance:

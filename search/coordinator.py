@@ -115,7 +115,7 @@ class Coordinator:
             state, reason = "complete", None
         else:
             over = self.study.budget.excess(outcome.measurements)
-            state, reason = "infeasible", f"latency is {over:.0%} over the budget of {self.study.budget}"
+            state, reason = "infeasible", f"latency {over:.0%} over {self.study.budget}"
         self._store.finish_trial(self.study.name, number, state, outcome.measurements, reason)
         measured = None if state == "failed" else outcome.measurements
         self._known[trial.schedule.id] = measured or {}

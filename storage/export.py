@@ -8,6 +8,7 @@ import yaml
 
 from vittle.objectives.measurement import Measurement, Phase
 from vittle.spaces import costs
+from vittle.spaces.errors import VittleError
 from vittle.spaces.schedule import Schedule
 from vittle.storage.records import Study, Trial
 
@@ -36,7 +37,12 @@ def document(study: Study, trial: Trial, reference: Trial | None = None) -> dict
 
     Args:
         reference: the trial of the backbone itself.
+
+    Raises:
+        VittleError: the trial has no measured accuracy, so there is no evidence to export.
     """
+    if "accuracy" not in trial.judged:
+        raise VittleError(f"trial {trial.number} of {study.name} is {trial.state}; accepted: one whose accuracy was measured")
     phase: Phase = "confirmation" if trial.confirmed else "search"
     shape = study.backbone.shape
     settings = study.settings

@@ -6,6 +6,7 @@ A trial is committed the moment it ends; everything else, the sampler's memory i
 import dataclasses
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -227,7 +228,12 @@ def _study(row: StudyRow) -> Study:
     shape = {**row.backbone["shape"], "grid": tuple(row.backbone["shape"]["grid"])}
     backbone = BackboneRecord(**{**row.backbone, "shape": BackboneShape(**shape)})
     state: Any = row.state
-    return Study(row.name, state, Settings.model_validate(row.settings), backbone, row.created)
+    return Study(row.name, state, Settings.model_validate(row.settings), backbone, _in_utc(row.created))
+
+
+def _in_utc(moment: datetime) -> datetime:
+    """The time with its zone, which SQLite does not keep."""
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _trial(row: TrialRow) -> Trial:

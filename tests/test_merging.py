@@ -66,8 +66,8 @@ def test_first_merge_counts_every_token_once() -> None:
 
 def test_equal_similarities_merge_in_order_of_position() -> None:
     matching = match(torch.ones(1, 13, 4), 3, 1)
-    assert matching.sources.tolist() == [[0, 1, 2]]
-    assert matching.kept.tolist() == [[3, 4, 5]]
+    assert matching.order.tolist() == [[3, 4, 5, 0, 1, 2]]
+    assert matching.targets.tolist() == [[0, 0, 0]]
 
 
 def test_images_of_a_batch_do_not_mix(case) -> None:

@@ -12,9 +12,9 @@ let axis = "latency_ratio";
 let pressed = false; // plotly loses a click when the data change under it
 
 const AXES = {
-  latency_ratio: { title: () => "Latency, % of the backbone", scale: 100 },
-  latency_ms: { title: () => `Latency, ms per batch of ${study.settings.batch_size}`, scale: 1 },
-  macs: { title: () => "MACs per image, M", scale: 1e-6 },
+  latency_ratio: { title: () => "Latency, % of the backbone", scale: () => 100 },
+  latency_ms: { title: () => `Latency, ms per batch of ${study.settings.batch_size}`, scale: () => 1 },
+  macs: { title: () => `MACs per image, ${large() ? "G" : "M"}`, scale: () => large() ? 1e-9 : 1e-6 },
 };
 const KINDS = { // those with a symbol are drawn, the last one on top
   infeasible: { label: "over budget", glyph: "❘", symbol: "line-ns-open", size: 13,
@@ -43,6 +43,7 @@ const heldOut = trial => trial.measurements.confirmation?.accuracy;
 const numbered = number => study.trials.find(trial => trial.number === number);
 const bestTrial = () => numbered(study.best?.trial);
 const backbone = () => study.trials.find(trial => trial.kind === "backbone");
+const large = () => backbone()?.judged.macs.value >= 1e9;
 const chosenTrial = () => numbered(chosen) ?? bestTrial();
 
 function accuracyName() {
@@ -75,7 +76,7 @@ function errorBars(trials, name, scale, color) {
 }
 
 function place(trial) { // an infeasible trial has no accuracy: it is a tick in a strip of its own
-  return { x: AXES[axis].scale * trial.judged[axis].value, y: 100 * (trial.judged.accuracy?.value ?? 0) };
+  return { x: AXES[axis].scale() * trial.judged[axis].value, y: 100 * (trial.judged.accuracy?.value ?? 0) };
 }
 
 function markers(name, trials, marker, more) {
@@ -88,7 +89,7 @@ function trace(kind) {
   const trials = study.trials.filter(trial => trial.kind === kind && trial.judged[axis]);
   const color = colour(kind);
   const intervals = ["front", "backbone"].includes(kind) && {
-    error_x: errorBars(trials, axis, AXES[axis].scale, `${color}77`), error_y: errorBars(trials, "accuracy", 100, `${color}77`) };
+    error_x: errorBars(trials, axis, AXES[axis].scale(), `${color}77`), error_y: errorBars(trials, "accuracy", 100, `${color}77`) };
   return markers(kind, trials, { symbol, size, color, opacity: 1, line: { width: symbol.endsWith("open") ? 1.6 : 0, color } }, {
     yaxis: kind === "infeasible" ? "y2" : "y", customdata: trials.map(trial => trial.number), text: trials.map(hoverText),
     hovertemplate: "%{text}<extra></extra>", ...intervals });
@@ -112,7 +113,7 @@ function budgetLine() {
   const reference = backbone()?.judged.latency_ms.value;
   const exact = objective === axis;
   if (!exact && (!reference || axis === "macs")) return [];
-  const x = AXES[axis].scale * (exact ? value : axis === "latency_ms" ? value * reference : value / reference);
+  const x = AXES[axis].scale() * (exact ? value : axis === "latency_ms" ? value * reference : value / reference);
   const color = colour("infeasible");
   return [{ type: "line", name: "budget", x0: x, x1: x, y0: 0, y1: 1, yref: "paper", line: { color, width: 1.5, dash: exact ? "dash" : "dot" },
     label: { text: `${exact ? "" : "≈ "}budget ${study.budget}`, textposition: "end", textangle: 0, xanchor: "left", yanchor: "top", padding: 6,
@@ -181,7 +182,8 @@ function drawPanel() {
       ms && fact(`Per batch of ${study.settings.batch_size}`, milliseconds(ms.value)),
       cost && fact("MACs per image", macs(cost.value), dense && `${percent(cost.value / dense)} of the backbone's`)),
     element("div", {}, element("h3", {}, "Tokens after each block"), bars(trial),
-      trial.schedule.tail === "prefix" && element("p", { className: "hint" }, "Nothing but the class token is read after the last block, so it alone is computed there.")),
+      trial.schedule.tail === "prefix" && element("p", { className: "hint" },
+        `Only ${study.backbone.prefix === 1 ? "the class token is" : "prefix tokens are"} read after the last block, and computed in it.`)),
     protocol && element("p", { className: "hint" }, [protocol.device, protocol.dtype, `${protocol.repeats} runs`].join(", ")),
     trial.export && element("a", { className: "button", href: trial.export, download: "" }, "Export schedule"),
   ].filter(Boolean));
