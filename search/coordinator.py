@@ -18,7 +18,8 @@ from vittle.storage.store import Store
 
 FRUITLESS = 200  # proposals in a row that are known or hopeless, after which the space counts as exhausted
 STARTS = (0.85, 0.7, 0.5)  # costs of the first schedules, as shares of what the budget allows
-HOPELESS = 1.1  # a schedule is not tried where its MACs are this far over: reductions hardly ever save more time than MACs
+HOPELESS = 1.1  # a schedule is not tried where even the best latency per MAC seen so far would put it this far over
+SEEN = 5  # trials that have to be measured before their latency per MAC is believed; until then it is the backbone's
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,12 @@ class Coordinator:
         self._store = store
         self._on_finish = on_finish
         self._space = Space(study.backbone.shape, study.settings.reductions)
+        self._dense = costs.macs(self._space.shape, Schedule())
         self._known: dict[str, Mapping[str, Measurement]] = {}
         self._tickets: dict[int, int] = {}
         self._trials: dict[int, Trial] = {}
         self._backbone_ms: float | None = None
+        self._per_mac: list[float] = []
         self._over = False
         limit = study.settings.time_limit
         self._deadline = None if limit is None else time.monotonic() + limit
@@ -65,7 +68,6 @@ class Coordinator:
         self._started = sum(1 for trial in trials if trial.origin != "backbone")
         self._has_backbone = any(trial.origin == "backbone" for trial in trials)
         self._starts: deque[Mapping[str, float]] | None = None
-        self._dense = costs.macs(self._space.shape, Schedule())
 
     def next(self) -> Assignment | None:
         """The next trial to evaluate, written down as running; None where there is no more to do."""
@@ -89,7 +91,7 @@ class Coordinator:
             origin = "start" if self._starts else "sampler"
             proposal = self._sampler.ask(self._starts.popleft() if self._starts else None)
             schedule = self._space.schedule(proposal.parameters)
-            excess = costs.macs(self._space.shape, schedule) / (HOPELESS * self._allowed_share() * self._dense) - 1
+            excess = self._share(schedule) * self._latency_per_mac() / (HOPELESS * self._allowed_share()) - 1
             if schedule.id in self._known:
                 self._sampler.tell(proposal.ticket, self._known[schedule.id] or None)
             elif excess > 0:
@@ -119,7 +121,7 @@ class Coordinator:
         self._store.finish_trial(self.study.name, number, state, outcome.measurements, reason)
         measured = None if state == "failed" else outcome.measurements
         self._known[trial.schedule.id] = measured or {}
-        self._note_backbone(outcome.measurements)
+        self._note_latency(trial.schedule, outcome.measurements)
         ticket = self._tickets.pop(number, None)
         if ticket is not None:
             self._sampler.tell(ticket, measured)
@@ -145,13 +147,26 @@ class Coordinator:
             return min(1.0, budget.limit)
         return 1.0 if self._backbone_ms is None else min(1.0, budget.limit / self._backbone_ms)
 
-    def _note_backbone(self, measurements: Mapping[str, Measurement]) -> None:
+    def _share(self, schedule: Schedule) -> float:
+        """MACs of a schedule as a share of the backbone's."""
+        return costs.macs(self._space.shape, schedule) / self._dense
+
+    def _latency_per_mac(self) -> float:
+        """The least latency for its MACs that a trial took, as a multiple of the backbone's.
+
+        Overhead makes this rise as schedules get cheaper, so the least seen is a bound that does not rule out too much.
+        """
+        return max(1.0, min(self._per_mac)) if len(self._per_mac) >= SEEN else 1.0
+
+    def _note_latency(self, schedule: Schedule, measurements: Mapping[str, Measurement]) -> None:
         if "latency_ms" in measurements:
             self._backbone_ms = measurements["latency_ms"].protocol["backbone_ms"]
+            if schedule.reductions:
+                self._per_mac.append(measurements["latency_ratio"].value / self._share(schedule))
 
     def _learn(self, trial: Trial) -> None:
         measured = {} if trial.state == "failed" else trial.measurements.get("search", {})
         self._known[trial.schedule.id] = measured
-        self._note_backbone(measured)
+        self._note_latency(trial.schedule, measured)
         if trial.parameters and measured:
             self._sampler.remember(trial.parameters, measured)

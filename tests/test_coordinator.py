@@ -5,10 +5,11 @@ import pytest
 
 from recorded import DENSE, SHAPE, make_study, outcome, run
 from vittle import Schedule, VittleError
+from vittle.objectives.measurement import Measurement
 from vittle.search.coordinator import Coordinator, Outcome
 from vittle.search.sampler import Sampler
 from vittle.spaces import Space, macs
-from vittle.storage.records import best, front
+from vittle.storage.records import Settings, best, front
 from vittle.storage.store import Store
 
 
@@ -51,6 +52,22 @@ def test_what_arithmetic_rules_out_is_never_evaluated(store) -> None:
     run(Coordinator(make_study(store, trials=60, latency_budget="30%"), store))
     shares = [macs(SHAPE, trial.schedule) / DENSE for trial in store.trials("study")[1:]]
     assert max(shares) <= 0.33
+
+
+def test_a_device_that_gains_less_than_the_macs_promise_is_learnt(store) -> None:
+    """Where latency is 1.6 times what MACs promise, nothing is wasted on schedules that only MACs put within the budget."""
+    coordinator = Coordinator(make_study(store, trials=50), store)
+    while (assignment := coordinator.next()) is not None:
+        measured = dict(outcome(assignment.schedule, Settings(latency_budget="1000%")).measurements)
+        if assignment.schedule.reductions:
+            ratio = min(1.0, 1.6 * measured["macs"].value / DENSE)
+            measured["latency_ratio"] = Measurement("latency_ratio", ratio, ratio, ratio, 5)
+            if ratio > 0.6:
+                del measured["accuracy"]
+        coordinator.finish(assignment.number, Outcome(measured))
+    later = store.trials("study")[15:]
+    assert max(macs(SHAPE, trial.schedule) / DENSE for trial in later) <= 1.1 * 0.6 / 1.6 + 1e-9
+    assert sum(trial.state == "complete" for trial in later) >= 0.6 * len(later)
 
 
 def test_an_absolute_budget_is_compared_once_the_backbone_is_known(store) -> None:
