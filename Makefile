@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: demo test lint clean
 
 demo: .venv/vittle
-	$(BIN)/vittle launch --study demo --latency-budget 60% --trials 30
+	$(BIN)/vittle launch --study demo --latency-budget 60%
 	$(BIN)/vittle export demo --output best.yaml
 	@echo "See it: $(BIN)/vittle dashboard"
 

@@ -30,7 +30,7 @@ class Effort:
     repeats: int
 
 
-EFFORTS: Mapping[Phase, Effort] = {"search": Effort(warmup=1, repeats=4), "confirmation": Effort(warmup=2, repeats=15)}
+EFFORTS: Mapping[Phase, Effort] = {"search": Effort(warmup=1, repeats=3), "confirmation": Effort(warmup=2, repeats=12)}
 
 
 @torch.inference_mode()

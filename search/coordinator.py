@@ -17,7 +17,7 @@ from vittle.storage.records import Study, Trial, TrialState
 from vittle.storage.store import Store
 
 FRUITLESS = 200  # proposals in a row that are known or hopeless, after which the space counts as exhausted
-STARTS = (0.85, 0.7, 0.5)  # costs of the first schedules, as shares of what the budget allows
+STARTS = (0.85, 0.7, 0.55, 0.4, 0.3)  # costs of the first schedules, as shares of what the budget allows
 HOPELESS = 1.1  # a schedule is not tried where even the best latency per MAC seen so far would put it this far over
 SEEN = 5  # trials that have to be measured before their latency per MAC is believed; until then it is the backbone's
 

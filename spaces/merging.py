@@ -97,7 +97,7 @@ class Merging(Reduction):
     @classmethod
     def starting_points(cls, shape: BackboneShape) -> tuple[Mapping[str, float], ...]:
         # Constant removal from the first block (ToMe), more of it early, and a delayed start (DSM: a sixth of the depth).
-        curves = [(0, 1.0), (0, 0.5), (round(shape.depth / 6), 1.0)]
+        curves = [(0, 1.0), (0, 0.5), (0, 0.25), (round(shape.depth / 6), 1.0)]
         latest = max(0, shape.depth - 2)
         return tuple({"merging.start": min(start, latest), "merging.exponent": exponent} for start, exponent in curves)
 
