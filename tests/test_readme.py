@@ -1,0 +1,64 @@
+"""The README is run, and compared with what there is."""
+
+import re
+
+import pytest
+import timm
+from typer.main import get_command
+
+import vittle
+import vittle.cli
+from static_checks import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    original = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda name, pretrained=False: original(name.split(".")[0]))
+    model = original("deit_small_patch16_224")
+    vittle.presets.constant(model, 8).save("best.yaml")
+    return tmp_path
+
+
+def test_the_python_runs(folder) -> None:
+    names: dict[str, object] = {}
+    blocks = [code for language, code in BLOCKS if language == "python"]
+    assert len(blocks) == 2
+    for code in blocks:
+        exec(code, names)
+    assert vittle.Schedule.load("mine.yaml") == names["schedule"]
+    assert names["fast"].num_classes == 1000
+
+
+def test_every_command_line_is_one_that_there_is() -> None:
+    commands = get_command(vittle.cli.app).commands
+    lines = [line for language, code in BLOCKS if language == "sh" for line in code.splitlines()]
+    seen = set()
+    for line in lines:
+        if line.startswith("vittle "):
+            words = line.split("#")[0].split()
+            known = {option for parameter in commands[words[1]].params for option in parameter.opts}
+            assert {word for word in words if word.startswith("--")} <= known
+            seen.add(words[1])
+    assert {"launch", "front", "export", "dashboard"} <= seen
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^make (\w+)", "\n".join(lines), re.MULTILINE):
+        assert f"\n{target}:" in makefile
+
+
+def test_every_option_of_launch_is_explained() -> None:
+    launch = get_command(vittle.cli.app).commands["launch"]
+    options = {option for parameter in launch.params for option in parameter.opts if option.startswith("--")}
+    assert {option for option in options if f"`{option}`" not in README} == set()
+
+
+def test_every_folder_and_picture_is_there() -> None:
+    tree = re.findall(r"^    ([\w.]+)/? {2,}", README, re.MULTILINE)
+    assert {"spaces", "reductions", "objectives", "storage", "search", "dashboards", "cli.py"} <= set(tree)
+    assert [name for name in tree if not (ROOT / name).exists()] == []
+    for picture in re.findall(r"!\[.*?\]\((.*?)\)", README):
+        assert (ROOT / picture).stat().st_size > 10_000
