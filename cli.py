@@ -271,6 +271,10 @@ def _run(studies: Any, study: Study, job: Any, store: Store, ray_address: str | 
     if study.state == "interrupted":
         err.print(f"interrupted; every finished trial is kept. Continue with: vittle resume {study.name}", highlight=False)
         raise typer.Exit(130)
+    if study.state == "failed":
+        reasons = [trial.reason for trial in trials if trial.origin == "backbone" and trial.state == "failed"]
+        err.print(f"the backbone itself cannot be evaluated: {_escape(str(reasons[-1]))}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1)
     if records.best(trials, study.budget) is None:
         _explain_unmet(study, trials, study.budget)
         raise typer.Exit(1)

@@ -45,7 +45,7 @@ class Backbone:
     model: nn.Module
     shape: BackboneShape
     preprocessing: Preprocessing
-    classes: int
+    classes: int  # 0 where an image has no single answer: no head, or no pooling
     fingerprint: str
 
 
@@ -88,7 +88,7 @@ def describe_backbone(model: nn.Module, name: str) -> Backbone:
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
     )
-    return Backbone(name, model, shape, preprocessing, int(vit.num_classes), _fingerprint(model))
+    return Backbone(name, model, shape, preprocessing, int(vit.num_classes) if vit.global_pool else 0, _fingerprint(model))
 
 
 def shape_of(model: nn.Module | BackboneShape) -> BackboneShape:

@@ -56,6 +56,8 @@ class Coordinator:
         self._backbone_ms: float | None = None
         self._per_mac: list[float] = []
         self._over = False
+        self.broken: str | None = None
+        """Why the backbone itself cannot be evaluated, so that no schedule can be either; None while it can."""
         limit = study.settings.time_limit
         self._deadline = None if limit is None else time.monotonic() + limit
         trials = store.trials(study.name)
@@ -66,7 +68,7 @@ class Coordinator:
             self._learn(trial)
         self._unfinished = deque(trial for trial in trials if trial.state == "running")
         self._started = sum(1 for trial in trials if trial.origin != "backbone")
-        self._has_backbone = any(trial.origin == "backbone" for trial in trials)
+        self._has_backbone = any(trial.origin == "backbone" and trial.state != "failed" for trial in trials)
         self._starts: deque[Mapping[str, float]] | None = None
 
     def next(self) -> Assignment | None:
@@ -76,6 +78,8 @@ class Coordinator:
         return assignment
 
     def _next(self) -> Assignment | None:
+        if self.broken is not None:
+            return None
         if self._unfinished:
             trial = self._unfinished.popleft()
             ticket = self._sampler.ask(trial.parameters).ticket if trial.parameters else None
@@ -125,6 +129,8 @@ class Coordinator:
         ticket = self._tickets.pop(number, None)
         if ticket is not None:
             self._sampler.tell(ticket, measured)
+        if state == "failed" and trial.origin == "backbone":
+            self.broken = reason
         finished = Trial(
             number, state, trial.origin, trial.schedule, trial.parameters, {"search": outcome.measurements}, reason
         )

@@ -9,6 +9,7 @@ from vittle.reductions.backbone import Backbone, load_backbone
 from vittle.reductions.vit import check_identity
 from vittle.search.coordinator import Coordinator
 from vittle.search.workers import Pool, ray_session
+from vittle.spaces.errors import VittleError
 from vittle.spaces.space import Space
 from vittle.storage.records import BackboneRecord, Settings, Study, StudyState, Trial, front, reference
 from vittle.storage.store import Store
@@ -44,6 +45,10 @@ def prepare(settings: Settings, progress: Progress | None = None) -> Job:
     """
     LatencyBudget.parse(settings.latency_budget)  # first, because it is wrong most often
     backbone = load_backbone(settings.model, settings.checkpoint)
+    if backbone.classes == 0:
+        raise VittleError(
+            f"model {settings.model!r} has no classifier to judge schedules by; accepted: one with a trained head"
+        )
     Space(backbone.shape, settings.reductions)
     check_identity(backbone.model)
     splits = load_images(settings.data, backbone.preprocessing, backbone.classes, seed=settings.seed, progress=progress)
@@ -53,7 +58,8 @@ def prepare(settings: Settings, progress: Progress | None = None) -> Job:
 def run(study: Study, job: Job, store: Store, reporter: Reporter, ray_address: str | None = None) -> Study:
     """Run a study, new or resumed, until it has its trials and its front is confirmed.
 
-    A Ctrl-C ends it as `interrupted`; every finished trial is kept and `resume` goes on from there.
+    A Ctrl-C ends it as `interrupted`; every finished trial is kept and `resume` goes on from there. Where the backbone itself
+    cannot be evaluated the study has `failed`, and its trial 0 says why.
     """
     name = study.name
     store.set_state(name, "running")
@@ -63,7 +69,9 @@ def run(study: Study, job: Job, store: Store, reporter: Reporter, ray_address: s
             pool = Pool(study.settings, job.backbone, job.splits)
             coordinator = Coordinator(study, store, reporter.finished)
             pool.search(coordinator)
-            if coordinator.done:
+            if coordinator.broken is not None:
+                state = "failed"
+            elif coordinator.done:
                 confirm(study, pool, store, reporter)
                 state = "complete"
     except KeyboardInterrupt:

@@ -43,7 +43,8 @@ class Worker(tune.Trainable):
 
     def setup(self, config: dict[str, Any], **built: Any) -> None:
         self._settings: Settings = built["settings"]
-        self._evaluator = make_evaluator(self._settings, built["backbone"], built["splits"])
+        self._built = built
+        self._evaluator: Evaluator | None = None
         self._schedule: dict[str, Any] = config["schedule"]
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -52,6 +53,9 @@ class Worker(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         try:
+            # Made here and not in `setup`, so that whatever goes wrong has a trial to be told of.
+            if self._evaluator is None:
+                self._evaluator = make_evaluator(self._settings, self._built["backbone"], self._built["splits"])
             schedule = Schedule.from_dict(self._schedule)
             budget = self._settings.budget if schedule.reductions else None  # the backbone itself is always evaluated
             outcome = Outcome(self._evaluator.measure(schedule, "search", budget))

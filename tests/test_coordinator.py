@@ -19,8 +19,8 @@ def store(tmp_path) -> Store:
 
 
 def test_a_search_runs_its_trials_and_the_backbone_first(store) -> None:
-    coordinator = Coordinator(make_study(store, trials=20), store)
-    assert run(coordinator) == list(range(21))
+    coordinator = Coordinator(make_study(store, trials=40), store)
+    assert run(coordinator) == list(range(41))
     assert coordinator.done
     trials = store.trials("study")
     assert trials[0].origin == "backbone"
@@ -94,11 +94,24 @@ def test_the_same_seed_proposes_the_same(tmp_path) -> None:
 
 def test_a_failed_trial_is_kept_with_its_reason_and_the_search_goes_on(store) -> None:
     coordinator = Coordinator(make_study(store, trials=4), store)
+    run(coordinator, limit=1)
     coordinator.finish(coordinator.next().number, Outcome(failure="RuntimeError: out of memory"))
     run(coordinator)
     trials = store.trials("study")
-    assert (trials[0].state, trials[0].reason) == ("failed", "RuntimeError: out of memory")
+    assert (trials[1].state, trials[1].reason) == ("failed", "RuntimeError: out of memory")
     assert len(trials) == 5
+    assert coordinator.broken is None
+
+
+def test_where_the_backbone_fails_nothing_else_is_tried_until_it_is_resumed(store) -> None:
+    study = make_study(store, trials=4)
+    coordinator = Coordinator(study, store)
+    coordinator.finish(coordinator.next().number, Outcome(failure="RuntimeError: no such device"))
+    assert run(coordinator) == []
+    assert coordinator.broken == "RuntimeError: no such device"
+    again = Coordinator(study, store)
+    assert run(again) == [1, 2, 3, 4, 5]
+    assert [trial.origin for trial in store.trials("study")][:2] == ["backbone", "backbone"]
 
 
 def test_a_resumed_search_hands_out_what_was_in_flight_and_repeats_nothing(store) -> None:
