@@ -21,6 +21,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from vittle import __version__
 from vittle.dashboards import terminal, twins
 from vittle.objectives.measurement import LatencyBudget
 from vittle.spaces.errors import VittleError
@@ -37,6 +38,7 @@ app = typer.Typer(
 )
 train_app = typer.Typer(help="Train what a reduction or the demo needs.", no_args_is_help=True)
 app.add_typer(train_app, name="train")
+DIGITS = "digits"
 NAME = re.compile(r"(?!.*\.(json|yaml)$)\w[\w .+-]{0,99}")  # a study's name stands in addresses and file names
 out, err = Console(), Console(stderr=True)
 
@@ -49,6 +51,21 @@ Budget = Annotated[
     str | None, typer.Option(help="For example 4ms, or 60% of the backbone. Default: the study's.", show_default=False)
 ]
 RayAddress = Annotated[str | None, typer.Option(help="Join this Ray cluster in place of starting one.", show_default=False)]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"vittle {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    del version
 
 
 def main() -> None:
@@ -69,7 +86,10 @@ def launch(
     checkpoint: Annotated[
         Path | None, typer.Option(help="Weights (.safetensors, .pth) in place of the published ones.", show_default=False)
     ] = None,
-    data: Annotated[str, typer.Option(help="Image folder, .npz, timm dataset, or digits.")] = "digits",
+    data: Annotated[
+        str | None,
+        typer.Option(help="Image folder, .npz, timm dataset, or digits (with the model digits).", show_default=False),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Batch that latency is measured at.")] = 64,
     device: Annotated[
         str | None, typer.Option(help="cpu or cuda. Default: cuda where there is one.", show_default=False)
@@ -101,7 +121,7 @@ def launch(
     settings = Settings(
         model=model,
         checkpoint=None if checkpoint is None else str(checkpoint.resolve()),
-        data=data if not Path(data).exists() else str(Path(data).resolve()),
+        data=_source(model, data),
         latency_budget=latency_budget,
         batch_size=batch_size,
         device=choose_device(device),
@@ -307,6 +327,13 @@ def _explain_unmet(study: Study, trials: list[Trial], budget: LatencyBudget) -> 
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _source(model: str, data: str | None) -> str:
+    """Where the images are; a path is made absolute, so that a resumed study finds it from any folder."""
+    if data is None and model != DIGITS:
+        raise VittleError(f"model {model!r} needs images; give --data with a folder, an .npz file or a timm data set")
+    return str(Path(data).resolve()) if data is not None and Path(data).exists() else data or DIGITS
 
 
 def _find(store: Store, name: str | None) -> Study:
