@@ -2,17 +2,12 @@
 
 from collections.abc import Sequence
 
-from vittle.objectives.measurement import LatencyBudget, Measurement
+from vittle.objectives.measurement import LatencyBudget
 
 
 def percent(share: float, digits: int = 1) -> str:
     """0.978 is 97.8%."""
     return f"{100 * share:.{digits}f}%"
-
-
-def interval(measured: Measurement) -> str:
-    """The 95 % interval of a share, without its unit: 96.0–98.8."""
-    return f"{100 * measured.low:.1f}–{100 * measured.high:.1f}"
 
 
 def milliseconds(value: float) -> str:

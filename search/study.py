@@ -59,7 +59,7 @@ def run(study: Study, job: Job, store: Store, reporter: Reporter, ray_address: s
     """Run a study, new or resumed, until it has its trials and its front is confirmed.
 
     A Ctrl-C ends it as `interrupted`; every finished trial is kept and `resume` goes on from there. Where the backbone itself
-    cannot be evaluated the study has `failed`, and its trial 0 says why.
+    cannot be evaluated the study has `failed`, and the backbone's trial says why.
     """
     name = study.name
     store.set_state(name, "running")
