@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from vittle.reductions.matching import Matching, highest, others
+from vittle.reductions.tokens import take
 
 MARGIN = 0.75
 
@@ -36,9 +37,7 @@ def match(metric: Tensor, removed: int, prefix: int, block: int, depth: int) -> 
     energy = functional.elu(similarity - MARGIN * (1 - block / depth)).mean(-1)
     ranked = highest(energy, n - prefix if block < (depth + 1) // 2 else 2 * removed)
     set_a, set_b = ranked[:, ::2], ranked[:, 1::2]
-    pairs = similarity.gather(1, set_a[..., None].expand(-1, -1, n - prefix)).gather(
-        2, set_b[:, None].expand(-1, set_a.shape[1], -1)
-    )
+    pairs = take(similarity, set_a).gather(2, set_b[:, None].expand(-1, set_a.shape[1], -1))
     scores, partner = pairs.max(-1)  # both (b, |A|)
     best = highest(scores, removed)
     sources = prefix + set_a.gather(1, best)

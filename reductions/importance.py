@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from vittle.reductions.matching import Matching, highest, others
+from vittle.reductions.tokens import take
 
 
 @torch.no_grad()
@@ -26,7 +27,7 @@ def match(metric: Tensor, importance: Tensor, removed: int, prefix: int) -> Matc
     patches = functional.normalize(metric[:, prefix:], dim=-1)
     least = highest(-importance[:, prefix:], removed)
     stay, _ = others(least, n - prefix)
-    from_, to = (patches.gather(1, chosen[..., None].expand(-1, -1, patches.shape[2])) for chosen in (least, stay))
+    from_, to = (take(patches, chosen) for chosen in (least, stay))
     similarity, partner = (from_ @ to.mT).max(-1)  # both (b, r)
     protected = torch.arange(prefix, device=metric.device).expand(len(metric), -1)
     return Matching(torch.cat([protected, prefix + stay], 1), prefix + least, prefix + partner, similarity)

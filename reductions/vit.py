@@ -119,7 +119,7 @@ class ReducedViT(nn.Module):
             images: (b, 3, height, width).
             n: the last n blocks, or the indices of blocks.
             reshape: give (b, d, rows, columns) in place of (b, patches, d).
-            return_prefix_tokens: give pairs of patches and prefix tokens (b, prefix, d).
+            return_prefix_tokens: give pairs of patches and prefix tokens (b, prefix, d), where the model has any.
             norm: apply the backbone's last norm.
 
         Raises:
@@ -139,7 +139,7 @@ class ReducedViT(nn.Module):
                 prefix, patches = whole[:, : self.shape.prefix], whole[:, self.shape.prefix :]
                 if reshape:
                     patches = patches.mT.reshape(len(images), -1, *self.shape.grid)
-                found[block] = (patches, prefix) if return_prefix_tokens else patches
+                found[block] = (patches, prefix) if return_prefix_tokens and self.shape.prefix else patches
         return [found[block] for block in sorted(wanted)]
 
     def _needs_patches(self, block: int) -> None:
