@@ -9,7 +9,7 @@ distillation, registers), and ties are broken by position on every device.
 import torch
 from torch import Tensor
 
-from vittle.reductions.matching import Matching, highest, others
+from vittle.reductions.matching import Matching, ranked
 from vittle.reductions.tokens import take
 
 
@@ -30,8 +30,7 @@ def match(metric: Tensor, removed: int, prefix: int, solid: Tensor | None = None
     pairs = unit[:, even::2] @ unit[:, odd::2].mT  # (b, |A|, |B|)
     if solid is not None:
         pairs = pairs.masked_fill(~(solid[:, even::2, None] & solid[:, None, odd::2]), -torch.inf)
-    sources = highest(pairs.amax(-1), removed)
-    stay, _ = others(sources, pairs.shape[1])  # (b, |A| - r)
+    sources, stay = ranked(pairs.amax(-1), removed)  # of A: (b, r), (b, |A| - r)
     similarity, partner = take(pairs, sources).max(-1)  # both (b, r); an index costs more than a maximum, so few are asked for
     places = torch.arange(n, device=metric.device)
     kept = torch.cat([places[:prefix].expand(b, -1), even + 2 * stay, places[odd::2].expand(b, -1)], 1)

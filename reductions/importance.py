@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vittle.reductions.matching import Matching, highest, others
+from vittle.reductions.matching import Matching, ranked
 from vittle.reductions.tokens import take
 
 
@@ -23,10 +23,8 @@ def match(metric: Tensor, importance: Tensor, removed: int, prefix: int) -> Matc
         removed: tokens to merge away, at most all patch tokens but one.
         prefix: protected tokens at the front.
     """
-    n = metric.shape[1]
     patches = functional.normalize(metric[:, prefix:], dim=-1)
-    least = highest(-importance[:, prefix:], removed)
-    stay, _ = others(least, n - prefix)
+    least, stay = ranked(-importance[:, prefix:], removed)
     from_, to = (take(patches, chosen) for chosen in (least, stay))
     similarity, partner = (from_ @ to.mT).max(-1)  # both (b, r)
     protected = torch.arange(prefix, device=metric.device).expand(len(metric), -1)
