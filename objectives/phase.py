@@ -29,11 +29,11 @@ from vittle.spaces.errors import VittleError
 Floats = NDArray[np.float64]
 
 STATISTICS = {
-    "similarity": "mean cosine between the keys of two patch tokens",
-    "partner": "mean cosine between a patch token's key and the best partner that it could merge into",
-    "sink": "share of all attention that goes to the token that draws most of it, mean over heads",
-    "entropy": "mean entropy of a token's attention, as a share of the entropy of uniform attention",
-    "outlier": "largest absolute activation of the patch tokens that enter the block over the median one",
+    "similarity": "mean cosine of the keys of two patch tokens",
+    "partner": "mean cosine of a patch token's key and its best partner's, as merging pairs them",
+    "sink": "share of all attention on the token that draws most of it, mean over heads",
+    "entropy": "mean entropy of a token's attention, as a share of uniform attention's",
+    "outlier": "largest over median activation of the patch tokens that enter the block",
 }
 RESAMPLES = 1000
 PERCENTILES = (0.025, 0.975)
