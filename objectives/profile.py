@@ -42,4 +42,8 @@ def phase_change(
             if progress is not None:
                 progress(min(start + BATCH, len(pixels)), len(pixels))
 
-    return detect(observe(model, batches()), backbone.fingerprint)
+    observed = observe(model, batches())
+    if not there:
+        del model
+        torch.cuda.empty_cache()  # the workers of a search are other processes, and want this memory
+    return detect(observed, backbone.fingerprint)

@@ -58,6 +58,18 @@ def drawn(page: Page, name: str) -> tuple[list[float], list[float]]:
     return x, y
 
 
+def largest(page: Page, name: str) -> int:
+    """The index of the largest point of a trace."""
+    widths: list[float] = page.evaluate(
+        """name => {
+            const chart = document.getElementById("phase-chart"), { uid } = chart._fullData.find(one => one.name === name);
+            return [...chart.querySelectorAll(`.trace${uid} .point`)].map(point => point.getBoundingClientRect().width);
+        }""",
+        name,
+    )
+    return widths.index(max(widths))
+
+
 def test_the_curves_and_the_start_are_where_they_belong(page: Page, address: str, store: Store) -> None:
     phase = phase_change()
     store.save_phase(phase)
@@ -69,6 +81,7 @@ def test_the_curves_and_the_start_are_where_they_belong(page: Page, address: str
         assert x == pytest.approx(range(1, 13), abs=0.05)
         values = phase.curve(name).values
         assert y == pytest.approx(values, abs=0.02 * (max(values) - min(values)))
+        assert largest(page, name) == phase.start
     expect(page.locator("#phase-chart .shapelayer text")).to_have_text("start: block 6")
     shapes = page.evaluate("() => document.getElementById('phase-chart').layout.shapes.map(({ x0, x1 }) => [x0, x1])")
     assert shapes == [[4.75, 6.25], [6, 6]]
