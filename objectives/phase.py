@@ -2,7 +2,7 @@
 
 Heo et al., "Training-Free Acceleration of ViTs with Delayed Spatial Merging", arXiv 2303.02331. Tokens grow less alike over
 the first blocks and more alike from some block on, the phase change; merging before it mixes tokens that the model still tells
-apart. The paper names the effect and no rule that finds it. The rule here needs no labels:
+apart. The effect is the paper's, the rule that finds it is this project's. It needs no labels:
 
     lowest = argmin_l similarity(l), in the first half of the blocks
     start  = the first block after it in which similarity rises, and rises again in the next one, while the Theil-Sen slope of

@@ -1,8 +1,8 @@
 """What the attention of a dense Vision Transformer shows, block by block and image by image, of when its tokens grow alike.
 
-Heo et al., "Training-Free Acceleration of ViTs with Delayed Spatial Merging", arXiv 2303.02331, section on delayed merging: the
-onset of convergent attention, with attention sinks and activation outliers as its signs. For the n tokens that enter a block,
-p of them patches, with unit vectors u of the patches' keys (mean over heads, which is what merging compares):
+Heo et al., "Training-Free Acceleration of ViTs with Delayed Spatial Merging", arXiv 2303.02331, which speaks of the delayed
+onset of convergent attention, of attention sinks and of activation outliers. The formulas are this project's. For the n tokens
+that enter a block, p of them patches, with unit vectors u of the patches' keys (mean over heads, as merging compares them):
 
     similarity = (|sum_i u_i|^2 - sum_i |u_i|^2) / (p (p - 1))      the mean cosine of all pairs, without a p x p matrix
     partner    = mean over set A of max over set B of u_a . u_b     A and B as in `merging.py`
