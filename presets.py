@@ -25,6 +25,7 @@ from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
 
 Model = nn.Module | BackboneShape
+DETECTED_AT_ONCE = 32  # images
 
 
 class Choices(TypedDict, total=False):
@@ -217,7 +218,10 @@ def _whole(shape: BackboneShape, choices: Choices) -> Merging:
 def _detected(model: Model, images: Tensor | None) -> int:
     if images is None or isinstance(model, BackboneShape):
         raise ScheduleError("start auto needs the model and images to look at; give images=, or a block as start")
-    raise NotImplementedError
+    from vittle.objectives.phase import detect  # here, because whoever names a block needs none of it
+    from vittle.reductions.phases import observe
+
+    return detect(observe(model, images.split(DETECTED_AT_ONCE)), fingerprint="").start
 
 
 def _check_removed(removed: int) -> None:

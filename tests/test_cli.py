@@ -56,7 +56,7 @@ def studied(home: Path) -> str:
         (["launch", "--storage", "nonsense"], "storage 'nonsense' is not a database; accepted: a SQLAlchemy URL"),
         (["launch", "--storage", "sqlite:////nowhere/x.db"], "cannot open storage"),
         (["launch", "--device", "tpu"], "unknown device 'tpu'; accepted: cpu, cuda"),
-        (["launch", "--reductions", "magic"], "unknown reduction 'magic'; accepted: merging"),
+        (["launch", "--reductions", "magic"], "unknown reduction 'magic'; accepted: pruning, merging"),
         (["launch", "--study", "a/b"], "study name 'a/b' cannot be used; accepted: up to 100 letters"),
         (["launch", "--study", "x.json"], "study name 'x.json' cannot be used"),
         (["launch", "--time-limit", "soon"], "time limit 'soon' is not a time; accepted: 90s, 10m or 2h"),

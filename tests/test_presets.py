@@ -2,9 +2,15 @@ import itertools
 import json
 
 import pytest
+import torch
 
 import vittle
 from vittle import ScheduleError, presets
+from vittle.objectives.accuracy import to_input
+from vittle.objectives.phase import detect
+from vittle.reductions import digits
+from vittle.reductions.backbone import load_backbone
+from vittle.reductions.phases import observe
 from vittle.spaces import BackboneShape, Merging, plan
 
 DEIT = BackboneShape(
@@ -143,3 +149,11 @@ def test_presets_keep_a_full_tail_unless_asked() -> None:
 def test_bad_arguments(make, message: str) -> None:
     with pytest.raises(ScheduleError, match=message):
         make()
+
+
+def test_an_automatic_start_is_the_detected_one() -> None:
+    backbone = load_backbone()
+    images = to_input(digits.splits()["search"][0][:64], backbone.preprocessing, torch.device("cpu"))
+    found = detect(observe(backbone.model, [images]), "").start
+    assert 0 < found < 11
+    assert presets.delayed(backbone.model, "auto", 3, images=images) == presets.delayed(backbone.model, found, 3)
