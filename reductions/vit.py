@@ -73,7 +73,7 @@ class ReducedViT(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (b, classes) of images (b, 3, height, width)."""
-        return self._classify(self._encode(images))
+        return classify(self.backbone, self._encode(images))
 
     def forward_features(self, images: Tensor) -> Tensor:
         """The tokens that are left after the last block, normalised: (b, n, d) with n = `self.plan[-1].tokens`."""
@@ -102,14 +102,6 @@ class ReducedViT(nn.Module):
         for operator in operators:
             state = operator(state, attended)
         return state
-
-    def _classify(self, state: Tokens) -> Tensor:
-        model: Any = self.backbone
-        if state.sizes is None or model.global_pool in ("token", ""):
-            return model.forward_head(state.features)  # type: ignore[no-any-return]
-        start = 0 if model.pool_include_prefix else self.prefix
-        pooled = _pool(state.features[:, start:], state.sizes[:, start:], model.global_pool)
-        return model.head(model.head_drop(model.fc_norm(pooled)))  # type: ignore[no-any-return]
 
 
 def attend(attention: Any, features: Tensor, sizes: Tensor | None, queries: int) -> tuple[Attended, Tensor]:
@@ -143,6 +135,16 @@ def attend(attention: Any, features: Tensor, sizes: Tensor | None, queries: int)
     if gate is not None:
         mixed = mixed * gate(asking).sigmoid()
     return Attended(q, k), attention.proj_drop(attention.proj(mixed))
+
+
+def classify(model: nn.Module, tokens: Tokens) -> Tensor:
+    """Logits (b, classes) of a model's normalised last tokens; pooled as if each were still all of its patches."""
+    vit: Any = model
+    if tokens.sizes is None or vit.global_pool in ("token", ""):
+        return vit.forward_head(tokens.features)  # type: ignore[no-any-return]
+    start = 0 if vit.pool_include_prefix else vit.num_prefix_tokens
+    pooled = _pool(tokens.features[:, start:], tokens.sizes[:, start:], vit.global_pool)
+    return vit.head(vit.head_drop(vit.fc_norm(pooled)))  # type: ignore[no-any-return]
 
 
 @torch.inference_mode()
