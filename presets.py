@@ -1,31 +1,51 @@
-"""Named schedules that people try by hand, for a timm model: `constant`, `linear`, `delayed` and `kept`.
+"""Named schedules that people try by hand, for a timm model: `constant`, `linear`, `delayed`, `curve`, `kept` and `published`.
 
 A block can merge at most half of its patch tokens. Where a preset asks for more, the block merges that half, as is usual;
 `vittle.tokens(model, schedule)` says what is left. Presets keep `tail="full"` unless told otherwise, so that their costs are
-the published ones.
+the published ones. Every preset takes the other settings of `vittle.spaces.Merging` by name: `metric="feature"`,
+`matching="energy"`, `proportional="off"`.
 """
 
-from collections.abc import Sequence
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypedDict, Unpack
 
-from torch import nn
+from torch import Tensor, nn
 
 from vittle.reductions.backbone import shape_of
 from vittle.spaces import costs
+from vittle.spaces.curve import Curve
 from vittle.spaces.errors import ScheduleError
-from vittle.spaces.merging import Merging, most_merged
-from vittle.spaces.reduction import Tail
+from vittle.spaces.merging import Matching, Merging, Metric, Switch, Weights
+from vittle.spaces.pruning import Pruning
+from vittle.spaces.reduction import Context, Reduction, Tail, realised
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
 
 Model = nn.Module | BackboneShape
 
 
-def constant(model: Model, removed: int, *, tail: Tail = "full") -> Schedule:
+class Choices(TypedDict, total=False):
+    """How tokens merge; see `vittle.spaces.Merging`."""
+
+    metric: Metric
+    matching: Matching
+    weights: Weights
+    proportional: Switch
+    window: int | None
+    global_from: int
+    embedding: str | None
+    embedding_width: int
+
+
+def constant(model: Model, removed: int, *, tail: Tail = "full", **choices: Unpack[Choices]) -> Schedule:
     """Merge `removed` tokens away in every block (ToMe's r, arXiv 2210.09461)."""
-    return delayed(model, 0, removed, tail=tail)
+    return delayed(model, 0, removed, tail=tail, **choices)
 
 
-def linear(model: Model, removed: int, inflection: float, *, tail: Tail = "full") -> Schedule:
+def linear(model: Model, removed: int, inflection: float, *, tail: Tail = "full", **choices: Unpack[Choices]) -> Schedule:
     """Merge `removed` tokens away in the average block, on a straight line over depth.
 
     `inflection` -1 falls from 2 x removed to none, 0 is constant, 1 rises from none to 2 x removed. Rounding is exact: where no
@@ -38,39 +58,166 @@ def linear(model: Model, removed: int, inflection: float, *, tail: Tail = "full"
     last = max(1, shape.depth - 1)
     slopes = [removed * (1 + inflection * (2 * block / last - 1)) for block in range(shape.depth)]
     totals = [round(sum(slopes[: block + 1])) for block in range(shape.depth)]
-    return _removing(shape, [after - before for before, after in zip([0, *totals], totals, strict=False)], tail)
+    return _removing(shape, [after - before for before, after in itertools.pairwise([0, *totals])], tail, choices)
 
 
-def delayed(model: Model, start: int, removed: int, *, tail: Tail = "full") -> Schedule:
-    """Merge `removed` tokens away in every block from block `start` on (delayed merging, arXiv 2303.02331)."""
-    shape = shape_of(model)
-    _check_removed(removed)
-    if not 0 <= start < shape.depth:
-        raise ScheduleError(f"start is {start}; accepted: 0 to {shape.depth - 1}, the model's blocks")
-    return _removing(shape, [0] * start + [removed] * (shape.depth - start), tail)
+def delayed(
+    model: Model,
+    start: int | Literal["auto"],
+    removed: int,
+    *,
+    images: Tensor | None = None,
+    tail: Tail = "full",
+    **choices: Unpack[Choices],
+) -> Schedule:
+    """Merge `removed` tokens away in every block from block `start` on (delayed merging, arXiv 2303.02331).
 
+    With `window` and `global_from`, the blocks before `global_from` merge inside windows first.
 
-def kept(model: Model, merged: Sequence[int], *, tail: Tail = "full") -> Schedule:
-    """Keep `merged[l]` tokens after block l, prefix tokens included, exactly.
-
-    Raises:
-        ScheduleError: not one count per block, counts that rise, or a block that would lose more than half of its patches.
+    Args:
+        model: a timm VisionTransformer, or its shape.
+        start: the first block that merges; `auto` finds the block from which tokens grow alike, on `images`.
+        removed: tokens a block.
+        images: (n, 3, height, width) as the model takes them, for `auto` alone; a few hundred.
+        tail: what the last block computes.
+        **choices: how tokens merge.
     """
     shape = shape_of(model)
-    if len(merged) != shape.depth:
-        raise ScheduleError(f"{len(merged)} token counts are given, the model has {shape.depth} blocks")
-    schedule = Schedule.from_dict({"tail": tail, "merging": {"kept": list(merged)}})
+    _check_removed(removed)
+    if start == "auto":
+        start = _detected(model, images)
+    if not 0 <= start < shape.depth:
+        raise ScheduleError(f"start is {start}; accepted: 0 to {shape.depth - 1}, the model's blocks, or auto")
+    return _removing(shape, [0] * start + [removed] * (shape.depth - start), tail, choices)
+
+
+def curve(
+    model: Model,
+    start: int,
+    end: float,
+    exponent: float = 1.0,
+    *,
+    residuals: Sequence[float] = (),
+    tail: Tail = "full",
+    **choices: Unpack[Choices],
+) -> Schedule:
+    """Keep a share of patch tokens that falls from 1 at block `start` to `end`; see `vittle.spaces.curve`."""
+    shape = shape_of(model)
+    if not 0 <= start < shape.depth or not 0 <= end <= 1 or exponent <= 0:
+        raise ScheduleError(
+            f"start {start}, end {end}, exponent {exponent}; accepted: a start from 0 to {shape.depth - 1}, "
+            f"an end from 0 to 1, an exponent above 0"
+        )
+    if len(residuals) not in (0, shape.depth):
+        raise ScheduleError(f"{len(residuals)} residuals are given, the model has {shape.depth} blocks")
+    settings = _whole(shape, choices)
+    wanted = Curve(start, end, exponent, tuple(residuals)).counts(Context(shape, tail))
+    return _schedule(shape, settings, realised(settings, shape, wanted), tail)
+
+
+def kept(
+    model: Model,
+    merged: Sequence[int],
+    pruned: Sequence[int] | None = None,
+    *,
+    tail: Tail = "full",
+    **choices: Unpack[Choices],
+) -> Schedule:
+    """Keep `merged[l]` tokens after block l, prefix tokens included, exactly.
+
+    With `pruned`, block l first drops all but `pruned[l]` tokens. Unless told otherwise it then merges as DiffRate does (arXiv
+    2305.17997): the least important tokens into the most similar of the others, compared by their features, averaged equally.
+    Counts that rise again are no-ops, as in the published schedules.
+
+    Raises:
+        ScheduleError: not one count per block, counts that rise, or a block that would lose more than it can.
+    """
+    shape = shape_of(model)
+    for counts in (merged, *([pruned] if pruned is not None else [])):
+        if len(counts) != shape.depth:
+            raise ScheduleError(f"{len(counts)} token counts are given, the model has {shape.depth} blocks")
+    parts: list[Reduction] = []
+    if pruned is not None:
+        # A block keeps min(what enters, pruned, merged), so running minima say what is left.
+        merged = list(itertools.accumulate(map(min, merged, pruned), min, initial=shape.tokens))[1:]
+        entering = [shape.tokens, *merged[:-1]]
+        parts.append(Pruning(kept=tuple(map(min, pruned, entering))))
+        choices = {"metric": "feature", "matching": "importance", "weights": "equal", "proportional": "on", **choices}
+    document = {"tail": tail, "merging": {"kept": list(merged), **choices}}
+    schedule = Schedule((*parts, *Schedule.from_dict(document).reductions), tail)
     costs.plan(shape, schedule)
     return schedule
 
 
-def _removing(shape: BackboneShape, removed: list[int], tail: Tail) -> Schedule:
-    counts: list[int] = []
+def published(model: Model, path: str | Path, entry: str | None = None, *, tail: Tail = "full") -> Schedule:
+    """Read a schedule of `prune_kept_num` and `merge_kept_num` lists, as DiffRate publishes them.
+
+    Args:
+        model: a timm VisionTransformer, or its shape.
+        path: a JSON file with one such pair of lists, or with many of them under names.
+        entry: which of many, its names joined by slashes, for example `ViT-S-DeiT/2.9`.
+        tail: what the last block computes.
+
+    Raises:
+        ScheduleError: no such file or entry, or lists that do not fit the model.
+    """
+    try:
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ScheduleError(f"cannot read {path}: {error.strerror}; give a JSON file of kept counts") from None
+    except ValueError:
+        raise ScheduleError(f"{path} is not JSON; give a JSON file of kept counts") from None
+    entries = dict(_rates(document, ""))
+    if entry is None and len(entries) == 1:
+        (entry,) = entries
+    if entry not in entries:
+        there = ", ".join(entries) or "none; a schedule is a pair of lists prune_kept_num and merge_kept_num"
+        raise ScheduleError(
+            f"{path} has no schedule {entry!r}; there are: {there}" if entry else f"{path}: choose one of: {there}"
+        )
+    rates = entries[entry]
+    return kept(model, rates["merge_kept_num"], rates["prune_kept_num"], tail=tail)
+
+
+def _rates(document: Any, path: str) -> Iterator[tuple[str, Mapping[str, list[int]]]]:
+    if not isinstance(document, dict):
+        return
+    if {"prune_kept_num", "merge_kept_num"} <= document.keys():
+        yield path, document
+        return
+    for name, inside in document.items():
+        yield from _rates(inside, f"{path}/{name}" if path else name)
+
+
+def _removing(shape: BackboneShape, removed: Sequence[int], tail: Tail, choices: Choices) -> Schedule:
+    settings = _whole(shape, choices)  # where a block merges fewer than asked, the next ones do not catch up
+    done: list[tuple[int, int]] = []
     tokens = shape.tokens
-    for wanted in removed:
-        tokens -= min(wanted, most_merged(tokens, shape.prefix))
-        counts.append(tokens)
-    return Schedule((Merging(kept=tuple(counts)),), tail)
+    for count in removed:
+        left = settings.nearest(shape, done, tokens, tokens - count)
+        done.append((tokens, left))
+        tokens = left
+    return _schedule(shape, settings, done, tail)
+
+
+def _schedule(shape: BackboneShape, settings: Merging, done: Sequence[tuple[int, int]], tail: Tail) -> Schedule:
+    schedule = Schedule((settings.realising(shape, done) or settings,), tail)
+    costs.plan(shape, schedule)
+    return schedule
+
+
+def _whole(shape: BackboneShape, choices: Choices) -> Merging:
+    """Merging that keeps every token, to be given counts."""
+    document = {"merging": {"kept": [shape.tokens] * shape.depth, **choices}}
+    (merging,) = Schedule.from_dict(document).reductions
+    assert isinstance(merging, Merging)
+    return merging
+
+
+def _detected(model: Model, images: Tensor | None) -> int:
+    if images is None or isinstance(model, BackboneShape):
+        raise ScheduleError("start auto needs the model and images to look at; give images=, or a block as start")
+    raise NotImplementedError
 
 
 def _check_removed(removed: int) -> None:

@@ -122,6 +122,7 @@ def _read_shape(model: Any) -> BackboneShape:
         embed_macs=embed.num_patches * embed.proj.weight.numel(),
         head_macs=sum(head.weight.numel() for head in heads if isinstance(head, nn.Linear)),
         reads_prefix_only=model.global_pool == "token",
+        has_class=bool(model.has_class_token),
         **blocks[0],
     )
 

@@ -16,6 +16,7 @@ published 64 (128 from a width of 1024 on), or the width of one head where that 
 """
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -156,10 +157,10 @@ def write_at_once(path: Path, content: bytes) -> None:
 
 def _start(attention: Any, embedding_width: int, generator: torch.Generator) -> Tensor:
     """Weight and, as the last column, bias of one layer: (c, d + 1)."""
-    h, c = attention.num_heads, attention.head_dim
+    h, c = int(attention.num_heads), int(attention.head_dim)
     weight: Tensor = attention.qkv.weight.detach().float().cpu()  # (3 h c, d)
     bias: Tensor = weight.new_zeros(len(weight)) if attention.qkv.bias is None else attention.qkv.bias.detach().float().cpu()
     keys = torch.cat([weight, bias[:, None]], 1)[h * c : 2 * h * c]  # (h c, d + 1)
     if embedding_width == c:
         return keys.view(h, c, -1).mean(0)
-    return torch.randn(embedding_width, h * c, generator=generator) @ keys / embedding_width**0.5
+    return torch.randn(embedding_width, h * c, generator=generator) @ keys / math.sqrt(embedding_width)

@@ -10,7 +10,7 @@ In training no token disappears: all n stay to the end with a real-valued size, 
     s_a <- s_a (1 - sum_b Q_ab)
 
 Then the tokens are ordered by size, and the smallest r take part in no later merge: they fade as keys that attention weighs by
-their vanishing size. As tau2 -> 0 this becomes the hard matching and merging of `merging.py`.
+their vanishing size. As tau2 -> 0 this becomes the hard matching of `bipartite.py`.
 
 Departures. Every prefix token is protected, not the class token alone. The share 1 - sum_b Q_ab is what is held within 0 and 1
 (with a straight-through gradient), not s_a, so that the size-weighted sum of the tokens is kept where a has merged before.
@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vittle.reductions.embedding import MergeEmbedding
-from vittle.reductions.merging import _split as split
 from vittle.reductions.tokens import Tokens
 from vittle.reductions.vit import attend, classify
 
@@ -70,7 +69,8 @@ def soft_forward(
     n = left = state.features.shape[1]
     for block, layer, r in zip(vit.blocks, embedding.layers, removed, strict=True):
         normed = block.norm1(state.features)
-        _, output = attend(block.attn, normed, None if state.sizes is None else state.sizes + VANISHED, n)
+        sizes = None if state.sizes is None else state.sizes + VANISHED
+        _, output = attend(block.attn, block.attn.qkv, normed, sizes, n)
         state = state._replace(features=state.features + block.drop_path1(block.ls1(output)))
         if r:
             state = group(state, layer(normed.detach()), left, r, prefix, relaxation)
@@ -98,8 +98,8 @@ def group(tokens: Tokens, metric: Tensor, left: int, removed: int, prefix: int, 
         features = tokens.features.float()
         sizes = features.new_ones(features.shape[:2]) if tokens.sizes is None else tokens.sizes
         unit = functional.normalize(metric[:, :left].float(), dim=-1)
-        assignment = assign(*split(unit, prefix), removed, relaxation)  # (b, A, B)
-        (a, b), (size_a, size_b) = split(features[:, :left], prefix), split(sizes[:, :left], prefix)
+        assignment = assign(*_halves(unit, prefix), removed, relaxation)  # (b, A, B)
+        (a, b), (size_a, size_b) = _halves(features[:, :left], prefix), _halves(sizes[:, :left], prefix)
         moved = assignment.mT @ torch.cat([size_a[..., None] * a, size_a[..., None]], -1)  # (b, B, d + 1)
         grown = size_b + moved[..., -1]
         b = (size_b[..., None] * b + moved[..., :-1]) / grown[..., None]
@@ -133,3 +133,9 @@ def select(scores: Tensor, count: int, temperature: float) -> Tensor:
         chosen = chosen + share
         scores = scores + (1 - share.sum(-1, keepdim=True)).clamp(min=TAKEN).log()
     return chosen
+
+
+def _halves(values: Tensor, prefix: int) -> tuple[Tensor, Tensor]:
+    """The patch tokens at even positions (A) and at odd positions (B), counted with the prefix as inference does."""
+    even = prefix + prefix % 2
+    return values[:, even::2], values[:, 2 * prefix + 1 - even :: 2]

@@ -1,8 +1,11 @@
-"""What flows from block to block, and what a reduction sees of a block's attention."""
+"""What flows from block to block, what a reduction sees of a block's attention, and what every operator is."""
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+
+from vittle.spaces.shape import BackboneShape
 
 
 class Tokens(NamedTuple):
@@ -11,23 +14,97 @@ class Tokens(NamedTuple):
     Attributes:
         features: (b, n, d), prefix tokens first.
         sizes: (b, n) float32, how many patches a token stands for; None while all are 1.
+        source: (b, m) for each of the m tokens of the first block, the position of the token that it is part of now; None
+            where nobody asks.
     """
 
     features: Tensor
     sizes: Tensor | None = None
+    source: Tensor | None = None
 
 
 class Attended(NamedTuple):
-    """The heads of the attention that has just run: queries (b, h, q, c) and keys (b, h, n, c)."""
+    """The attention that has just run, for those tokens that are still there.
+
+    Attributes:
+        queries: (b, h, q, c).
+        keys: (b, h, m, c) of all tokens that entered the block.
+        scale: what logits are multiplied by.
+        bias: (b, 1, 1, m) log sizes that were added to the logits, or None.
+        embedding: (b, m, e) merge embedding of the tokens that entered, or None where there is none.
+        remaining: (b, n) which of the m tokens are still there, in their order; None for all.
+    """
 
     queries: Tensor
     keys: Tensor
+    scale: float
+    bias: Tensor | None = None
+    embedding: Tensor | None = None
+    remaining: Tensor | None = None
+
+    def mean_keys(self) -> Tensor:
+        """The keys summed over heads, (b, n, c): compared by cosine, so their mean."""
+        return self._of_those_left(self.keys.sum(1))
+
+    def embedded(self) -> Tensor:
+        """The merge embedding (b, n, e)."""
+        if self.embedding is None:
+            raise RuntimeError("the block has computed no merge embedding")
+        return self._of_those_left(self.embedding)
+
+    @torch.no_grad()
+    def importance(self) -> Tensor:
+        """The attention that the class token, the first one, pays to each token, mean over heads: (b, n)."""
+        logits = self.queries[:, :, :1] @ self.keys.mT * self.scale  # (b, h, 1, m)
+        if self.bias is not None:
+            logits = logits + self.bias
+        return self._of_those_left(logits.softmax(-1, dtype=torch.float32).mean((1, 2)))
+
+    def keep(self, positions: Tensor) -> "Attended":
+        """The attention of the tokens at `positions` (b, k) of those left."""
+        remaining = positions if self.remaining is None else self.remaining.gather(1, positions)
+        return self._replace(remaining=remaining)
+
+    def _of_those_left(self, values: Tensor) -> Tensor:
+        return values if self.remaining is None else take(values, self.remaining)
 
 
-class Operator(Protocol):
+class Site(NamedTuple):
+    """Where an operator stands: block `block` of a backbone, entered by it with `tokens` tokens, left with `keep`."""
+
+    shape: BackboneShape
+    block: int
+    tokens: int
+    keep: int
+
+
+class Operator(nn.Module):
     """A reduction in one block: called between attention and MLP, it returns fewer tokens.
 
-    It is made from the reduction's settings, the block's index, the number of prefix tokens and the tokens to keep.
+    It is made from the reduction's settings and its `Site`. A subclass has no parameters; what it precomputes is a buffer that
+    is not saved, so that it follows the model to its device.
     """
 
-    def __call__(self, tokens: Tokens, attended: Attended) -> Tokens: ...
+    def forward(self, tokens: Tokens, attended: Attended) -> tuple[Tokens, Attended]:
+        """The tokens left, and the attention of those that are still what they were."""
+        raise NotImplementedError
+
+
+def take(values: Tensor, positions: Tensor) -> Tensor:
+    """The rows of values (b, n) or (b, n, d) at positions (b, k)."""
+    if values.ndim == 2:
+        return values.gather(1, positions)
+    return values.gather(1, positions[..., None].expand(-1, -1, values.shape[2]))
+
+
+def unmerge(features: Tensor, source: Tensor) -> Tensor:
+    """Restore every token of the first block: each gets the features of the token that it is part of.
+
+    Args:
+        features: (b, n, d) after any block of a reduced model.
+        source: (b, m) from `ReducedViT.forward_tokens`, the position in `features` of each token of the first block.
+
+    Returns:
+        (b, m, d), prefix tokens first and patches in the order of their grid.
+    """
+    return take(features, source)

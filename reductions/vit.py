@@ -4,11 +4,13 @@
 
 Attention is always fused. A token that stands for s patches is attended to s times as strongly: log s is added to its logits
 ("proportional attention", arXiv 2210.09461, section 3). In the last block of a `tail: prefix` schedule only the prefix tokens
-have queries; keys and values are still made for all, so their output is the same.
+have queries; keys and values are still made for all, so their output is the same. A learned merge embedding (DTEM, arXiv
+2412.10569) is a few more rows of the matrix that makes queries, keys and values.
 """
 
 import copy
 import importlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vittle.reductions.backbone import shape_of
-from vittle.reductions.tokens import Attended, Operator, Tokens
+from vittle.reductions.tokens import Attended, Operator, Site, Tokens, unmerge
 from vittle.spaces import costs
-from vittle.spaces.errors import UnsupportedBackboneError, VittleError
+from vittle.spaces.errors import ScheduleError, UnsupportedBackboneError, VittleError
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
 from vittle.spaces.table import REDUCTIONS
@@ -50,21 +52,31 @@ def tokens(model: nn.Module | BackboneShape, schedule: Schedule) -> tuple[int, .
 
 
 class ReducedViT(nn.Module):
-    """A backbone under a schedule. It shares the modules of the `backbone` that it is given; `apply` hands it a copy."""
+    """A backbone under a schedule. It shares the modules of the `backbone` that it is given; `apply` hands it a copy.
 
-    def __init__(self, backbone: nn.Module, schedule: Schedule) -> None:
+    Args:
+        backbone: a timm VisionTransformer.
+        schedule: for as many blocks as it has.
+        adapters: trained weights that the schedule needs, by reduction.
+
+    Raises:
+        UnsupportedBackboneError: the model is not understood.
+        ScheduleError: the schedule does not fit the model, or an adapter is missing.
+    """
+
+    def __init__(self, backbone: nn.Module, schedule: Schedule, adapters: Mapping[str, nn.Module] | None = None) -> None:
         super().__init__()
         model: Any = backbone
         shape = shape_of(backbone)
         self.backbone = backbone
         self.schedule = schedule
+        self.shape = shape
         self.plan = costs.plan(shape, schedule)
-        self.prefix = shape.prefix
-        self.proportional = all(getattr(part, "proportional", True) for part in schedule.reductions)
-        self.operators = [
-            [_operator(schedule, name, index, shape.prefix, left) for name, left in block.steps]
-            for index, block in enumerate(self.plan)
-        ]
+        self.proportional = all(part.attends_in_proportion(shape) for part in schedule.reductions)
+        self.operators = nn.ModuleList(
+            nn.ModuleList(_operators(schedule, shape, index, block)) for index, block in enumerate(self.plan)
+        )
+        self.projections = _projections(backbone, schedule, self.plan, adapters or {})
         self.num_classes: int = model.num_classes
         self.num_features: int = model.num_features
         self.num_prefix_tokens: int = model.num_prefix_tokens
@@ -79,62 +91,136 @@ class ReducedViT(nn.Module):
         """The tokens that are left after the last block, normalised: (b, n, d) with n = `self.plan[-1].tokens`."""
         return self._encode(images).features
 
-    def _encode(self, images: Tensor) -> Tokens:
+    def forward_tokens(self, images: Tensor) -> Tokens:
+        """What `forward_features` gives, with how many patches each token stands for and where each patch went.
+
+        `vittle.unmerge(features, source)` restores the grid.
+
+        Raises:
+            VittleError: the schedule's tail is `prefix`, so that patches have no features after the last block.
+        """
+        self._needs_patches(len(self.plan) - 1)
+        state = self._encode(images, trace=True)
+        if state.sizes is None:
+            state = state._replace(sizes=state.features.new_ones(state.features.shape[:2], dtype=torch.float32))
+        return state
+
+    def get_intermediate_layers(
+        self,
+        images: Tensor,
+        n: int | Sequence[int] = 1,
+        reshape: bool = False,
+        return_prefix_tokens: bool = False,
+        norm: bool = False,
+    ) -> list[Any]:
+        """Features after some blocks with every patch back in its place, as timm's method of that name gives them.
+
+        Args:
+            images: (b, 3, height, width).
+            n: the last n blocks, or the indices of blocks.
+            reshape: give (b, d, rows, columns) in place of (b, patches, d).
+            return_prefix_tokens: give pairs of patches and prefix tokens (b, prefix, d).
+            norm: apply the backbone's last norm.
+
+        Raises:
+            VittleError: a block that there is not, or the last one where the schedule's tail is `prefix`.
+        """
+        depth = len(self.plan)
+        wanted = range(depth - n, depth) if isinstance(n, int) else [block % depth for block in n if -depth <= block < depth]
+        if (isinstance(n, int) and not 0 < n <= depth) or (not isinstance(n, int) and len(wanted) < len(n)):
+            raise VittleError(f"n is {n}; accepted: 1 to {depth}, or indices of the model's {depth} blocks")
+        self._needs_patches(max(wanted))
         model: Any = self.backbone
-        state = Tokens(model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(images)))))
-        if state.features.shape[1] != self.plan[0].keys:
-            raise VittleError(f"the images give {state.features.shape[1]} tokens, the schedule starts from {self.plan[0].keys}")
-        for block, plan, operators in zip(model.blocks, self.plan, self.operators, strict=True):
-            state = self._block(block, plan.queries, operators, state)
+        found = {}
+        for block, state in enumerate(self._blocks(images, trace=True)):
+            if block in wanted:
+                assert state.source is not None
+                whole = unmerge(model.norm(state.features) if norm else state.features, state.source)
+                prefix, patches = whole[:, : self.shape.prefix], whole[:, self.shape.prefix :]
+                if reshape:
+                    patches = patches.mT.reshape(len(images), -1, *self.shape.grid)
+                found[block] = (patches, prefix) if return_prefix_tokens else patches
+        return [found[block] for block in sorted(wanted)]
+
+    def _needs_patches(self, block: int) -> None:
+        if block == len(self.plan) - 1 and self.schedule.tail == "prefix":
+            raise VittleError("tail: prefix computes no patches in the last block; accepted: a schedule with tail: full")
+
+    def _encode(self, images: Tensor, *, trace: bool = False) -> Tokens:
+        *_, state = self._blocks(images, trace=trace)
+        model: Any = self.backbone
         return state._replace(features=model.norm(state.features))
 
-    def _block(self, block: Any, queries: int, operators: list[Operator], state: Tokens) -> Tokens:
-        state = self._attend(block, queries, operators, state)
+    def _blocks(self, images: Tensor, *, trace: bool) -> Iterator[Tokens]:
+        """The tokens after each block."""
+        model: Any = self.backbone
+        state = Tokens(model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(images)))))
+        b, n, _ = state.features.shape
+        if n != self.plan[0].keys:
+            raise VittleError(f"the images give {n} tokens, the schedule starts from {self.plan[0].keys}")
+        if trace:
+            state = state._replace(source=torch.arange(n, device=images.device).expand(b, n))
+        for index, block in enumerate(model.blocks):
+            state = self._block(index, block, state)
+            yield state
+
+    def _block(self, index: int, block: Any, state: Tokens) -> Tokens:
+        state = self._attend(index, block, state)
         features = state.features
         return state._replace(features=features + block.drop_path2(block.ls2(block.mlp(block.norm2(features)))))
 
-    def _attend(self, block: Any, queries: int, operators: list[Operator], state: Tokens) -> Tokens:
+    def _attend(self, index: int, block: Any, state: Tokens) -> Tokens:
         # A function of its own, so that the memory of queries, keys and values is free again for the MLP.
+        queries = self.plan[index].queries
         sizes = state.sizes if self.proportional else None
-        attended, output = attend(block.attn, block.norm1(state.features), sizes, queries)
+        name = str(index)
+        projection: Any = self.projections[name] if name in self.projections else block.attn.qkv  # noqa: SIM401, it has no `get`
+        attended, output = attend(block.attn, projection, block.norm1(state.features), sizes, queries)
         features = state.features[:, :queries] + block.drop_path1(block.ls1(output))  # (b, q, d)
-        state = Tokens(features, None if state.sizes is None else state.sizes[:, :queries])
-        for operator in operators:
-            state = operator(state, attended)
+        state = state._replace(features=features, sizes=None if state.sizes is None else state.sizes[:, :queries])
+        for operator in self.operators[index]:  # type: ignore[attr-defined]
+            state, attended = operator(state, attended)
         return state
 
 
-def attend(attention: Any, features: Tensor, sizes: Tensor | None, queries: int) -> tuple[Attended, Tensor]:
+def attend(
+    attention: Any, projection: nn.Linear, features: Tensor, sizes: Tensor | None, queries: int
+) -> tuple[Attended, Tensor]:
     """timm's self-attention of the first `queries` tokens over all of them, always fused.
 
     Args:
         attention: timm's `Attention`.
+        projection: makes queries, keys and values, and below them the merge embedding where there is one: (3 h c + e, d).
         features: (b, n, d), normalised.
         sizes: (b, n) patches per token, or None for unweighted keys.
         queries: tokens that attend; n for all.
 
     Returns:
-        The heads, and the output (b, q, d).
+        What operators see of it, and the output (b, q, d).
     """
     b, n, _ = features.shape
     h, c = attention.num_heads, attention.head_dim
     asking = features[:, :queries]
+    weight, bias = projection.weight, projection.bias
+    embedding = None
     if queries == n:
-        q, k, v = attention.qkv(features).view(b, n, 3, h, c).permute(2, 0, 3, 1, 4).unbind(0)  # each (b, h, n, c)
+        made = projection(features)  # (b, n, 3 h c + e)
+        if made.shape[2] > 3 * h * c:
+            embedding = made[..., 3 * h * c :]
+        q, k, v = made[..., : 3 * h * c].unflatten(2, (3, h, c)).permute(2, 0, 3, 1, 4).unbind(0)  # each (b, h, n, c)
     else:
-        weight, bias = attention.qkv.weight, attention.qkv.bias
         bias_q, bias_kv = (None, None) if bias is None else (bias[: h * c], bias[h * c :])
         q = functional.linear(asking, weight[: h * c], bias_q).view(b, queries, h, c).transpose(1, 2)
         k, v = functional.linear(features, weight[h * c :], bias_kv).view(b, n, 2, h, c).permute(2, 0, 3, 1, 4).unbind(0)
     q, k = attention.q_norm(q), attention.k_norm(k)
-    bias = None if sizes is None else sizes.log().to(q.dtype)[:, None, None, :]  # (b, 1, 1, n)
+    log_sizes = None if sizes is None else sizes.log().to(q.dtype)[:, None, None, :]  # (b, 1, 1, n)
     dropout = attention.attn_drop.p if attention.training else 0.0
-    mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=attention.scale)
+    mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=log_sizes, dropout_p=dropout, scale=attention.scale)
     mixed = attention.norm(mixed.transpose(1, 2).reshape(b, queries, h * c))
     gate = getattr(attention, "gate", None)
     if gate is not None:
         mixed = mixed * gate(asking).sigmoid()
-    return Attended(q, k), attention.proj_drop(attention.proj(mixed))
+    return Attended(q, k, attention.scale, log_sizes, embedding), attention.proj_drop(attention.proj(mixed))
 
 
 def classify(model: nn.Module, tokens: Tokens) -> Tensor:
@@ -178,8 +264,40 @@ def _pool(features: Tensor, sizes: Tensor, kind: str) -> Tensor:
     return highest if kind == "max" else (highest + mean) / 2
 
 
-def _operator(schedule: Schedule, name: str, block: int, prefix: int, keep: int) -> Operator:
-    module, _, operator = REDUCTIONS[name].operator.partition(":")
-    settings = next(part for part in schedule.reductions if part.name == name)
-    made: Operator = getattr(importlib.import_module(module), operator)(settings, block, prefix, keep)
-    return made
+def _operators(schedule: Schedule, shape: BackboneShape, index: int, block: costs.BlockPlan) -> Iterator[Operator]:
+    entering = block.keys
+    for name, left in block.steps:
+        module, _, operator = REDUCTIONS[name].operator.partition(":")
+        settings = next(part for part in schedule.reductions if part.name == name)
+        yield getattr(importlib.import_module(module), operator)(settings, Site(shape, index, entering, left))
+        entering = left
+
+
+def _projections(
+    backbone: nn.Module, schedule: Schedule, plan: Sequence[costs.BlockPlan], adapters: Mapping[str, nn.Module]
+) -> nn.ModuleDict:
+    """For each block with a learned embedding, the backbone's qkv with the embedding's rows below it."""
+    model: Any = backbone
+    fused = nn.ModuleDict()
+    for part in schedule.reductions:
+        if part.adapter is None:
+            continue
+        adapter: Any = adapters.get(part.name)
+        if adapter is None or adapter.name != part.adapter:
+            given = "none is given" if adapter is None else f"{adapter.name} is given"
+            raise ScheduleError(f"the schedule's {part.name} needs the trained weights {part.adapter}, {given}")
+        for index, block in enumerate(plan):
+            if part.name in dict(block.steps):
+                fused[str(index)] = _stacked(model.blocks[index].attn.qkv, adapter.layers[index])
+    return fused
+
+
+@torch.no_grad()
+def _stacked(above: nn.Linear, below: nn.Linear) -> nn.Linear:
+    """One linear layer whose output is that of both, one after the other."""
+    like: Any = {"device": above.weight.device, "dtype": above.weight.dtype}
+    both = nn.Linear(above.in_features, above.out_features + below.out_features, **like)
+    both.weight.copy_(torch.cat([above.weight, below.weight.to(**like)]))
+    bias = [torch.zeros_like(layer.weight[:, 0]) if layer.bias is None else layer.bias for layer in (above, below)]
+    both.bias.copy_(torch.cat([part.to(**like) for part in bias]))
+    return both.requires_grad_(above.weight.requires_grad)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from vittle.objectives.measurement import Measurement
 from vittle.search.sampler import Sampler
 from vittle.spaces import costs
+from vittle.spaces.reduction import Values
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.space import Space
 from vittle.storage.records import Study, Trial, TrialState
@@ -69,7 +70,7 @@ class Coordinator:
         self._unfinished = deque(trial for trial in trials if trial.state == "running")
         self._started = sum(1 for trial in trials if trial.origin != "backbone")
         self._has_backbone = any(trial.origin == "backbone" and trial.state != "failed" for trial in trials)
-        self._starts: deque[Mapping[str, float]] | None = None
+        self._starts: deque[Values] | None = None
 
     def next(self) -> Assignment | None:
         """The next trial to evaluate, written down as running; None where there is no more to do."""
@@ -136,7 +137,7 @@ class Coordinator:
         )
         self._on_finish(finished)
 
-    def _start(self, origin: str, schedule: Schedule, parameters: Mapping[str, float]) -> Trial:
+    def _start(self, origin: str, schedule: Schedule, parameters: Values) -> Trial:
         number = self._store.start_trial(self.study.name, origin, schedule, parameters)
         return Trial(number, "running", origin, schedule, parameters)
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import TPESampler
 from optuna.trial import TrialState, create_trial
 
 from vittle.objectives.measurement import OBJECTIVES, SEARCHED, LatencyBudget, Measurement
-from vittle.spaces.reduction import Parameter
+from vittle.spaces.reduction import Choice, Parameter, Values
 from vittle.spaces.space import Space
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -29,7 +29,7 @@ class Proposal:
     """Parameter values to try, and the ticket under which the outcome is told."""
 
     ticket: int
-    parameters: Mapping[str, float]
+    parameters: Values
 
 
 class Sampler:
@@ -45,7 +45,7 @@ class Sampler:
         self._study = optuna.create_study(directions=directions, sampler=sampler)
         self._open: dict[int, optuna.Trial] = {}
 
-    def ask(self, parameters: Mapping[str, float] | None = None) -> Proposal:
+    def ask(self, parameters: Values | None = None) -> Proposal:
         """Propose values; with `parameters`, register those."""
         if parameters is not None:
             self._study.enqueue_trial(dict(parameters))
@@ -69,7 +69,7 @@ class Sampler:
         imputed = {"accuracy": 0.0, "latency_ratio": 1 + excess, "macs": float(macs)}
         self._study.tell(trial, [imputed[name] for name in SEARCHED])
 
-    def remember(self, parameters: Mapping[str, float], measurements: Mapping[str, Measurement]) -> None:
+    def remember(self, parameters: Values, measurements: Mapping[str, Measurement]) -> None:
         """Learn from a trial of an earlier run."""
         self._study.add_trial(
             create_trial(
@@ -85,7 +85,9 @@ def _values(measurements: Mapping[str, Measurement]) -> list[float]:
     return [measurements[name].value if name in measurements else 0.0 for name in SEARCHED]
 
 
-def _distribution(parameter: Parameter) -> BaseDistribution:
+def _distribution(parameter: Parameter | Choice) -> BaseDistribution:
+    if isinstance(parameter, Choice):
+        return CategoricalDistribution(parameter.options)
     if parameter.integer:
         return IntDistribution(int(parameter.low), int(parameter.high), log=parameter.log)
     return FloatDistribution(parameter.low, parameter.high, log=parameter.log)

@@ -3,7 +3,8 @@
 from vittle.spaces.costs import BlockPlan, macs, plan, tokens
 from vittle.spaces.errors import ScheduleError, UnsupportedBackboneError, VittleError
 from vittle.spaces.merging import Merging
-from vittle.spaces.reduction import Parameter, Reduction
+from vittle.spaces.pruning import Pruning
+from vittle.spaces.reduction import Choice, Parameter, Reduction
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
 from vittle.spaces.space import Space
@@ -11,8 +12,10 @@ from vittle.spaces.space import Space
 __all__ = [
     "BackboneShape",
     "BlockPlan",
+    "Choice",
     "Merging",
     "Parameter",
+    "Pruning",
     "Reduction",
     "Schedule",
     "ScheduleError",

@@ -1,10 +1,14 @@
 """What a schedule does to a backbone, as plain arithmetic: token counts and MACs, before anything runs."""
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from vittle.spaces.errors import ScheduleError
+from vittle.spaces.reduction import Reduction, Tail
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
+from vittle.spaces.table import REDUCTIONS
 
 
 class BlockPlan(NamedTuple):
@@ -15,12 +19,14 @@ class BlockPlan(NamedTuple):
         queries: tokens that attend: all of them, or the prefix tokens alone.
         steps: (reduction, tokens left after it), in the order in which they act between attention and MLP.
         tokens: tokens that pass the MLP and leave.
+        embedding_macs: MACs of what the reductions compute besides.
     """
 
     keys: int
     queries: int
     steps: tuple[tuple[str, int], ...]
     tokens: int
+    embedding_macs: int = 0
 
 
 def plan(shape: BackboneShape, schedule: Schedule) -> tuple[BlockPlan, ...]:
@@ -35,19 +41,21 @@ def plan(shape: BackboneShape, schedule: Schedule) -> tuple[BlockPlan, ...]:
     for reduction in schedule.reductions:
         if reduction.depth != shape.depth:
             raise ScheduleError(f"the schedule is for {reduction.depth} blocks, the model has {shape.depth}")
+        reduction.check(shape)
     blocks = []
     tokens = shape.tokens
     for block in range(shape.depth):
         keys = tokens
         queries = shape.prefix if schedule.tail == "prefix" and block == shape.depth - 1 else keys
-        steps = []
+        steps, embedding = [], 0
         for reduction in schedule.reductions:
             left = reduction.tokens_after(shape, block, tokens)
             if left < tokens:
                 steps.append((reduction.name, left))
+                embedding += reduction.embedding_macs(shape, keys)
             tokens = left
         tokens = min(tokens, queries)
-        blocks.append(BlockPlan(keys, queries, tuple(steps), tokens))
+        blocks.append(BlockPlan(keys, queries, tuple(steps), tokens, embedding))
     return tuple(blocks)
 
 
@@ -59,5 +67,29 @@ def tokens(shape: BackboneShape, schedule: Schedule) -> tuple[int, ...]:
 def macs(shape: BackboneShape, schedule: Schedule) -> int:
     """MACs of one image: patch embedding, blocks and classifier."""
     blocks = plan(shape, schedule)
-    inside = sum(shape.block_macs(queries=block.queries, keys=block.keys, mlp=block.tokens) for block in blocks)
+    inside = sum(
+        shape.block_macs(queries=block.queries, keys=block.keys, mlp=block.tokens) + block.embedding_macs for block in blocks
+    )
     return shape.embed_macs + inside + shape.head_macs
+
+
+def combined(shape: BackboneShape, parts: Sequence[Reduction], tail: Tail) -> Schedule:
+    """One schedule of reductions that were each made alone: the shares of tokens that they keep multiply.
+
+    Where one cannot do in a block what this asks of it, it does the nearest that it can.
+    """
+    if len(parts) < 2:
+        return Schedule(tuple(parts), tail)
+    ordered = [part for name in REDUCTIONS for part in parts if part.name == name]
+    shares = [[1.0, *((left - shape.prefix) / shape.patches for left in tokens(shape, Schedule((part,))))] for part in ordered]
+    done: list[list[tuple[int, int]]] = [[] for _ in ordered]
+    left = shape.tokens
+    for block in range(shape.depth):
+        for index, part in enumerate(ordered):
+            # Those that have acted in this block are at its share, those to come still at the last block's.
+            share = math.prod(one[block + 1 if at <= index else block] for at, one in enumerate(shares))
+            after = part.nearest(shape, done[index], left, shape.prefix + round(shape.patches * share))
+            done[index].append((left, after))
+            left = after
+    realised = (part.realising(shape, counts) for part, counts in zip(ordered, done, strict=True))
+    return Schedule(tuple(part for part in realised if part is not None), tail)

@@ -1,26 +1,37 @@
-"""Token merging: how many tokens each block hands on.
+"""Token merging: how many tokens each block hands on, and how the tokens that merge are chosen.
 
 Bolya et al., "Token Merging: Your ViT But Faster", arXiv 2210.09461. A block pairs similar tokens and replaces each pair by its
-weighted mean, so at most half of its patch tokens can go at once. The settings hold the *realised* counts, tokens left after
-each block, so nothing is clamped in silence.
+weighted mean. The settings hold the *realised* counts, tokens left after each block, so nothing is clamped in silence.
 
-A search varies a curve over depth in place of one number per block. From block `start` on, the share of patch tokens kept falls
-from 1 to `end`:
+What is compared (`metric`): the attention's keys (ToMe), the tokens themselves (DiffRate, arXiv 2305.17997), or a learned
+embedding of them (DTEM, arXiv 2412.10569), which needs trained weights.
 
-    kept(l) = 1 - (1 - end) * ((l - start + 1) / (last - start + 1)) ** exponent
+Who may merge into whom (`matching`): every second token into one of the others (bipartite, ToMe), only tokens in the densest
+groups, so that isolated ones are protected (energy, PiToMe, arXiv 2405.16148), or the least important tokens into any other
+(importance, DiffRate). Before block `global_from`, tokens merge bipartitely inside windows of the patch grid that are `window`
+patches high and wide (delayed spatial merging, arXiv 2303.02331); this needs the grid to be whole, so windows come first.
 
-exponent 1 removes equally many in each block, below 1 more of them early, above 1 more of them late.
+A search varies a curve over depth (see `curve`) and these choices.
 """
 
-import itertools
-from collections.abc import Mapping
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Literal, Self, get_args
 
-from pydantic import field_validator
+from pydantic import BeforeValidator, field_validator, model_validator
 
+from vittle.spaces import curve
 from vittle.spaces.errors import ScheduleError
-from vittle.spaces.reduction import Parameter, Reduction, Tail
+from vittle.spaces.pruning import NEEDS_CLASS
+from vittle.spaces.reduction import Choice, Context, Counts, Parameter, Reduction, Value, Values, realised
 from vittle.spaces.shape import BackboneShape
+from vittle.spaces.validation import falling
+from vittle.spaces.windows import Windows
+
+Metric = Literal["key", "feature", "decoupled"]
+Matching = Literal["bipartite", "energy", "importance"]
+Weights = Literal["size", "equal"]
+Switch = Literal["auto", "on", "off"]
+
+MOST_LOCAL = 4  # blocks that a search lets merge inside windows
 
 
 class Merging(Reduction):
@@ -28,78 +39,193 @@ class Merging(Reduction):
 
     Attributes:
         kept: tokens left after each block, prefix tokens included.
-        proportional: attend to a merged token in proportion to the patches in it (adds log size to its logits).
+        metric: what is compared.
+        matching: who may merge into whom.
+        weights: a merged token is the mean of its members by `size`, or the plain mean of what merges (`equal`), the size of
+            each source then counted in proportion to its similarity.
+        proportional: attend to a merged token in proportion to the patches in it (adds log size to its logits). `auto` does
+            so where the head reads prefix tokens, and not where it pools patches (as published for MAE).
+        window: the side of the windows, None for none.
+        global_from: the first block that merges across the whole grid.
+        embedding: the name of the trained weights that `decoupled` compares by.
+        embedding_width: channels of that embedding.
     """
 
     name: ClassVar[str] = "merging"
     strength: ClassVar[str] = "merging.end"
 
     kept: tuple[int, ...]
-    proportional: bool = True
+    metric: Metric = "key"
+    matching: Matching = "bipartite"
+    weights: Weights = "size"
+    # YAML reads a bare `on` as true.
+    proportional: Annotated[Switch, BeforeValidator(lambda given: {True: "on", False: "off"}.get(given, given))] = "auto"
+    window: int | None = None
+    global_from: int = 0
+    embedding: str | None = None
+    embedding_width: int = 0
 
-    @field_validator("kept")
-    @classmethod
-    def _falls(cls, kept: tuple[int, ...]) -> tuple[int, ...]:
-        if not kept:
-            raise ValueError("needs one token count per block")
-        if kept[-1] < 1:
-            raise ValueError(f"ends at {kept[-1]} tokens, at least 1 must be left")
-        for block, (before, after) in enumerate(itertools.pairwise(kept), start=1):
-            if after > before:
-                raise ValueError(f"rises from {before} to {after} tokens in block {block}; counts can only fall")
-        return kept
+    _falls = field_validator("kept")(falling)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if (self.metric == "decoupled") != (self.embedding is not None and self.embedding_width > 0):
+            raise ValueError("metric decoupled needs the embedding and embedding_width that it compares by, no other has them")
+        if self.window is None and self.global_from != 0:
+            raise ValueError(f"merges globally from block {self.global_from}, but no window is given for the blocks before")
+        if self.window is not None and (self.window < 2 or not 0 < self.global_from <= len(self.kept)):
+            raise ValueError(
+                f"window {self.window} until block {self.global_from}; accepted: a side of 2 or more, until block 1 to "
+                f"{len(self.kept)}"
+            )
+        return self
 
     @property
     def depth(self) -> int:
         return len(self.kept)
 
+    def check(self, shape: BackboneShape) -> None:
+        if self.matching == "importance" and not shape.has_class:
+            raise ScheduleError(f"merging by importance does not fit: {NEEDS_CLASS}")
+
+    @property
+    def adapter(self) -> str | None:
+        return self.embedding
+
+    def attends_in_proportion(self, shape: BackboneShape) -> bool:
+        return (self._auto(shape) if self.proportional == "auto" else self.proportional) == "on"
+
+    def windows(self, shape: BackboneShape, block: int) -> Windows | None:
+        """The windows inside which `block` merges; None where it merges across the grid."""
+        return Windows(shape.grid, self.window) if self.window is not None and block < self.global_from else None
+
     def tokens_after(self, shape: BackboneShape, block: int, tokens: int) -> int:
-        kept = self.kept[block]
-        limit = most_merged(tokens, shape.prefix)
+        kept, windows = self.kept[block], self.windows(shape, block)
         if kept > tokens:
             raise ScheduleError(f"merging keeps {kept} tokens after block {block}, but only {tokens} enter it")
-        if tokens - kept > limit:
+        if kept == tokens:
+            return kept
+        removed = tokens - kept
+        if windows is None:
+            limit = self._most_merged(shape, tokens)
+            if removed > limit:
+                most = "all but one" if self.matching == "importance" else "half"
+                raise ScheduleError(
+                    f"merging removes {removed} of {tokens} tokens in block {block}; "
+                    f"at most {most} of its {tokens - shape.prefix} patch tokens, {limit}, can merge at once"
+                )
+            return kept
+        if tokens != (self.kept[block - 1] if block else shape.tokens):
             raise ScheduleError(
-                f"merging removes {tokens - kept} of {tokens} tokens in block {block}; "
-                f"at most half of its {tokens - shape.prefix} patch tokens, {limit}, can merge at once"
+                f"merging inside windows in block {block} needs a whole grid, but something else has acted on it"
+            )
+        if removed % windows.count:
+            raise ScheduleError(
+                f"merging removes {removed} tokens in block {block}, not the same in each of {windows.count} windows"
+            )
+        limit = windows.most_merged(shape, tokens)
+        if removed // windows.count > limit:
+            raise ScheduleError(
+                f"merging removes {removed // windows.count} tokens from each window in block {block}; "
+                f"at most half of the smallest, {limit}, can merge at once"
             )
         return kept
+
+    def nearest(self, shape: BackboneShape, passed: Counts, tokens: int, wanted: int) -> int:
+        windows = self.windows(shape, len(passed))
+        if windows is not None and _whole(passed, shape.tokens, tokens):
+            each = (tokens - wanted + windows.count // 2) // windows.count  # rounded, a tie always down to fewer tokens
+            return tokens - windows.count * max(0, min(each, windows.most_merged(shape, tokens)))
+        return max(min(wanted, tokens), tokens - self._most_merged(shape, tokens), min(tokens, shape.prefix + 1))
+
+    def realising(self, shape: BackboneShape, counts: Counts) -> Self | None:
+        if all(before == after for before, after in counts):
+            return None
+        local = 0  # windows end after the last block that merges in them, and before anything else has acted on the grid
+        for block, (before, after) in enumerate(counts):
+            if self.windows(shape, block) is None or not _whole(counts[:block], shape.tokens, before):
+                break
+            local = block + 1 if after < before else local
+        changes = {"kept": tuple(after for _, after in counts), "window": self.window if local else None, "global_from": local}
+        return self.model_copy(update=changes)
+
+    def embedding_macs(self, shape: BackboneShape, tokens: int) -> int:
+        return tokens * shape.width * self.embedding_width
 
     def without_last_block(self) -> Self:
         if len(self.kept) < 2:
             return self
-        return self.model_copy(update={"kept": (*self.kept[:-1], self.kept[-2])})
+        last = len(self.kept) - 1
+        return self.model_copy(update={"kept": (*self.kept[:-1], self.kept[-2]), "global_from": min(self.global_from, last)})
+
+    def _most_merged(self, shape: BackboneShape, tokens: int) -> int:
+        if self.matching == "importance":
+            return max(0, tokens - shape.prefix - 1)
+        return most_merged(tokens, shape.prefix)
+
+    @staticmethod
+    def _auto(shape: BackboneShape) -> Switch:
+        return "on" if shape.reads_prefix_only else "off"
 
     @classmethod
-    def parameters(cls, shape: BackboneShape) -> tuple[Parameter, ...]:
+    def parameters(cls, context: Context) -> tuple[Parameter | Choice, ...]:
+        metrics = [metric for metric in get_args(Metric) if metric != "decoupled" or cls.name in context.adapters]
+        matchings = [matching for matching in get_args(Matching) if matching != "importance" or context.shape.has_class]
         return (
-            Parameter("merging.start", 0, max(0, shape.depth - 2), integer=True),
-            Parameter("merging.end", 0.02, 1.0),
-            Parameter("merging.exponent", 0.25, 4.0, log=True),
+            *curve.parameters(cls.name, context),
+            Choice("merging.metric", tuple(metrics)),
+            Choice("merging.matching", tuple(matchings)),
+            Choice("merging.weights", get_args(Weights)),
+            Choice("merging.proportional", ("on", "off")),
+            Parameter("merging.local", 0, min(MOST_LOCAL, context.blocks), integer=True),
+            Parameter("merging.window", 2, max(2, -(-max(context.shape.grid) // 2)), integer=True),
         )
 
     @classmethod
-    def propose(cls, shape: BackboneShape, tail: Tail, values: Mapping[str, float]) -> Self | None:
-        start, end, exponent = int(values["merging.start"]), values["merging.end"], values["merging.exponent"]
-        blocks = shape.depth - 1 if tail == "prefix" and shape.depth > 1 else shape.depth
-        wanted = [
-            shape.patches * (1 - (1 - end) * (max(0, block - start + 1) / (blocks - start)) ** exponent)
-            for block in range(blocks)
+    def propose(cls, context: Context, values: Values) -> Self | None:
+        shape = context.shape
+        line = curve.curve(cls.name, context, values)
+        decoupled = context.adapters.get(cls.name) if values["merging.metric"] == "decoupled" else None
+        local = int(values["merging.local"])
+        proportional = values["merging.proportional"]
+        settings = cls.model_validate(
+            {
+                "kept": (shape.tokens,) * shape.depth,
+                **{name: values[f"merging.{name}"] for name in ("metric", "matching", "weights")},
+                "proportional": "auto" if proportional == cls._auto(shape) else proportional,
+                "window": int(values["merging.window"]) if local else None,
+                "global_from": min(line.start + local, shape.depth) if local else 0,
+                "embedding": decoupled.name if decoupled else None,
+                "embedding_width": decoupled.width if decoupled else 0,
+            }
+        )
+        return settings.realising(shape, realised(settings, shape, line.counts(context)))
+
+    @classmethod
+    def neutral(cls, context: Context) -> Values:
+        values: dict[str, Value] = {
+            "merging.metric": "key",
+            "merging.matching": "bipartite",
+            "merging.weights": "size",
+            "merging.proportional": cls._auto(context.shape),
+            "merging.local": 0,
+            "merging.window": 2,
+        }
+        return curve.neutral(cls.name, context) | values
+
+    @classmethod
+    def starting_points(cls, context: Context) -> tuple[Values, ...]:
+        # Constant removal from the first block (ToMe), more of it early, and a delayed start (DSM), global or in windows first.
+        shape = context.shape
+        delay = context.start if context.start is not None else round(shape.depth / 6)
+        latest = curve.latest_start(shape)
+        curves: list[dict[str, Value]] = [
+            {"merging.start": start, "merging.exponent": exponent} for start, exponent in ((0, 1.0), (0, 0.5), (0, 0.25))
         ]
-        kept = feasible(shape, [shape.prefix + round(patches) for patches in wanted])
-        kept += [kept[-1]] * (shape.depth - blocks)
-        return cls(kept=tuple(kept)) if kept[-1] < shape.tokens else None
-
-    @classmethod
-    def neutral(cls, shape: BackboneShape) -> Mapping[str, float]:
-        return {"merging.start": 0, "merging.end": 1.0, "merging.exponent": 1.0}
-
-    @classmethod
-    def starting_points(cls, shape: BackboneShape) -> tuple[Mapping[str, float], ...]:
-        # Constant removal from the first block (ToMe), more of it early, and a delayed start (DSM: a sixth of the depth).
-        curves = [(0, 1.0), (0, 0.5), (0, 0.25), (round(shape.depth / 6), 1.0)]
-        latest = max(0, shape.depth - 2)
-        return tuple({"merging.start": min(start, latest), "merging.exponent": exponent} for start, exponent in curves)
+        delayed: dict[str, Value] = {"merging.start": min(delay, latest), "merging.exponent": 1.0}
+        local: dict[str, Value] = {"merging.local": 2, "merging.window": max(2, -(-max(shape.grid) // 2))}
+        learned = [{**curves[0], "merging.metric": "decoupled"}] if cls.name in context.adapters else []
+        return (*curves, delayed, delayed | local, *learned)
 
 
 def most_merged(tokens: int, prefix: int) -> int:
@@ -107,11 +233,8 @@ def most_merged(tokens: int, prefix: int) -> int:
     return max(0, tokens - prefix) // 2
 
 
-def feasible(shape: BackboneShape, wanted: list[int]) -> list[int]:
-    """The counts nearest to `wanted` that blocks can realise one after another: never rising, never more than half gone."""
-    kept: list[int] = []
-    tokens = shape.tokens
-    for count in wanted:
-        tokens = max(min(count, tokens), tokens - most_merged(tokens, shape.prefix), shape.prefix + 1)
-        kept.append(tokens)
-    return kept
+def _whole(passed: Counts, start: int, tokens: int) -> bool:
+    """Whether nothing else has removed a token, before the first block or between them."""
+    entered = [before for before, _ in passed] + [tokens]
+    left = [start] + [after for _, after in passed]
+    return entered == left

@@ -1,15 +1,19 @@
 """What every reduction declares: its settings in a schedule, what they do to the token count, and what may be searched."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar, Literal, Self
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict
 
 from vittle.spaces.shape import BackboneShape
 
 Tail = Literal["full", "prefix"]
+Value = float | str
+Values = Mapping[str, Value]
+Counts = Sequence[tuple[int, int]]
+"""Tokens before and after a reduction, block by block."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,43 @@ class Parameter:
     high: float
     integer: bool = False
     log: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One searched alternative between names."""
+
+    name: str
+    options: tuple[str, ...]
+
+
+class AdapterRecord(NamedTuple):
+    """Trained weights that a reduction may use: the name says how they were trained, the width decides what they cost."""
+
+    name: str
+    width: int
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a search knows of the backbone it searches on.
+
+    Attributes:
+        start: the block from which merging may start, as detected; None where nobody looked.
+        adapters: trained weights at hand, by reduction.
+        residuals: whether a curve over depth is also corrected block by block.
+    """
+
+    shape: BackboneShape
+    tail: Tail = "full"
+    start: int | None = None
+    adapters: Mapping[str, AdapterRecord] = field(default_factory=dict)
+    residuals: bool = False
+
+    @property
+    def blocks(self) -> int:
+        """Blocks in which reducing patch tokens saves anything."""
+        return max(1, self.shape.depth - 1) if self.tail == "prefix" else self.shape.depth
 
 
 class Reduction(BaseModel, ABC):
@@ -40,6 +81,13 @@ class Reduction(BaseModel, ABC):
     def depth(self) -> int:
         """Blocks that these settings describe."""
 
+    def check(self, shape: BackboneShape) -> None:
+        """Refuse a backbone that lacks what these settings need.
+
+        Raises:
+            ScheduleError: what is missing.
+        """
+
     @abstractmethod
     def tokens_after(self, shape: BackboneShape, block: int, tokens: int) -> int:
         """Tokens left once this reduction has acted in `block`, which it enters with `tokens` of them.
@@ -48,26 +96,73 @@ class Reduction(BaseModel, ABC):
             ScheduleError: the block cannot do what the settings say; the message has the value and the limit.
         """
 
+    @abstractmethod
+    def nearest(self, shape: BackboneShape, passed: Counts, tokens: int, wanted: int) -> int:
+        """The count nearest to `wanted` that a block entered with `tokens` can realise.
+
+        Args:
+            shape: the backbone's.
+            passed: what this reduction did in the blocks before, which says which block this is.
+            tokens: tokens that enter.
+            wanted: tokens that should be left.
+        """
+
+    @abstractmethod
+    def realising(self, shape: BackboneShape, counts: Counts) -> Self | None:
+        """These settings with other token counts, one pair per block; None where they would change nothing."""
+
+    @property
+    def adapter(self) -> str | None:
+        """The name of the trained weights that these settings need; None for none."""
+        return None
+
+    def attends_in_proportion(self, shape: BackboneShape) -> bool:
+        """Whether tokens are attended to in proportion to the patches in them, on this backbone."""
+        del shape
+        return True
+
+    def embedding_macs(self, shape: BackboneShape, tokens: int) -> int:
+        """MACs that this reduction itself adds to a block in which it acts on `tokens` tokens."""
+        del shape, tokens
+        return 0
+
     def without_last_block(self) -> Self:
         """These settings where the last block's patch tokens are read by nobody, so nothing acts on them there."""
         return self
 
     @classmethod
+    def refusal(cls, shape: BackboneShape) -> str | None:
+        """Why this reduction cannot be searched on a backbone; None where it can."""
+        del shape
+        return None
+
+    @classmethod
     @abstractmethod
-    def parameters(cls, shape: BackboneShape) -> tuple[Parameter, ...]:
+    def parameters(cls, context: Context) -> tuple[Parameter | Choice, ...]:
         """What a search may vary, with ranges that fit the backbone."""
 
     @classmethod
     @abstractmethod
-    def propose(cls, shape: BackboneShape, tail: Tail, values: Mapping[str, float]) -> Self | None:
+    def propose(cls, context: Context, values: Values) -> Self | None:
         """The settings that searched values stand for, made feasible; None where they reduce nothing."""
 
     @classmethod
     @abstractmethod
-    def neutral(cls, shape: BackboneShape) -> Mapping[str, float]:
+    def neutral(cls, context: Context) -> Values:
         """Values under which it reduces nothing."""
 
     @classmethod
     @abstractmethod
-    def starting_points(cls, shape: BackboneShape) -> tuple[Mapping[str, float], ...]:
+    def starting_points(cls, context: Context) -> tuple[Values, ...]:
         """Values that a search tries first, because a knowing user would; `strength` is then set to meet a cost."""
+
+
+def realised(reduction: Reduction, shape: BackboneShape, wanted: Sequence[int]) -> list[tuple[int, int]]:
+    """The counts nearest to `wanted`, one per block, that a reduction can realise where nothing else acts."""
+    counts: list[tuple[int, int]] = []
+    tokens = shape.tokens
+    for count in wanted:
+        left = reduction.nearest(shape, counts, tokens, count)
+        counts.append((tokens, left))
+        tokens = left
+    return counts

@@ -5,7 +5,9 @@ As text it is one mapping, written as YAML or JSON:
     tail: prefix
     merging:
       kept: [65, 65, 58, 51, 44, 37, 30, 23, 16, 9, 8, 8]
-      proportional: true
+      metric: feature
+
+A setting that has its default value is left out, so that a schedule keeps its id when reductions learn new settings.
 
 `tail: prefix` lets the last block compute queries, projection and MLP for the prefix tokens alone. Where nothing else is read
 after it (a class-token head) the output is the same. `tail: full` computes the last block for every token.
@@ -61,7 +63,7 @@ class Schedule:
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
 
     def to_dict(self) -> dict[str, Any]:
-        parts = {reduction.name: reduction.model_dump(mode="json") for reduction in self.reductions}
+        parts = {reduction.name: reduction.model_dump(mode="json", exclude_defaults=True) for reduction in self.reductions}
         return {"tail": self.tail, **parts}
 
     def to_json(self) -> str:

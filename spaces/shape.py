@@ -24,6 +24,7 @@ class BackboneShape:
         embed_macs: MACs of the patch embedding of one image.
         head_macs: MACs of the classifier for one image.
         reads_prefix_only: whether nothing but prefix tokens is read after the last block.
+        has_class: whether the first token is a class token.
     """
 
     depth: int
@@ -38,6 +39,7 @@ class BackboneShape:
     embed_macs: int
     head_macs: int
     reads_prefix_only: bool
+    has_class: bool = True
 
     @property
     def patches(self) -> int:

@@ -6,6 +6,7 @@ The order is the order in which they act inside a block. The operator is named a
 from typing import NamedTuple
 
 from vittle.spaces.merging import Merging
+from vittle.spaces.pruning import Pruning
 from vittle.spaces.reduction import Reduction
 
 
@@ -16,7 +17,10 @@ class Entry(NamedTuple):
     operator: str
 
 
-ENTRIES = (Entry(Merging, "vittle.reductions.merging:Merge"),)
+ENTRIES = (
+    Entry(Pruning, "vittle.reductions.pruning:Prune"),
+    Entry(Merging, "vittle.reductions.merging:Merge"),
+)
 
 REDUCTIONS = {entry.settings.name: entry for entry in ENTRIES}
 if len(REDUCTIONS) != len(ENTRIES):

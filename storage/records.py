@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from vittle.objectives import front as fronts
 from vittle.objectives.measurement import LatencyBudget, Measurement, Phase
+from vittle.spaces.reduction import Values
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
 
@@ -67,7 +68,7 @@ class Trial:
     state: TrialState
     origin: str
     schedule: Schedule
-    parameters: Mapping[str, float]
+    parameters: Values
     measurements: Mapping[Phase, Mapping[str, Measurement]] = field(default_factory=dict)
     reason: str | None = None
     seconds: float | None = None

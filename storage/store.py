@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from vittle.objectives.measurement import Measurement, Phase
 from vittle.spaces.errors import VittleError
+from vittle.spaces.reduction import Values
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
 from vittle.storage.records import BackboneRecord, Settings, Study, StudyState, Trial, TrialState
@@ -118,7 +119,7 @@ class Store:
             row.state = "interrupted"
             return _study(row)
 
-    def start_trial(self, study: str, origin: str, schedule: Schedule, parameters: Mapping[str, float]) -> int:
+    def start_trial(self, study: str, origin: str, schedule: Schedule, parameters: Values) -> int:
         """Write down a trial before it runs, and return its number."""
         with self._transaction() as session:
             # Writing the study's row first makes other writers wait, in every database, so that numbers are given once.

@@ -42,7 +42,7 @@ class TrialRow(Base):
     origin: Mapped[str] = mapped_column(String(40))
     schedule_id: Mapped[str] = mapped_column(String(12))
     schedule: Mapped[dict[str, Any]] = mapped_column(JSON)
-    parameters: Mapped[dict[str, float]] = mapped_column(JSON)
+    parameters: Mapped[dict[str, Any]] = mapped_column(JSON)
     reason: Mapped[str | None] = mapped_column(String(500))
     started: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now)
     finished: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from vittle.reductions.merging import match, merge
+from vittle.reductions.bipartite import match
+from vittle.reductions.matching import merge
 from vittle.reductions.tokens import Tokens
 
 
@@ -40,7 +41,7 @@ def case(request):
 
 def test_agrees_with_the_paper(case) -> None:
     x, sizes, keys, removed, prefix = case
-    got = merge(Tokens(x, sizes), match(keys, removed, prefix), prefix)
+    got = merge(Tokens(x, sizes), match(keys, removed, prefix))
     for image in range(len(x)):
         features, expected_sizes = merge_one(x[image], sizes[image], keys[image], removed, prefix)
         torch.testing.assert_close(got.features[image], features, atol=1e-5, rtol=1e-5)
@@ -49,7 +50,7 @@ def test_agrees_with_the_paper(case) -> None:
 
 def test_keeps_weighted_sum_and_prefix_and_count(case) -> None:
     x, sizes, keys, removed, prefix = case
-    features, merged_sizes = merge(Tokens(x, sizes), match(keys, removed, prefix), prefix)
+    features, merged_sizes, _ = merge(Tokens(x, sizes), match(keys, removed, prefix))
     assert features.shape == (3, x.shape[1] - removed, 6)
     torch.testing.assert_close((features * merged_sizes[..., None]).sum(1), (x * sizes[..., None]).sum(1), atol=1e-4, rtol=1e-5)
     torch.testing.assert_close(merged_sizes.sum(1), sizes.sum(1))
@@ -59,32 +60,33 @@ def test_keeps_weighted_sum_and_prefix_and_count(case) -> None:
 def test_first_merge_counts_every_token_once() -> None:
     x = torch.randn(2, 9, 4)
     matching = match(x, 3, 1)
-    unsized, sized = merge(Tokens(x), matching, 1), merge(Tokens(x, torch.ones(2, 9)), matching, 1)
+    unsized, sized = merge(Tokens(x), matching), merge(Tokens(x, torch.ones(2, 9)), matching)
     assert torch.equal(unsized.features, sized.features)
     assert torch.equal(unsized.sizes, sized.sizes)
 
 
 def test_equal_similarities_merge_in_order_of_position() -> None:
     matching = match(torch.ones(1, 13, 4), 3, 1)
-    assert matching.order.tolist() == [[3, 4, 5, 0, 1, 2]]
-    assert matching.targets.tolist() == [[0, 0, 0]]
+    assert matching.sources.tolist() == [[2, 4, 6]]
+    assert matching.kept.tolist() == [[0, 8, 10, 12, 1, 3, 5, 7, 9, 11]]
+    assert matching.targets.tolist() == [[4, 4, 4]]
 
 
 def test_images_of_a_batch_do_not_mix(case) -> None:
     x, sizes, keys, removed, prefix = case
-    together = merge(Tokens(x, sizes), match(keys, removed, prefix), prefix).features
-    alone = merge(Tokens(x[1:2], sizes[1:2]), match(keys[1:2], removed, prefix), prefix).features
+    together = merge(Tokens(x, sizes), match(keys, removed, prefix)).features
+    alone = merge(Tokens(x[1:2], sizes[1:2]), match(keys[1:2], removed, prefix)).features
     torch.testing.assert_close(together[1:2], alone)
 
 
 def test_bfloat16_keeps_its_type_and_counts_sizes_exactly() -> None:
     x = torch.randn(2, 401, 8).bfloat16()
-    features, sizes = merge(Tokens(x, torch.full((2, 401), 3.0)), match(x, 150, 1), 1)
+    features, sizes, _ = merge(Tokens(x, torch.full((2, 401), 3.0)), match(x, 150, 1))
     assert features.dtype == torch.bfloat16
     assert sizes.sum().item() == 2 * 401 * 3
 
 
 def test_gradients_reach_every_token() -> None:
     x = torch.randn(1, 9, 4, requires_grad=True)
-    merge(Tokens(x), match(x, 4, 1), 1).features.sum().backward()
+    merge(Tokens(x), match(x, 4, 1)).features.sum().backward()
     assert (x.grad != 0).all()

@@ -6,7 +6,7 @@ from vittle import Schedule, ScheduleError
 from vittle.spaces import Merging
 
 
-def merging(*kept: int, tail: str = "full", **settings: bool) -> Schedule:
+def merging(*kept: int, tail: str = "full", **settings: object) -> Schedule:
     return Schedule((Merging(kept=kept, **settings),), tail)
 
 
@@ -15,14 +15,14 @@ def test_equal_schedules_have_equal_ids_and_different_ones_do_not() -> None:
     assert first == again
     assert hash(first) == hash(again)
     assert first.id == again.id
-    others = [merging(60, 50, 41), merging(60, 50, 40, tail="prefix"), merging(60, 50, 40, proportional=False), Schedule()]
+    others = [merging(60, 50, 41), merging(60, 50, 40, tail="prefix"), merging(60, 50, 40, proportional="off"), Schedule()]
     assert len({first.id, *(other.id for other in others)}) == 5
 
 
 def test_id_is_stable_across_versions() -> None:
     # Stored in databases and exported files: a change of this value is a change of format.
-    assert merging(60, 50, 40).to_json() == '{"merging":{"kept":[60,50,40],"proportional":true},"tail":"full"}'
-    assert merging(60, 50, 40).id == "c724290a1688"
+    assert merging(60, 50, 40).to_json() == '{"merging":{"kept":[60,50,40]},"tail":"full"}'
+    assert merging(60, 50, 40).id == "8ca627fd687e"
 
 
 def test_merges_that_nobody_reads_do_not_make_another_schedule() -> None:
@@ -36,6 +36,14 @@ def test_file_round_trip(tmp_path) -> None:
     assert Schedule.load(tmp_path / "schedule.yaml") == schedule
 
 
+@pytest.mark.parametrize("switch", ["on", "off", "auto"])
+def test_a_switch_survives_yaml_with_and_without_quotes(tmp_path, switch: str) -> None:
+    (tmp_path / "mine.yaml").write_text(f"merging: {{kept: [9, 8], proportional: {switch}}}")
+    assert Schedule.load(tmp_path / "mine.yaml") == merging(9, 8, proportional=switch)
+    merging(9, 8, proportional=switch).save(tmp_path / "saved.yaml")
+    assert Schedule.load(tmp_path / "saved.yaml") == merging(9, 8, proportional=switch)
+
+
 def test_load_reads_the_schedule_of_an_exported_document(tmp_path) -> None:
     (tmp_path / "best.yaml").write_text("schedule:\n  tail: full\n  merging: {kept: [9, 8]}\nbudget: 60%\n")
     assert Schedule.load(tmp_path / "best.yaml") == merging(9, 8)
@@ -45,14 +53,18 @@ def test_load_reads_the_schedule_of_an_exported_document(tmp_path) -> None:
     ("text", "message"),
     [
         ("tail: short", "tail is 'short'; accepted: full, prefix"),
-        ("pruning: {kept: [1]}", "unknown key 'pruning' in a schedule; accepted: tail, merging"),
+        ("magic: {kept: [1]}", "unknown key 'magic' in a schedule; accepted: tail, pruning, merging"),
         ("merging: {kept: [5, 6]}", "merging.kept: rises from 5 to 6 tokens in block 1; counts can only fall"),
         ("merging: {kept: [5, 0]}", "merging.kept: ends at 0 tokens, at least 1 must be left"),
         ("merging: {kept: []}", "merging.kept: needs one token count per block"),
         ("merging: {kept: [5, x]}", "merging.kept.1: Input should be a valid integer"),
         ("merging: {kept: [5], r: 3}", "merging.r: Extra inputs are not permitted"),
+        ("merging: {kept: [5], metric: value}", "merging.metric: Input should be 'key', 'feature' or 'decoupled'"),
+        ("merging: {kept: [5], metric: decoupled}", "metric decoupled needs the embedding and embedding_width"),
+        ("merging: {kept: [5], window: 1, global_from: 1}", "window 1 until block 1; accepted: a side of 2 or more"),
+        ("merging: {kept: [5], global_from: 1}", "merges globally from block 1, but no window is given"),
         ("merging: 3", "merging: Input should be a valid dictionary"),
-        ("- 1", "holds no schedule; accepted keys: tail, merging"),
+        ("- 1", "holds no schedule; accepted keys: tail, pruning, merging"),
         ("{", "is not YAML"),
         ("!!python/object/apply:os.system ['true']", "is not YAML"),
     ],

@@ -8,8 +8,9 @@ from torch import nn
 
 from models import make_model
 from vittle import presets
+from vittle.reductions.bipartite import match
 from vittle.reductions.embedding import MergeEmbedding
-from vittle.reductions.merging import match, merge
+from vittle.reductions.matching import merge
 from vittle.reductions.soft_merging import Relaxation, assign, group, select, soft_forward
 from vittle.reductions.tokens import Tokens
 from vittle.reductions.vit import ReducedViT
@@ -67,7 +68,7 @@ def test_a_cold_grouping_is_the_hard_matching(prefix: int) -> None:
     features, sizes = random(2, 31, 6), random(2, 31, seed=1).abs() + 1
     metric = random(2, 31, 8, seed=2)
     removed = 9
-    hard = merge(Tokens(features, sizes), match(metric, removed, prefix), prefix)
+    hard = merge(Tokens(features, sizes), match(metric, removed, prefix))
     soft = group(Tokens(features, sizes), metric, 31, removed, prefix, HARD)
     assert soft.sizes is not None
     torch.testing.assert_close(soft.sizes[:, -removed:], torch.zeros(2, removed), atol=1e-4, rtol=0)
@@ -98,7 +99,7 @@ def test_one_cold_merge_is_the_reduced_backbone(family: nn.Module, images_for: C
         block.attn.k_norm = nn.Identity()
     images = images_for(family)
     n = family.num_prefix_tokens + family.patch_embed.num_patches
-    hard = ReducedViT(family, presets.kept(family, [n, n - 11, n - 11, n - 11]))
+    hard = ReducedViT(family, presets.kept(family, [n, n - 11, n - 11, n - 11], proportional="on"))
     soft = soft_forward(family, MergeEmbedding.from_keys(family), images, [0, 11, 0, 0], HARD)
     effect = (hard(images) - family(images)).abs().max()
     assert effect > 1e-5

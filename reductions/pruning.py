@@ -1,0 +1,38 @@
+"""Token pruning by the attention of the class token.
+
+Chen et al., "DiffRate: Differentiable Compression Rate for Efficient Vision Transformers", arXiv 2305.17997, section 3: the
+patch tokens that the class token attends to least, mean over heads in the attention that has just run, are dropped before
+anything merges. Departure: what stays keeps its order, which changes no output.
+"""
+
+import torch
+from torch.nn import functional
+
+from vittle.reductions.matching import highest, others
+from vittle.reductions.tokens import Attended, Operator, Site, Tokens, take
+from vittle.spaces.pruning import Pruning
+
+
+class Prune(Operator):
+    """Drop a block's least important patch tokens until as many are left as the settings say."""
+
+    def __init__(self, settings: Pruning, site: Site) -> None:
+        super().__init__()
+        del settings  # how many go is all that one block needs to know
+        self.prefix = site.shape.prefix
+        self.removed = site.tokens - site.keep
+
+    def forward(self, tokens: Tokens, attended: Attended) -> tuple[Tokens, Attended]:
+        with torch.no_grad():
+            dropped = self.prefix + highest(-attended.importance()[:, self.prefix :], self.removed)
+            kept, place = others(dropped, tokens.features.shape[1])
+        features, sizes, source = tokens
+        left = take(features, kept)
+        if source is not None:
+            # Whoever restores the grid gets, for a dropped token, the one that stayed and was most like it.
+            of_dropped, of_left = (
+                functional.normalize(part, dim=-1) for part in (take(features, dropped), left[:, self.prefix :])
+            )
+            place = place.scatter(1, dropped, self.prefix + (of_dropped @ of_left.mT).argmax(-1))
+            source = place.gather(1, source)
+        return Tokens(left, None if sizes is None else take(sizes, kept), source), attended.keep(kept)

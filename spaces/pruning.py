@@ -1,0 +1,84 @@
+"""Token pruning: how many tokens each block keeps, the least important ones dropped.
+
+Importance is the attention that the class token pays in the same block (Chen et al., "DiffRate: Differentiable Compression
+Rate for Efficient Vision Transformers", arXiv 2305.17997, section 3; Liang et al., "EViT", arXiv 2202.07800). Pruning comes
+before merging in a block. Any number of patch tokens may go at once, one has to stay. A search varies a curve over depth.
+"""
+
+from typing import ClassVar, Self
+
+from pydantic import field_validator
+
+from vittle.spaces import curve
+from vittle.spaces.errors import ScheduleError
+from vittle.spaces.reduction import Choice, Context, Counts, Parameter, Reduction, Values, realised
+from vittle.spaces.shape import BackboneShape
+from vittle.spaces.validation import falling
+
+NEEDS_CLASS = "it ranks tokens by the attention of the class token, and this model has none"
+
+
+class Pruning(Reduction):
+    """Drop the tokens that the class token attends to least.
+
+    Attributes:
+        kept: tokens that may stay in each block, prefix tokens included; where no more than that enter, nothing is pruned.
+    """
+
+    name: ClassVar[str] = "pruning"
+    strength: ClassVar[str] = "pruning.end"
+
+    kept: tuple[int, ...]
+
+    _falls = field_validator("kept")(falling)
+
+    @property
+    def depth(self) -> int:
+        return len(self.kept)
+
+    def check(self, shape: BackboneShape) -> None:
+        if (reason := self.refusal(shape)) is not None:
+            raise ScheduleError(f"pruning does not fit: {reason}")
+
+    def tokens_after(self, shape: BackboneShape, block: int, tokens: int) -> int:
+        kept = self.kept[block]
+        least = min(tokens, shape.prefix + 1)
+        if kept < least:
+            raise ScheduleError(f"pruning keeps {kept} tokens after block {block}, at least {least} have to stay")
+        return min(kept, tokens)
+
+    def nearest(self, shape: BackboneShape, passed: Counts, tokens: int, wanted: int) -> int:
+        del passed
+        return max(min(wanted, tokens), min(tokens, shape.prefix + 1))
+
+    def realising(self, shape: BackboneShape, counts: Counts) -> Self | None:
+        del shape
+        if all(before == after for before, after in counts):
+            return None
+        return self.model_copy(update={"kept": tuple(after for _, after in counts)})
+
+    def without_last_block(self) -> Self:
+        return self.model_copy(update={"kept": (*self.kept[:-1], self.kept[-2])}) if len(self.kept) > 1 else self
+
+    @classmethod
+    def refusal(cls, shape: BackboneShape) -> str | None:
+        return None if shape.has_class else NEEDS_CLASS
+
+    @classmethod
+    def parameters(cls, context: Context) -> tuple[Parameter | Choice, ...]:
+        return curve.parameters(cls.name, context)
+
+    @classmethod
+    def propose(cls, context: Context, values: Values) -> Self | None:
+        wanted = curve.curve(cls.name, context, values).counts(context)
+        whole = cls(kept=(context.shape.tokens,) * context.shape.depth)
+        return whole.realising(context.shape, realised(whole, context.shape, wanted))
+
+    @classmethod
+    def neutral(cls, context: Context) -> Values:
+        return curve.neutral(cls.name, context)
+
+    @classmethod
+    def starting_points(cls, context: Context) -> tuple[Values, ...]:
+        # The learnt rates of DiffRate leave the first blocks alone and fall on a line from there.
+        return ({"pruning.start": min(2, curve.latest_start(context.shape))},)
