@@ -22,6 +22,8 @@ from rich.progress import (
 )
 
 from vittle import __version__
+from vittle.arguments import DIGITS, Checkpoint, Data, Device, Model, source
+from vittle.cli_train import train_app
 from vittle.dashboards import terminal, twins
 from vittle.objectives.measurement import LatencyBudget
 from vittle.spaces.errors import VittleError
@@ -36,9 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-train_app = typer.Typer(help="Train what a reduction or the demo needs.", no_args_is_help=True)
 app.add_typer(train_app, name="train")
-DIGITS = "digits"
 NAME = re.compile(r"(?!.*\.(json|yaml)$)\w[\w .+-]{0,99}")  # a study's name stands in addresses and file names
 out, err = Console(), Console(stderr=True)
 
@@ -82,18 +82,11 @@ def launch(
     latency_budget: Annotated[
         str, typer.Option(help="The most a schedule may take: 4ms per batch, or 60% of the backbone.")
     ] = "60%",
-    model: Annotated[str, typer.Option(help="A timm name, hf-hub:owner/name, local-dir:path, or digits.")] = "digits",
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="Weights (.safetensors, .pth) in place of the published ones.", show_default=False)
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(help="Image folder, .npz, timm dataset, or digits (with the model digits).", show_default=False),
-    ] = None,
+    model: Model = DIGITS,
+    checkpoint: Checkpoint = None,
+    data: Data = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Batch that latency is measured at.")] = 64,
-    device: Annotated[
-        str | None, typer.Option(help="cpu or cuda. Default: cuda where there is one.", show_default=False)
-    ] = None,
+    device: Device = None,
     reductions: Annotated[str, typer.Option(help="What to search, separated by commas.")] = "merging",
     trials: Annotated[int, typer.Option(min=1, help="Schedules to try.")] = 40,
     time_limit: Annotated[
@@ -121,7 +114,7 @@ def launch(
     settings = Settings(
         model=model,
         checkpoint=None if checkpoint is None else str(checkpoint.resolve()),
-        data=_source(model, data),
+        data=source(model, data),
         latency_budget=latency_budget,
         batch_size=batch_size,
         device=choose_device(device),
@@ -225,19 +218,6 @@ def dashboard(
     serve(store, port)
 
 
-@train_app.command("backbone")
-def train_backbone(
-    output: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training digits.", show_default=False)] = None,
-    seed: int = 0,
-) -> None:
-    """Train the embedded digits backbone again."""
-    with _working("loading"):
-        from vittle.reductions.backbone import train_digits
-    reached = train_digits(output, epochs=epochs, seed=seed)
-    out.print(", ".join(f"{name} {share:.2%}" for name, share in reached.items()), highlight=False)
-
-
 def _prepare(settings: Settings) -> Any:
     from vittle.search.study import prepare
 
@@ -327,13 +307,6 @@ def _explain_unmet(study: Study, trials: list[Trial], budget: LatencyBudget) -> 
         highlight=False,
         soft_wrap=True,
     )
-
-
-def _source(model: str, data: str | None) -> str:
-    """Where the images are; a path is made absolute, so that a resumed study finds it from any folder."""
-    if data is None and model != DIGITS:
-        raise VittleError(f"model {model!r} needs images; give --data with a folder, an .npz file or a timm data set")
-    return str(Path(data).resolve()) if data is not None and Path(data).exists() else data or DIGITS
 
 
 def _find(store: Store, name: str | None) -> Study:

@@ -44,7 +44,8 @@ class MergeEmbedding(nn.Module):
 
     def __init__(self, depth: int, width: int, embedding_width: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(width, embedding_width) for _ in range(depth))
+        with torch.random.fork_rng(devices=[]):  # the caller's random numbers are the caller's
+            self.layers = nn.ModuleList(nn.Linear(width, embedding_width) for _ in range(depth))
         self.mode = MODE
         self.metadata: dict[str, Any] = {}
 
@@ -60,8 +61,7 @@ class MergeEmbedding(nn.Module):
         vit: Any = model
         width, head = vit.embed_dim, vit.blocks[0].attn.head_dim
         chosen = embedding_width or min(head, 64 if width < 1024 else 128)
-        with torch.random.fork_rng(devices=[]):  # every layer is replaced by its start
-            embedding = cls(len(vit.blocks), width, chosen)
+        embedding = cls(len(vit.blocks), width, chosen)
         generator = torch.Generator().manual_seed(seed)
         for layer, block in zip(embedding.layers, vit.blocks, strict=True):
             start = _start(block.attn, chosen, generator)

@@ -296,7 +296,9 @@ def _projections(
 def _stacked(above: nn.Linear, below: nn.Linear) -> nn.Linear:
     """One linear layer whose output is that of both, one after the other."""
     like: Any = {"device": above.weight.device, "dtype": above.weight.dtype}
-    both = nn.Linear(above.in_features, above.out_features + below.out_features, **like)
+    # Made without values, as all are copied: a random start would use up the caller's random numbers.
+    both = nn.Linear(above.in_features, above.out_features + below.out_features, dtype=above.weight.dtype, device="meta")
+    both.to_empty(device=above.weight.device)
     both.weight.copy_(torch.cat([above.weight, below.weight.to(**like)]))
     bias = [torch.zeros_like(layer.weight[:, 0]) if layer.bias is None else layer.bias for layer in (above, below)]
     both.bias.copy_(torch.cat([part.to(**like) for part in bias]))
