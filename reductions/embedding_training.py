@@ -2,8 +2,7 @@
 
 Lee and Hong, "Learning to Merge Tokens via Decoupled Embedding for Efficient Vision Transformers", arXiv 2412.10569, section 4.
 Cross-entropy through the soft grouping of `soft_merging.py`, the same number of tokens merged in each block, AdamW at the
-published learning rate (on the digits, higher ones lowered the validation loss no further and transferred worse), a cosine down
-to 1e-6.
+published learning rate (on the digits, higher ones lowered the validation loss no further), a cosine down to 1e-6.
 
 Departures. Training orders tokens by size and inference pairs them by position, so a lower loss may merge worse: each epoch is
 judged by hard merging on images that it was not trained on, and the best epoch is kept, the start (epoch 0) included. Images
@@ -13,8 +12,8 @@ are moved and blended as for a backbone (`training.py`), in place of RandAugment
 import copy
 import hashlib
 import io
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, NamedTuple
@@ -51,8 +50,21 @@ LabelledImages = tuple[NDArray[np.uint8], NDArray[np.int64] | None]
 """Images (n, h, w, 3) at the backbone's size, and labels (n,); where there are none the backbone's answers stand in."""
 
 
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What is set before a training begins. See `train`."""
+
+    epochs: int
+    removed: int
+    learning_rate: float
+    batch_size: int
+    augmentation: Augmentation
+    seed: int
+    device: str
+
+
 class Judged(NamedTuple):
-    """How hard merging does on the validation images. Later fields decide between equals: compare with `better_than`."""
+    """How hard merging does on the validation images; the loss decides between equal counts."""
 
     correct: int
     loss: float  # mean cross-entropy
@@ -159,18 +171,13 @@ def train(
     if not 1 <= removed <= most:
         raise VittleError(f"removed is {removed}; accepted: 1 to {most} tokens per block, half of the {shape.patches} patches")
     check_batch(len(train[0]), batch_size)
+    recipe = Recipe(epochs, removed, learning_rate, batch_size, augmentation, seed, device)
     settings = {
         "backbone": backbone.fingerprint,
         "images": _digest(*train, *validation),
-        "epochs": epochs,
-        "removed": removed,
-        "learning rate": learning_rate,
-        "batch size": batch_size,
-        "augmentation": str(augmentation),
-        "seed": seed,
-        "device": device,
+        **{name.replace("_", " "): value for name, value in asdict(recipe).items()},
     }
-    session = _Session(backbone, train, validation, removed, learning_rate, epochs, batch_size, seed, torch.device(device))
+    session = _Session(backbone, train, validation, recipe)
     part = output.with_name(output.name + ".part")
     if part.exists():
         session.restore(_read(part, settings))
@@ -183,7 +190,7 @@ def train(
         task = bar.add_task("", total=steps, completed=session.epoch * session.steps, epoch=session.epoch, note=session.note())
         while session.epoch < epochs:
             bar.update(task, epoch=f"{session.epoch + 1}/{epochs}")
-            session.run_epoch(augmentation, lambda: bar.advance(task))
+            session.run_epoch(lambda: bar.advance(task))
             write_at_once(part, session.snapshot(settings))
             bar.update(task, note=session.note())
     trained = session.result()
@@ -212,24 +219,13 @@ def train(
 class _Session:
     """A training between two epochs: everything that changes is in `snapshot`."""
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        train: LabelledImages,
-        validation: LabelledImages,
-        removed: int,
-        learning_rate: float,
-        epochs: int,
-        batch_size: int,
-        seed: int,
-        place: torch.device,
-    ) -> None:
+    def __init__(self, backbone: Backbone, train: LabelledImages, validation: LabelledImages, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.place = place = torch.device(recipe.device)
         shape, preprocessing = backbone.shape, backbone.preprocessing
-        self.place = place
-        self.batch_size = batch_size
         self.model = copy.deepcopy(backbone.model).to(place).eval().requires_grad_(False)
         self.centre, self.spread = channels(preprocessing.mean, place), channels(preprocessing.std, place)
-        self.schedule = constant(shape, removed)
+        self.schedule = constant(shape, recipe.removed)
         self.removed = [block.keys - block.tokens for block in costs.plan(shape, self.schedule)]
         if shape.reads_prefix_only:
             self.removed[-1] = 0  # nobody reads what merges there
@@ -241,11 +237,13 @@ class _Session:
         self.judges = torch.from_numpy(validation[0])
         answers = torch.from_numpy(validation[1]) if validation[1] is not None else None
         self.answers = self._logits(self.model, self.judges).argmax(-1) if answers is None else answers  # (n,)
-        self.embedding = MergeEmbedding.from_keys(self.model, seed=seed).to(place)
-        self.steps = len(self.images) // batch_size
-        self.optimizer = torch.optim.AdamW(decaying(self.embedding.parameters(), WEIGHT_DECAY), lr=learning_rate, fused=True)
-        self.cosine = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, epochs * self.steps, LAST_LEARNING_RATE)
-        self.generator = torch.Generator().manual_seed(seed)
+        self.embedding = MergeEmbedding.from_keys(self.model, seed=recipe.seed).to(place)
+        self.steps = len(self.images) // recipe.batch_size
+        groups = decaying(self.embedding.parameters(), WEIGHT_DECAY)
+        self.optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
+        steps = recipe.epochs * self.steps
+        self.cosine = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, steps, LAST_LEARNING_RATE)
+        self.generator = torch.Generator().manual_seed(recipe.seed)
         self.epoch = 0
         self.losses: list[float] = []
 
@@ -255,10 +253,10 @@ class _Session:
         self.best_epoch = 0
         self.best_weights = copy.deepcopy(self.embedding.state_dict())
 
-    def run_epoch(self, augmentation: Augmentation, stepped: Any) -> None:
+    def run_epoch(self, stepped: Callable[[], object]) -> None:
         total = torch.zeros((), device=self.place)
         images, targets = self.images.to(self.place), self.targets.to(self.place)
-        for batch, wanted in batches(images, targets, self.batch_size, augmentation, self.generator):
+        for batch, wanted in batches(images, targets, self.recipe.batch_size, self.recipe.augmentation, self.generator):
             with torch.autocast(self.place.type, torch.bfloat16, enabled=self.place.type == "cuda"):
                 logits = soft_forward(self.model, self.embedding, (batch - self.centre) / self.spread, self.removed)
                 loss = functional.cross_entropy(logits, wanted)

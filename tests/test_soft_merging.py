@@ -126,3 +126,20 @@ def test_the_gradient_is_the_slope() -> None:
     warm = Relaxation(selection_temperature=5.0)
     assert assign(a, b, 3, warm).sum(-1).max() < 1
     assert torch.autograd.gradcheck(lambda a, b: assign(a, b, 3, warm), (a, b))
+
+
+@pytest.mark.parametrize("name", ["plain", "qk-norm", "average and maximum"])
+def test_in_half_precision_the_grouping_stays_in_single(name: str) -> None:
+    model = make_model(name).requires_grad_(False)
+    embedding, images, removed = MergeEmbedding.from_keys(model), random(2, 3, 64, 64), [12, 12, 12, 0]
+    exact = soft_forward(model, embedding, images, removed)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = soft_forward(model, embedding, images, removed)
+        grouped = group(Tokens(random(2, 30, 6), torch.ones(2, 30)), random(2, 30, 8), 30, 7, 1, Relaxation())
+    assert grouped.sizes is not None
+    torch.testing.assert_close(grouped.sizes.sum(1), torch.full((2,), 30.0), atol=1e-4, rtol=0)
+    assert (logits - exact).abs().max() < 0.1
+    logits.float().logsumexp(1).sum().backward()
+    for layer in embedding.layers[:3]:
+        assert torch.isfinite(layer.weight.grad).all()
+        assert layer.weight.grad.abs().max() > 0
