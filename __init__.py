@@ -10,12 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vittle import presets
+    from vittle.reductions.tokens import unmerge
     from vittle.reductions.vit import apply, macs, tokens
     from vittle.spaces.errors import ScheduleError, UnsupportedBackboneError, VittleError
     from vittle.spaces.schedule import Schedule
 
 __version__ = "0.1.0"
-__all__ = ["Schedule", "ScheduleError", "UnsupportedBackboneError", "VittleError", "apply", "macs", "presets", "tokens"]
+__all__ = [
+    "Schedule",
+    "ScheduleError",
+    "UnsupportedBackboneError",
+    "VittleError",
+    "apply",
+    "macs",
+    "presets",
+    "tokens",
+    "unmerge",
+]
 
 _HOMES = {
     "Schedule": "vittle.spaces.schedule",
@@ -25,6 +36,7 @@ _HOMES = {
     "apply": "vittle.reductions.vit",
     "macs": "vittle.reductions.vit",
     "tokens": "vittle.reductions.vit",
+    "unmerge": "vittle.reductions.tokens",
 }
 
 

@@ -15,7 +15,7 @@ from vittle.storage import records
 from vittle.storage.records import Study, Trial
 
 NOTHING = "–"
-WIDTHS = {"study": 10, "trials": 8, "started": 12, "origin": 8, "reason": 20}
+WIDTHS = {"study": 10, "trials": 8, "started": 12, "origin": 8, "reason": 20, "how": 14}
 """Columns that a narrow terminal must not squeeze away."""
 STYLES = {
     "running": "cyan",
@@ -71,7 +71,7 @@ def front_table(trials: Sequence[Trial], budget: LatencyBudget, reference: Trial
         reference: the trial of the backbone itself.
         shape: the backbone's, which the token counts need.
     """
-    table = _table("trial>", "accuracy>", "held-out>", "latency>", "ms>", "MACs>", "tokens left", "origin")
+    table = _table("trial>", "accuracy>", "held-out>", "latency>", "ms>", "MACs>", "tokens left", "how")
     best = records.best(trials, budget)
     for trial in trials:
         if reference is None or trial.number != reference.number:
@@ -94,7 +94,7 @@ def _add_front_row(table: Table, trial: Trial, shape: BackboneShape, *, is_best:
         _milliseconds(judged.get("latency_ms")),
         _macs(judged.get("macs")),
         text.tokens(costs.tokens(shape, trial.schedule)),
-        _as_is(trial.origin),
+        _as_is(trial.schedule.summary),
         style="bold" if is_best else "",
     )
 

@@ -101,6 +101,7 @@ def _trial(study: Study, trial: Trial, *, on_front: bool) -> dict[str, Any]:
         "seconds": trial.seconds,
         "tokens": list(costs.tokens(study.backbone.shape, trial.schedule)),
         "schedule": trial.schedule.to_dict(),
+        "summary": trial.schedule.summary,
         "id": trial.schedule.id,
         "judged": _measured(trial.judged),
         "measurements": {phase: _measured(measured, protocol=True) for phase, measured in trial.measurements.items()},

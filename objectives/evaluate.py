@@ -30,6 +30,7 @@ class Evaluator:
         self.device = torch.device(device)
         self.backbone = backbone
         self.model = backbone.model.to(self.device)
+        self.adapters = {name: adapter.to(self.device) for name, adapter in backbone.adapters.items()}
         self.images: Mapping[Phase, Images] = {"search": splits.search, "confirmation": splits.held_out}
         self._expected: dict[Phase, NDArray[np.int64]] = {}
         pixels = splits.search.pixels
@@ -47,9 +48,9 @@ class Evaluator:
         Raises:
             FloatingPointError: logits that are not finite.
         """
-        model = ReducedViT(self.model, schedule)
+        model = ReducedViT(self.model, schedule, self.adapters)
         measured = {"macs": exact("macs", costs.macs(self.backbone.shape, schedule))}
-        measured |= latency.measure(model, self.model, self._batch, phase)
+        measured |= latency.measure(model, self.model, self._batch, phase, {"attention": model.form})
         if budget is None or budget.excess(measured) <= 0:
             images = self.images[phase]
             predicted = predict(model, images.pixels, self.backbone.preprocessing, self.device)

@@ -34,12 +34,15 @@ EFFORTS: Mapping[Phase, Effort] = {"search": Effort(warmup=1, repeats=3), "confi
 
 
 @torch.inference_mode()
-def measure(candidate: nn.Module, backbone: nn.Module, images: Tensor, phase: Phase) -> dict[str, Measurement]:
+def measure(
+    candidate: nn.Module, backbone: nn.Module, images: Tensor, phase: Phase, about: Mapping[str, Any] | None = None
+) -> dict[str, Measurement]:
     """Time one batch through both models.
 
     Args:
         images: (b, 3, height, width) on the models' device.
         phase: how much effort to spend.
+        about: what else belongs into the protocol.
 
     Returns:
         `latency_ms` and `latency_ratio`, each with a bootstrap interval of its median, and the protocol.
@@ -62,6 +65,7 @@ def measure(candidate: nn.Module, backbone: nn.Module, images: Tensor, phase: Ph
         "warmup": effort.warmup,
         "repeats": effort.repeats,
         "clock": "cuda events" if images.is_cuda else "monotonic",
+        **(about or {}),
     }
     samples = {"latency_ms": taken, "latency_ratio": 2 * taken / (reference[:-1] + reference[1:])}
     tails: Mapping[str, Mapping[str, Any]] = {

@@ -3,7 +3,7 @@
 import difflib
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ class Backbone:
     preprocessing: Preprocessing
     classes: int  # 0 where an image has no single answer: no head, or no pooling
     fingerprint: str
+    adapters: Mapping[str, nn.Module] = field(default_factory=dict)  # trained weights for it, by reduction
 
 
 def load_backbone(name: str = EMBEDDED, checkpoint: str | Path | None = None) -> Backbone:

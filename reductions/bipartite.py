@@ -8,9 +8,9 @@ distillation, registers), and ties are broken by position on every device.
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from vittle.reductions.matching import Matching, highest, others
+from vittle.reductions.matching import Matching, ranked
+from vittle.reductions.tokens import take
 
 
 @torch.no_grad()
@@ -26,15 +26,12 @@ def match(metric: Tensor, removed: int, prefix: int, solid: Tensor | None = None
     b, n, _ = metric.shape
     even = prefix + prefix % 2  # positions are counted with the prefix, as the paper does
     odd = 2 * prefix + 1 - even
-    set_a, set_b = metric[:, even::2], functional.normalize(metric[:, odd::2], dim=-1)
-    pairs = set_a @ set_b.mT  # (b, |A|, |B|); the length of a token of A changes no maximum over B
+    unit = metric / torch.linalg.vector_norm(metric, dim=-1, keepdim=True).clamp_(min=1e-12)
+    pairs = unit[:, even::2] @ unit[:, odd::2].mT  # (b, |A|, |B|)
     if solid is not None:
         pairs = pairs.masked_fill(~(solid[:, even::2, None] & solid[:, None, odd::2]), -torch.inf)
-    scores, partner = pairs.max(-1)  # both (b, |A|)
-    scores = scores / set_a.norm(dim=-1).clamp(min=1e-12)
-    sources = highest(scores, removed)
-    stay, _ = others(sources, set_a.shape[1])  # (b, |A| - r)
+    sources, stay = ranked(pairs.amax(-1), removed)  # of A: (b, r), (b, |A| - r)
+    similarity, partner = take(pairs, sources).max(-1)  # both (b, r); an index costs more than a maximum, so few are asked for
     places = torch.arange(n, device=metric.device)
     kept = torch.cat([places[:prefix].expand(b, -1), even + 2 * stay, places[odd::2].expand(b, -1)], 1)
-    targets = partner.gather(1, sources) + prefix + stay.shape[1]
-    return Matching(kept, even + 2 * sources, targets, scores.gather(1, sources))
+    return Matching(kept, even + 2 * sources, prefix + stay.shape[1] + partner, similarity)

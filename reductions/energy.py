@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vittle.reductions.matching import Matching, highest, others
+from vittle.reductions.matching import Matching, others, ranked
+from vittle.reductions.tokens import take
 
 MARGIN = 0.75
 
@@ -34,13 +35,11 @@ def match(metric: Tensor, removed: int, prefix: int, block: int, depth: int) -> 
     patches = functional.normalize(metric[:, prefix:], dim=-1)
     similarity = patches @ patches.mT  # (b, m, m)
     energy = functional.elu(similarity - MARGIN * (1 - block / depth)).mean(-1)
-    ranked = highest(energy, n - prefix if block < (depth + 1) // 2 else 2 * removed)
-    set_a, set_b = ranked[:, ::2], ranked[:, 1::2]
-    pairs = similarity.gather(1, set_a[..., None].expand(-1, -1, n - prefix)).gather(
-        2, set_b[:, None].expand(-1, set_a.shape[1], -1)
-    )
+    taking_part, _ = ranked(energy, n - prefix if block < (depth + 1) // 2 else 2 * removed)
+    set_a, set_b = taking_part[:, ::2], taking_part[:, 1::2]
+    pairs = take(similarity, set_a).gather(2, set_b[:, None].expand(-1, set_a.shape[1], -1))
     scores, partner = pairs.max(-1)  # both (b, |A|)
-    best = highest(scores, removed)
+    best, _ = ranked(scores, removed)
     sources = prefix + set_a.gather(1, best)
     kept, place = others(sources, n)
     targets = place.gather(1, prefix + set_b.gather(1, partner.gather(1, best)))

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vittle.reductions.matching import Matching, highest, others
+from vittle.reductions.matching import Matching, ranked
+from vittle.reductions.tokens import take
 
 
 @torch.no_grad()
@@ -22,11 +23,9 @@ def match(metric: Tensor, importance: Tensor, removed: int, prefix: int) -> Matc
         removed: tokens to merge away, at most all patch tokens but one.
         prefix: protected tokens at the front.
     """
-    n = metric.shape[1]
     patches = functional.normalize(metric[:, prefix:], dim=-1)
-    least = highest(-importance[:, prefix:], removed)
-    stay, _ = others(least, n - prefix)
-    from_, to = (patches.gather(1, chosen[..., None].expand(-1, -1, patches.shape[2])) for chosen in (least, stay))
+    least, stay = ranked(-importance[:, prefix:], removed)
+    from_, to = (take(patches, chosen) for chosen in (least, stay))
     similarity, partner = (from_ @ to.mT).max(-1)  # both (b, r)
     protected = torch.arange(prefix, device=metric.device).expand(len(metric), -1)
     return Matching(torch.cat([protected, prefix + stay], 1), prefix + least, prefix + partner, similarity)

@@ -85,6 +85,10 @@ def others(positions: Tensor, n: int) -> tuple[Tensor, Tensor]:
     return torch.empty((b, n - r + 1), dtype=torch.int64, device=positions.device).scatter_(1, places, order)[:, :-1], rank
 
 
-def highest(scores: Tensor, count: int) -> Tensor:
-    """The positions (b, count) of the highest scores (b, n), highest first; of equal ones the first."""
-    return scores.argsort(dim=-1, descending=True, stable=True)[:, :count]
+def ranked(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The positions (b, count) of the highest of scores (b, n), highest first, and (b, n - count) of the rest in their order.
+
+    Of equal scores the first counts as higher, on every device.
+    """
+    order = scores.argsort(dim=-1, descending=True, stable=True)
+    return order[:, :count], order[:, count:].sort(dim=-1).values

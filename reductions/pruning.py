@@ -8,7 +8,7 @@ anything merges. Departure: what stays keeps its order, which changes no output.
 import torch
 from torch.nn import functional
 
-from vittle.reductions.matching import highest, others
+from vittle.reductions.matching import others, ranked
 from vittle.reductions.tokens import Attended, Operator, Site, Tokens, take
 from vittle.spaces.pruning import Pruning
 
@@ -23,16 +23,15 @@ class Prune(Operator):
         self.removed = site.tokens - site.keep
 
     def forward(self, tokens: Tokens, attended: Attended) -> tuple[Tokens, Attended]:
-        with torch.no_grad():
-            dropped = self.prefix + highest(-attended.importance()[:, self.prefix :], self.removed)
-            kept, place = others(dropped, tokens.features.shape[1])
         features, sizes, source = tokens
-        left = take(features, kept)
-        if source is not None:
-            # Whoever restores the grid gets, for a dropped token, the one that stayed and was most like it.
-            of_dropped, of_left = (
-                functional.normalize(part, dim=-1) for part in (take(features, dropped), left[:, self.prefix :])
-            )
-            place = place.scatter(1, dropped, self.prefix + (of_dropped @ of_left.mT).argmax(-1))
-            source = place.gather(1, source)
-        return Tokens(left, None if sizes is None else take(sizes, kept), source), attended.keep(kept)
+        with torch.no_grad():
+            dropped, left = (self.prefix + part for part in ranked(-attended.importance()[:, self.prefix :], self.removed))
+            protected = torch.arange(self.prefix, device=left.device).expand(len(left), -1)
+            kept = torch.cat([protected, left], 1)  # (b, n - removed)
+            if source is not None:
+                # Whoever restores the grid gets, for a dropped token, the one that stayed and was most like it.
+                of_dropped, of_left = (functional.normalize(take(features, part), dim=-1) for part in (dropped, left))
+                _, place = others(dropped, features.shape[1])
+                nearest = self.prefix + (of_dropped @ of_left.mT).argmax(-1)
+                source = place.scatter(1, dropped, nearest).gather(1, source)
+        return Tokens(take(features, kept), None if sizes is None else take(sizes, kept), source), attended.keep(kept)

@@ -70,7 +70,7 @@ def soft_forward(
     for block, layer, r in zip(vit.blocks, embedding.layers, removed, strict=True):
         normed = block.norm1(state.features)
         sizes = None if state.sizes is None else state.sizes + VANISHED
-        _, output = attend(block.attn, block.attn.qkv, normed, sizes, n)
+        _, output = attend(block.attn, block.attn.qkv, normed, sizes, n, "mask")
         state = state._replace(features=state.features + block.drop_path1(block.ls1(output)))
         if r:
             state = group(state, layer(normed.detach()), left, r, prefix, relaxation)

@@ -2,8 +2,7 @@
 
     block:  x <- x + attention(norm1(x)),  reductions,  x <- x + mlp(norm2(x))
 
-Attention is always fused. A token that stands for s patches is attended to s times as strongly: log s is added to its logits
-("proportional attention", arXiv 2210.09461, section 3). In the last block of a `tail: prefix` schedule only the prefix tokens
+Attention is always fused (`attention.py`). In the last block of a `tail: prefix` schedule only the prefix tokens
 have queries; keys and values are still made for all, so their output is the same. A learned merge embedding (DTEM, arXiv
 2412.10569) is a few more rows of the matrix that makes queries, keys and values.
 """
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vittle.reductions.attention import Form, fastest_form, weighted_attention
 from vittle.reductions.backbone import shape_of
 from vittle.reductions.tokens import Attended, Operator, Site, Tokens, unmerge
 from vittle.spaces import costs
@@ -58,13 +58,20 @@ class ReducedViT(nn.Module):
         backbone: a timm VisionTransformer.
         schedule: for as many blocks as it has.
         adapters: trained weights that the schedule needs, by reduction.
+        form: how attention is told the sizes of tokens; where none is given, the fastest on the device is measured.
 
     Raises:
         UnsupportedBackboneError: the model is not understood.
         ScheduleError: the schedule does not fit the model, or an adapter is missing.
     """
 
-    def __init__(self, backbone: nn.Module, schedule: Schedule, adapters: Mapping[str, nn.Module] | None = None) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        schedule: Schedule,
+        adapters: Mapping[str, nn.Module] | None = None,
+        form: Form | None = None,
+    ) -> None:
         super().__init__()
         model: Any = backbone
         shape = shape_of(backbone)
@@ -73,6 +80,7 @@ class ReducedViT(nn.Module):
         self.shape = shape
         self.plan = costs.plan(shape, schedule)
         self.proportional = all(part.attends_in_proportion(shape) for part in schedule.reductions)
+        self.form: Form = form or _fastest_form(model, shape)
         self.operators = nn.ModuleList(
             nn.ModuleList(_operators(schedule, shape, index, block)) for index, block in enumerate(self.plan)
         )
@@ -119,7 +127,7 @@ class ReducedViT(nn.Module):
             images: (b, 3, height, width).
             n: the last n blocks, or the indices of blocks.
             reshape: give (b, d, rows, columns) in place of (b, patches, d).
-            return_prefix_tokens: give pairs of patches and prefix tokens (b, prefix, d).
+            return_prefix_tokens: give pairs of patches and prefix tokens (b, prefix, d), where the model has any.
             norm: apply the backbone's last norm.
 
         Raises:
@@ -139,7 +147,7 @@ class ReducedViT(nn.Module):
                 prefix, patches = whole[:, : self.shape.prefix], whole[:, self.shape.prefix :]
                 if reshape:
                     patches = patches.mT.reshape(len(images), -1, *self.shape.grid)
-                found[block] = (patches, prefix) if return_prefix_tokens else patches
+                found[block] = (patches, prefix) if return_prefix_tokens and self.shape.prefix else patches
         return [found[block] for block in sorted(wanted)]
 
     def _needs_patches(self, block: int) -> None:
@@ -175,7 +183,7 @@ class ReducedViT(nn.Module):
         sizes = state.sizes if self.proportional else None
         name = str(index)
         projection: Any = self.projections[name] if name in self.projections else block.attn.qkv  # noqa: SIM401, it has no `get`
-        attended, output = attend(block.attn, projection, block.norm1(state.features), sizes, queries)
+        attended, output = attend(block.attn, projection, block.norm1(state.features), sizes, queries, self.form)
         features = state.features[:, :queries] + block.drop_path1(block.ls1(output))  # (b, q, d)
         state = state._replace(features=features, sizes=None if state.sizes is None else state.sizes[:, :queries])
         for operator in self.operators[index]:  # type: ignore[attr-defined]
@@ -184,7 +192,7 @@ class ReducedViT(nn.Module):
 
 
 def attend(
-    attention: Any, projection: nn.Linear, features: Tensor, sizes: Tensor | None, queries: int
+    attention: Any, projection: nn.Linear, features: Tensor, sizes: Tensor | None, queries: int, form: Form
 ) -> tuple[Attended, Tensor]:
     """timm's self-attention of the first `queries` tokens over all of them, always fused.
 
@@ -194,6 +202,7 @@ def attend(
         features: (b, n, d), normalised.
         sizes: (b, n) patches per token, or None for unweighted keys.
         queries: tokens that attend; n for all.
+        form: how the kernel is told the sizes.
 
     Returns:
         What operators see of it, and the output (b, q, d).
@@ -215,7 +224,7 @@ def attend(
     q, k = attention.q_norm(q), attention.k_norm(k)
     log_sizes = None if sizes is None else sizes.log().to(q.dtype)[:, None, None, :]  # (b, 1, 1, n)
     dropout = attention.attn_drop.p if attention.training else 0.0
-    mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=log_sizes, dropout_p=dropout, scale=attention.scale)
+    mixed = weighted_attention(q, k, v, log_sizes, scale=attention.scale, dropout=dropout, form=form)
     mixed = attention.norm(mixed.transpose(1, 2).reshape(b, queries, h * c))
     gate = getattr(attention, "gate", None)
     if gate is not None:
@@ -262,6 +271,13 @@ def _pool(features: Tensor, sizes: Tensor, kind: str) -> Tensor:
         return mean
     highest = features.amax(1)
     return highest if kind == "max" else (highest + mean) / 2
+
+
+def _fastest_form(model: Any, shape: BackboneShape) -> Form:
+    weight = model.patch_embed.proj.weight
+    if weight.is_meta:
+        return "mask"  # nothing runs there
+    return fastest_form(weight.device, weight.dtype, shape.heads, shape.attention_width // shape.heads, shape.tokens)
 
 
 def _operators(schedule: Schedule, shape: BackboneShape, index: int, block: costs.BlockPlan) -> Iterator[Operator]:

@@ -49,7 +49,8 @@ class Coordinator:
         self.study = study
         self._store = store
         self._on_finish = on_finish
-        self._space = Space(study.backbone.shape, study.settings.reductions)
+        backbone, settings = study.backbone, study.settings
+        self._space = Space(backbone.shape, settings.reductions, adapters=backbone.adapters, residuals=settings.residuals)
         self._dense = costs.macs(self._space.shape, Schedule())
         self._known: dict[str, Mapping[str, Measurement]] = {}
         self._tickets: dict[int, int] = {}

@@ -1,7 +1,8 @@
 """A study from start to end: search, then confirm the front. The whole loop is `run`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from vittle.objectives.images import Progress, Splits, load_images
 from vittle.objectives.measurement import LatencyBudget
@@ -10,6 +11,7 @@ from vittle.reductions.vit import check_identity
 from vittle.search.coordinator import Coordinator
 from vittle.search.workers import Pool, ray_session
 from vittle.spaces.errors import VittleError
+from vittle.spaces.reduction import AdapterRecord
 from vittle.spaces.space import Space
 from vittle.storage.records import BackboneRecord, Settings, Study, StudyState, Trial, front, reference
 from vittle.storage.store import Store
@@ -34,7 +36,9 @@ class Job:
     @property
     def record(self) -> BackboneRecord:
         backbone = self.backbone
-        return BackboneRecord(backbone.name, backbone.fingerprint, backbone.classes, backbone.shape)
+        return BackboneRecord(
+            backbone.name, backbone.fingerprint, backbone.classes, backbone.shape, searchable(backbone.adapters)
+        )
 
 
 def prepare(settings: Settings, progress: Progress | None = None) -> Job:
@@ -53,6 +57,11 @@ def prepare(settings: Settings, progress: Progress | None = None) -> Job:
     check_identity(backbone.model)
     splits = load_images(settings.data, backbone.preprocessing, backbone.classes, seed=settings.seed, progress=progress)
     return Job(settings, backbone, splits)
+
+
+def searchable(adapters: Mapping[str, Any]) -> dict[str, AdapterRecord]:
+    """The trained weights that are worth searching with: those that beat doing without on their own validation images."""
+    return {name: AdapterRecord(one.name, one.width) for name, one in adapters.items() if one.is_worth_it}
 
 
 def run(study: Study, job: Job, store: Store, reporter: Reporter, ray_address: str | None = None) -> Study:

@@ -88,6 +88,14 @@ class Merging(Reduction):
         if self.matching == "importance" and not shape.has_class:
             raise ScheduleError(f"merging by importance does not fit: {NEEDS_CLASS}")
 
+    def summary(self) -> str:
+        parts = [f"merging by {self.embedding or self.metric}"]
+        parts += [f"in windows of {self.window} before block {self.global_from}"] if self.window is not None else []
+        parts += [self.matching] if self.matching != "bipartite" else []
+        parts += ["equal weights"] if self.weights == "equal" else []
+        parts += [f"proportional attention {self.proportional}"] if self.proportional != "auto" else []
+        return ", ".join(parts)
+
     @property
     def adapter(self) -> str | None:
         return self.embedding

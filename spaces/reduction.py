@@ -111,6 +111,10 @@ class Reduction(BaseModel, ABC):
     def realising(self, shape: BackboneShape, counts: Counts) -> Self | None:
         """These settings with other token counts, one pair per block; None where they would change nothing."""
 
+    def summary(self) -> str:
+        """How it reduces, in a few words for a table; how many tokens are shown beside it."""
+        return self.name
+
     @property
     def adapter(self) -> str | None:
         """The name of the trained weights that these settings need; None for none."""

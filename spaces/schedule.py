@@ -62,6 +62,11 @@ class Schedule:
         """Twelve hexadecimal digits that are the same for the same schedule, everywhere and always."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
 
+    @property
+    def summary(self) -> str:
+        """What reduces and how, in a few words."""
+        return "; ".join(reduction.summary() for reduction in self.reductions) or "nothing reduced"
+
     def to_dict(self) -> dict[str, Any]:
         parts = {reduction.name: reduction.model_dump(mode="json", exclude_defaults=True) for reduction in self.reductions}
         return {"tail": self.tail, **parts}

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from vittle.objectives import front as fronts
 from vittle.objectives.measurement import LatencyBudget, Measurement, Phase
-from vittle.spaces.reduction import Values
+from vittle.spaces.reduction import AdapterRecord, Values
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
 
@@ -30,6 +30,8 @@ class Settings(BaseModel):
     batch_size: int = 64
     device: str = "cpu"
     reductions: tuple[str, ...] = ("merging",)
+    residuals: bool = False
+    adapter: str | None = None
     trials: int = 40
     time_limit: float | None = None
     workers: int = 1
@@ -44,12 +46,13 @@ class Settings(BaseModel):
 
 @dataclass(frozen=True)
 class BackboneRecord:
-    """The backbone that a study's schedules belong to."""
+    """The backbone that a study's schedules belong to, with the trained weights that the search may use, by reduction."""
 
     name: str
     fingerprint: str
     classes: int
     shape: BackboneShape
+    adapters: Mapping[str, AdapterRecord] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from vittle.objectives.measurement import Measurement, Phase
 from vittle.spaces.errors import VittleError
-from vittle.spaces.reduction import Values
+from vittle.spaces.reduction import AdapterRecord, Values
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
 from vittle.storage.records import BackboneRecord, Settings, Study, StudyState, Trial, TrialState
@@ -227,7 +227,8 @@ def _rows(phase: Phase, measurements: Mapping[str, Measurement]) -> list[Measure
 
 def _study(row: StudyRow) -> Study:
     shape = {**row.backbone["shape"], "grid": tuple(row.backbone["shape"]["grid"])}
-    backbone = BackboneRecord(**{**row.backbone, "shape": BackboneShape(**shape)})
+    adapters = {name: AdapterRecord(*record) for name, record in row.backbone.get("adapters", {}).items()}
+    backbone = BackboneRecord(**{**row.backbone, "shape": BackboneShape(**shape), "adapters": adapters})
     state: Any = row.state
     return Study(row.name, state, Settings.model_validate(row.settings), backbone, _in_utc(row.created))
 

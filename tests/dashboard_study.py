@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from vittle import presets
 from vittle.objectives.measurement import Measurement, exact, proportion
 from vittle.spaces import costs
-from vittle.spaces.merging import Merging, feasible
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
 from vittle.storage import records
@@ -148,11 +148,7 @@ class Synthetic:
 
 def curve(start: int, end: float, exponent: float) -> Schedule:
     """Merging from block `start` on, down to the share `end` of the patches."""
-    last = SHAPE.depth - 1
-    depths = [max(0, block - start + 1) / (last - start) for block in range(last)]
-    wanted = [SHAPE.prefix + round(SHAPE.patches * (1 - (1 - end) * depth**exponent)) for depth in depths]
-    kept = feasible(SHAPE, wanted)
-    return Schedule((Merging(kept=(*kept, kept[-1])),), "prefix")
+    return presets.curve(SHAPE, start, end, exponent, tail="prefix")
 
 
 def open_store(folder: Path) -> Store:

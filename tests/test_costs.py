@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 import vittle
+from operators import OPERATORS, reduced
 from vittle import Schedule, ScheduleError, presets
 from vittle.reductions.vit import ReducedViT
 
@@ -87,6 +88,39 @@ def test_macs_are_what_a_counting_hook_sees(family, images_for, monkeypatch, rem
     schedule = presets.constant(family, removed, tail=tail)
     reduced = ReducedViT(family, schedule)
     assert vittle.macs(family, schedule) == count_macs(reduced, images_for(family), monkeypatch)
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_macs_of_every_operator_are_what_a_counting_hook_sees(tiny, images_for, monkeypatch, name: str) -> None:
+    for tail in ("full", "prefix"):
+        fast = reduced(tiny, name, tail)
+        assert vittle.macs(tiny, fast.schedule) == count_macs(fast, images_for(tiny), monkeypatch)
+
+
+# DiffRate's published schedule of DeiT-S at 2.905 GMACs (its formula counts one token more in the patch embedding), and that
+# of DeiT-B for a budget of 8.7.
+RATES = [
+    (
+        "deit_small_patch16_224",
+        [197, 196, 190, 168, 150, 139, 129, 117, 99, 78, 58, 3],
+        [197, 194, 176, 156, 141, 133, 121, 107, 88, 64, 56, 3],
+        2.905,
+    ),
+    (
+        "deit_base_patch16_224",
+        [197, 192, 172, 156, 131, 107, 90, 72, 56, 33, 17, 3],
+        [197, 178, 162, 141, 115, 96, 78, 60, 47, 21, 13, 3],
+        8.7,
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "pruned", "merged", "gmacs"), RATES)
+def test_published_rates_cost_what_is_published(name: str, pruned: list[int], merged: list[int], gmacs: float) -> None:
+    model = shell(name)
+    schedule = presets.kept(model, merged, pruned)
+    assert vittle.macs(model, schedule) / 1e9 == pytest.approx(gmacs, rel=0.0003 if gmacs < 3 else 0.005)
+    assert vittle.tokens(model, schedule) == tuple(merged)
 
 
 def test_a_schedule_of_another_depth_is_refused(tiny) -> None:

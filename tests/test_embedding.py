@@ -21,13 +21,13 @@ def test_it_starts_as_the_key_metric(family: nn.Module) -> None:
     features = torch.randn(2, 9, 32, generator=torch.Generator().manual_seed(0))
     for layer, block in zip(embedding.layers, family.blocks, strict=True):
         block.attn.k_norm = nn.Identity()
-        keys = attend(block.attn, block.attn.qkv, features, None, 9)[0].keys.mean(1)
+        keys = attend(block.attn, block.attn.qkv, features, None, 9, "mask")[0].keys.mean(1)
         torch.testing.assert_close(layer(features), keys, atol=1e-5, rtol=1e-5)
 
 
 def test_another_width_keeps_the_cosines_of_the_keys(tiny: nn.Module) -> None:
     features = torch.randn(1, 30, 32, generator=torch.Generator().manual_seed(0))
-    keys = attend(tiny.blocks[0].attn, tiny.blocks[0].attn.qkv, features, None, 30)[0].keys.transpose(1, 2).flatten(2)
+    keys = attend(tiny.blocks[0].attn, tiny.blocks[0].attn.qkv, features, None, 30, "mask")[0].keys.transpose(1, 2).flatten(2)
     wide = MergeEmbedding.from_keys(tiny, 4096)
     assert wide.width == 4096
     cosines = [

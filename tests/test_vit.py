@@ -1,4 +1,4 @@
-"""A reduced Vision Transformer against timm, and against a plain one that is written here with explicit softmax attention."""
+"""A reduced Vision Transformer as a module: the identity, what it leaves alone, what it refuses, and its features."""
 
 import copy
 import pickle
@@ -10,16 +10,11 @@ from torch import nn
 
 import vittle
 from models import make_model
+from operators import CONSERVING, OPERATORS, reduced
 from vittle import Schedule, ScheduleError, UnsupportedBackboneError, VittleError, presets
 from vittle.reductions.tokens import Tokens
 from vittle.reductions.vit import ReducedViT, check_identity
 from vittle.spaces import Merging
-
-
-def counts(model: nn.Module, removed: int) -> tuple[int, ...]:
-    (merging,) = presets.constant(model, removed).reductions
-    assert isinstance(merging, Merging)
-    return merging.kept
 
 
 @torch.inference_mode()
@@ -42,67 +37,6 @@ def test_a_prefix_tail_changes_nothing_but_the_cost(family, images_for) -> None:
             vittle.apply(family, short)(images), vittle.apply(family, schedule)(images), atol=1e-5, rtol=1e-5
         )
         assert vittle.macs(family, short) < vittle.macs(family, schedule)
-
-
-@torch.inference_mode()
-def test_realised_counts_are_the_promised_ones(family, images_for) -> None:
-    schedule = presets.constant(family, 7)
-    reduced = vittle.apply(family, schedule)
-    seen: list[int] = []
-    for block in reduced.backbone.blocks:
-        block.mlp.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[1]))
-    features = reduced.forward_features(images_for(family))
-    assert tuple(seen) == vittle.tokens(family, schedule)
-    assert features.shape[1] == seen[-1]
-
-
-def plain_forward(model: nn.Module, images: torch.Tensor, kept: tuple[int, ...], proportional: bool) -> torch.Tensor:
-    """ToMe as published, for a plain ViT: explicit attention, a loop over images and tokens."""
-    x = model.norm_pre(model._pos_embed(model.patch_embed(images)))
-    s = torch.ones(x.shape[:2])
-    for block, keep in zip(model.blocks, kept, strict=True):
-        attention = block.attn
-        b, n, d = x.shape
-        qkv = attention.qkv(block.norm1(x)).reshape(b, n, 3, attention.num_heads, -1)
-        q, k, v = (attention_part.transpose(1, 2) for attention_part in qkv.unbind(2))
-        q, k = attention.q_norm(q), attention.k_norm(k)
-        logits = q @ k.transpose(-1, -2) * attention.scale
-        if proportional:
-            logits = logits + s.log()[:, None, None, :]
-        mixed = (logits.softmax(-1) @ v).transpose(1, 2).reshape(b, n, d)
-        x = x + block.ls1(attention.proj(attention.norm(mixed)))
-        metric = k.mean(1)
-        merged = [_merge_plain(x[i], s[i], metric[i], n - keep, model.num_prefix_tokens) for i in range(b)]
-        x, s = (torch.stack(parts) for parts in zip(*merged, strict=True))
-        x = x + block.ls2(block.mlp(block.norm2(x)))
-    return model.forward_head(model.norm(x))
-
-
-def _merge_plain(x, s, metric, removed, prefix):
-    a = [i for i in range(prefix, len(x)) if i % 2 == 0]
-    b = [i for i in range(prefix, len(x)) if i % 2 == 1]
-    similarity = torch.nn.functional.normalize(metric[a], dim=-1) @ torch.nn.functional.normalize(metric[b], dim=-1).T
-    best, partner = similarity.max(-1)
-    gone = best.argsort(descending=True)[:removed].tolist()
-    total, sizes = x * s[:, None], s.clone()
-    for source in gone:
-        target = b[partner[source]]
-        total[target] = total[target] + x[a[source]] * s[a[source]]
-        sizes[target] = sizes[target] + s[a[source]]
-    order = [*range(prefix), *(i for at, i in enumerate(a) if at not in gone), *b]
-    return total[order] / sizes[order, None], sizes[order]
-
-
-@pytest.mark.parametrize("proportional", [True, False])
-@pytest.mark.parametrize("name", ["plain", "distilled", "registers", "layer scale", "qk-norm", "odd grid"])
-@torch.inference_mode()
-def test_agrees_with_merging_as_published(name: str, proportional: bool, images_for) -> None:
-    model = make_model(name)
-    images = images_for(model)
-    kept = counts(model, 6)
-    schedule = Schedule((Merging(kept=kept, proportional=proportional),))
-    expected = plain_forward(model, images, kept, proportional)
-    torch.testing.assert_close(vittle.apply(model, schedule)(images), expected, atol=1e-5, rtol=1e-5)
 
 
 @torch.inference_mode()
@@ -137,13 +71,6 @@ def test_trains_and_moves_like_any_module(tiny, images_for) -> None:
     with torch.inference_mode():
         torch.testing.assert_close(again(images_for(tiny)), reduced(images_for(tiny)))
         assert reduced.bfloat16()(images_for(tiny).bfloat16()).dtype == torch.bfloat16
-
-
-@torch.inference_mode()
-def test_batch_of_one_and_images_do_not_mix(family, images_for) -> None:
-    reduced = vittle.apply(family, presets.constant(family, 6))
-    images = images_for(family)
-    torch.testing.assert_close(reduced(images[1:2]), reduced(images)[1:2], atol=1e-5, rtol=1e-5)
 
 
 def test_other_image_sizes_are_refused(tiny) -> None:
@@ -191,9 +118,94 @@ def test_the_identity_check_sees_a_changed_forward(tiny, monkeypatch) -> None:
         check_identity(tiny)
 
 
+@pytest.mark.parametrize("name", OPERATORS)
 @torch.inference_mode()
-def test_a_compiled_graph_has_no_breaks(tiny, images_for) -> None:
-    reduced = vittle.apply(tiny, presets.constant(tiny, 6, tail="prefix"))
-    images = images_for(tiny)
-    compiled = torch.compile(reduced, backend="eager", fullgraph=True)
-    torch.testing.assert_close(compiled(images), reduced(images))
+def test_every_patch_finds_the_token_that_it_went_into(name: str, images_for) -> None:
+    model = make_model("registers")
+    fast = reduced(model, name)
+    features, sizes, source = fast.forward_tokens(images_for(model))
+    assert torch.equal(features, fast.forward_features(images_for(model)))
+    assert source.shape == (3, 69)
+    assert torch.equal(source[:, :5], torch.arange(5).expand(3, 5))
+    members = torch.zeros_like(sizes).scatter_add(1, source, torch.ones(3, 69))
+    if name in CONSERVING:
+        assert torch.equal(members, sizes)
+    else:
+        assert members.sum() == 3 * 69
+    whole = vittle.unmerge(features, source)
+    assert whole.shape == (3, 69, 32)
+    assert torch.equal(whole[1, 40], features[1, source[1, 40]])
+
+
+@torch.inference_mode()
+def test_unmerging_puts_features_where_their_patches_were(images_for) -> None:
+    model = make_model("plain")
+    images = images_for(model)
+    # A picture of two flat halves: what merges is alike, so the restored grid is the unreduced one.
+    images[..., :32], images[..., 32:] = 1.0, -1.0
+    model.pos_embed.zero_()
+    fast = vittle.apply(model, presets.constant(model, 7))
+    features, _, source = fast.forward_tokens(images)
+    torch.testing.assert_close(vittle.unmerge(features, source), model.forward_features(images), atol=1e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(
+    "arguments", [{}, {"reshape": True}, {"n": 3, "norm": True}, {"n": [0, -1], "return_prefix_tokens": True}]
+)
+def test_intermediate_layers_are_timms_where_nothing_is_reduced(family, images_for, arguments: dict) -> None:
+    images = images_for(family)
+    ours = vittle.apply(family, Schedule()).get_intermediate_layers(images, **arguments)
+    expected = family.get_intermediate_layers(
+        images, **{**arguments, **({"n": [0, 3]} if arguments.get("n") == [0, -1] else {})}
+    )
+    torch.testing.assert_close(ours, list(expected), atol=1e-5, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_intermediate_layers_of_a_reduced_model_have_the_whole_grid(family, images_for) -> None:
+    images = images_for(family)
+    fast = vittle.apply(family, presets.constant(family, 6))
+    rows, columns = family.patch_embed.grid_size
+    first, last = fast.get_intermediate_layers(images, [0, 3], reshape=True, norm=True)
+    assert first.shape == last.shape == (3, 32, rows, columns)
+    features, _, source = fast.forward_tokens(images)
+    grid = vittle.unmerge(features, source)[:, family.num_prefix_tokens :].mT.reshape(3, 32, rows, columns)
+    torch.testing.assert_close(last, grid)
+
+
+def test_what_a_prefix_tail_does_not_compute_is_refused(tiny, images_for) -> None:
+    fast = vittle.apply(tiny, presets.constant(tiny, 6, tail="prefix"))
+    with pytest.raises(VittleError, match="computes no patches in the last block; accepted: a schedule with tail: full"):
+        fast.forward_tokens(images_for(tiny))
+    with pytest.raises(VittleError, match="computes no patches"):
+        fast.get_intermediate_layers(images_for(tiny))
+    assert fast.get_intermediate_layers(images_for(tiny), [2])[0].shape == (3, 64, 32)
+    with pytest.raises(VittleError, match="n is 5; accepted: 1 to 4, or indices of the model's 4 blocks"):
+        fast.get_intermediate_layers(images_for(tiny), 5)
+
+
+def test_a_segmentation_head_trains_on_a_reduced_model() -> None:
+    """Which half of the picture is bright: learnt from the restored grid of a model that keeps half of its tokens."""
+    model = make_model("plain")
+    generator = torch.Generator().manual_seed(0)
+
+    def scenes(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        bright = torch.rand(count, 1, 8, 8, generator=generator).lt(0.5)
+        pixels = bright.float().repeat_interleave(8, 2).repeat_interleave(8, 3).expand(-1, 3, -1, -1)
+        return pixels + 0.3 * torch.randn(count, 3, 64, 64, generator=generator), bright[:, 0].long()
+
+    fast = vittle.apply(model, presets.constant(model, 8)).eval().requires_grad_(False)
+    head = nn.Conv2d(32, 2, 1)
+    optimizer = torch.optim.Adam(head.parameters(), lr=0.05)
+    images, masks = scenes(48)
+    (features,) = fast.get_intermediate_layers(images, 1, reshape=True, norm=True)
+    for _ in range(150):
+        loss = nn.functional.cross_entropy(head(features), masks)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    images, masks = scenes(16)
+    (features,) = fast.get_intermediate_layers(images, 1, reshape=True, norm=True)
+    right = (head(features).argmax(1) == masks).float().mean()
+    assert right > 0.75  # a guess is right on half of the patches

@@ -1,0 +1,64 @@
+"""Every way to reduce tokens, as schedules that fit any of the small models."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import nn
+
+from vittle import Schedule, presets
+from vittle.reductions.backbone import shape_of
+from vittle.reductions.vit import ReducedViT
+from vittle.spaces import Pruning
+
+LEARNED = {"metric": "decoupled", "embedding": "modular-0123456789ab", "embedding_width": 8}
+
+
+class Embedding(nn.Module):
+    """A merge embedding with random weights."""
+
+    name = LEARNED["embedding"]
+
+    def __init__(self, depth: int, width: int) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.layers = nn.ModuleList(nn.Linear(width, 8) for _ in range(depth))
+
+
+def prune(model: nn.Module) -> Schedule:
+    shape = shape_of(model)
+    return Schedule((Pruning(kept=tuple(shape.tokens - 7 * (block + 1) for block in range(shape.depth))),))
+
+
+def prune_and_merge(model: nn.Module, **choices: object) -> Schedule:
+    tokens, depth = shape_of(model).tokens, shape_of(model).depth
+    pruned = [tokens - 7 * (block + 1) + 4 for block in range(depth)]
+    return presets.kept(model, [count - 4 for count in pruned], pruned, **choices)
+
+
+OPERATORS: Mapping[str, Callable[[nn.Module], Schedule]] = {
+    "key": lambda model: presets.constant(model, 7),
+    "key, sizes unseen": lambda model: presets.constant(model, 7, proportional="off"),
+    "feature": lambda model: presets.constant(model, 7, metric="feature"),
+    "decoupled": lambda model: presets.constant(model, 7, **LEARNED),
+    "equal weights": lambda model: presets.constant(model, 7, weights="equal"),
+    "energy": lambda model: presets.constant(model, 7, matching="energy"),
+    "importance": lambda model: presets.constant(model, 7, matching="importance"),
+    "windows": lambda model: presets.delayed(model, 1, 8, window=4, global_from=3),
+    "uneven windows": lambda model: presets.delayed(model, 0, 9, window=3, global_from=4),
+    "pruning": prune,
+    "pruning and merging": prune_and_merge,
+    "pruning and merging by key and size": lambda model: prune_and_merge(
+        model, metric="key", matching="bipartite", weights="size"
+    ),
+    "pruning and merging by embedding": lambda model: prune_and_merge(model, matching="bipartite", **LEARNED),
+}
+NEED_CLASS = {name for name in OPERATORS if "pruning" in name or name == "importance"}
+CONSERVING = {name for name in OPERATORS if "pruning" not in name and name != "equal weights"}
+
+
+def reduced(model: nn.Module, name: str, tail: str = "full") -> ReducedViT:
+    """The model under one of `OPERATORS`, sharing its weights."""
+    schedule = OPERATORS[name](model)
+    schedule = Schedule(schedule.reductions, tail)
+    shape = shape_of(model)
+    return ReducedViT(model, schedule, {"merging": Embedding(shape.depth, shape.width)})

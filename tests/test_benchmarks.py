@@ -1,0 +1,112 @@
+"""The benchmarks run, and what they compare with is right."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+import merging
+from models import make_model
+from static_checks import ROOT
+from tome import PlainToMe
+from vittle import Schedule, apply, macs, presets
+from vittle.spaces.errors import VittleError
+
+
+def candidates(removed: int, merged: int) -> merging.Models:
+    backbone = make_model("plain")
+    return merging.Models(backbone, apply(backbone, presets.constant(backbone, merged)), PlainToMe(backbone, removed))
+
+
+def test_a_quick_run_writes_the_document(tmp_path) -> None:
+    output = tmp_path / "results" / "merging.json"
+    options = ["--quick", "--device", "cpu", "--threads", "1", "--output", str(output)]
+    subprocess.run([sys.executable, str(ROOT / "benchmarks" / "merging.py"), *options], check=True)
+    document = json.loads(output.read_text())
+    assert set(document) == {"environment", "rows", "summary"}
+    assert {"device", "torch", "threads", "python", "date"} <= set(document["environment"])
+    assert document["environment"]["threads"] == 1
+    assert [(row["batch"], row["removed"], row["mode"]) for row in document["rows"]] == [(1, 8, "eager"), (2, 8, "eager")]
+    for row in document["rows"]:
+        assert row["latency_ratio"] == pytest.approx(row["vittle_ms"] / row["backbone_ms"], rel=0.01)
+        assert row["vittle_to_plain"] == pytest.approx(row["vittle_ms"] / row["plain_ms"], rel=0.01)
+        assert row["macs_ratio"] == pytest.approx(0.737, abs=0.001)
+        assert 0 < row["matching_share"] < 1
+    assert [aim["rows"] for aim in document["summary"]] == [2, 2]
+    assert {path.name for path in output.parent.iterdir()} == {"merging.json"}
+
+
+@pytest.mark.parametrize("removed", [0, 5, 20])
+@torch.inference_mode()
+def test_vittle_and_the_published_method_agree(removed) -> None:
+    merging.check(candidates(removed, removed))
+
+
+@torch.inference_mode()
+def test_other_logits_are_not_accepted() -> None:
+    with pytest.raises(RuntimeError, match="logits differ"):
+        merging.check(candidates(5, 6))
+
+
+@torch.inference_mode()
+def test_the_share_of_matching_leaves_the_model_as_it_was() -> None:
+    models = candidates(5, 5)
+    images = merging.make_images(models.backbone, 2)
+    before, operators = models.vittle(images), [list(block) for block in models.vittle.operators]
+    assert 0 < merging.matching_share(models.vittle, images) < 1
+    assert [list(block) for block in models.vittle.operators] == operators
+    assert torch.equal(models.vittle(images), before)
+    unmerged = apply(models.backbone, Schedule())
+    assert merging.matching_share(unmerged, images) == 0
+
+
+def test_the_summary_names_the_worst_row() -> None:
+    def row(batch: int, latency: float, plain: float) -> merging.Row:
+        common = {"device": "cpu", "mode": "eager", "model": "m", "removed": 13, "macs_ratio": 0.5, "matching_share": 0.01}
+        return {**common, "batch": batch, "latency_ratio": latency, "vittle_to_plain": plain}
+
+    slower, following, share = merging.summarise([row(1, 0.9, 0.8), row(8, 0.55, 1.1), row(32, 0.6, 0.7)])
+    assert (slower["met"], slower["worst"], slower["rows_met"], slower["rows"]) == (False, 1.1, 2, 3)
+    assert "batch 8" in slower["worst_row"]
+    assert (following["met"], following["worst"], following["rows_met"], following["rows"]) == (False, 1.2, 1, 2)
+    assert share["met"] is True
+
+
+def test_the_plain_model_merges_at_most_half() -> None:
+    model = make_model("plain")  # 64 patches and a class token: 65, 33, 17, 9, 5
+    seen: list[int] = []
+    handle = model.norm.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].shape[1]))
+    with torch.inference_mode():
+        PlainToMe(model, 100)(merging.make_images(model, 1))
+    handle.remove()
+    assert seen == [5]
+    assert macs(model, presets.constant(model, 100)) == macs(model, presets.kept(model, [33, 17, 9, 5]))
+
+
+@pytest.mark.parametrize("family", ["pooled, no class token", "registers", "pooled with class token"])
+def test_other_models_are_refused(family) -> None:
+    model: nn.Module = make_model(family)
+    with pytest.raises(VittleError, match="one class token"):
+        PlainToMe(model, 4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--models", "deit_huge"), "error: unknown model 'deit_huge'"),
+        (("--batches", "1,x"), "error: --batches is '1,x'; accepted: whole numbers from 1 on"),
+        (("--removed", "-1"), "error: --removed is '-1'; accepted: whole numbers from 0 on"),
+        (("--device", "abacus"), "error: device is 'abacus'; accepted: cpu"),
+    ],
+)
+def test_bad_input_is_one_line(options, message, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, "argv", ["merging.py", *options])
+    with pytest.raises(SystemExit) as exit_:
+        merging.main()
+    assert exit_.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith(message)
+    assert error.count("\n") == 1
