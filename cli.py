@@ -9,6 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from vittle import __version__
+from vittle.arguments import DIGITS, Checkpoint, Data, Device, Model, source
+from vittle.cli_train import train_app
 from vittle.dashboards import terminal, text, twins
 from vittle.dashboards.console import counting, err, escape, out, print_json, progress_bar, working
 from vittle.objectives.measurement import LatencyBudget
@@ -24,19 +26,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-train_app = typer.Typer(help="Train what a reduction or the demo needs.", no_args_is_help=True)
 app.add_typer(train_app, name="train")
-DIGITS = "digits"
 NAME = re.compile(r"(?!.*\.(json|yaml)$)\w[\w .+-]{0,99}")  # a study's name stands in addresses and file names
 
-Model = Annotated[str, typer.Option(help="A timm name, hf-hub:owner/name, local-dir:path, or digits.")]
-Checkpoint = Annotated[
-    Path | None, typer.Option(help="Weights (.safetensors, .pth) in place of the published ones.", show_default=False)
-]
-Data = Annotated[
-    str | None, typer.Option(help="Image folder, .npz, timm dataset, or digits (with the model digits).", show_default=False)
-]
-Device = Annotated[str | None, typer.Option(help="cpu or cuda. Default: cuda where there is one.", show_default=False)]
 StudyName = Annotated[str | None, typer.Argument(help="Name of the study; the newest where none is given.", show_default=False)]
 Storage = Annotated[
     str | None, typer.Option(help="SQLAlchemy URL of the database. Default: SQLite in your data folder.", show_default=False)
@@ -82,7 +74,11 @@ def launch(
     data: Data = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Batch that latency is measured at.")] = 64,
     device: Device = None,
-    reductions: Annotated[str, typer.Option(help="What to search, separated by commas.")] = "merging",
+    reductions: Annotated[str, typer.Option(help="What to search, separated by commas: merging, pruning.")] = "merging",
+    residuals: Annotated[bool, typer.Option("--residuals", help="Also correct the curves over depth block by block.")] = False,
+    adapter: Annotated[
+        Path | None, typer.Option(help="Merge embedding from `vittle train merge-embedding`.", show_default=False)
+    ] = None,
     trials: Annotated[int, typer.Option(min=1, help="Schedules to try.")] = 40,
     time_limit: Annotated[
         str | None, typer.Option(help="Start no trial after this long: 90s, 10m, 2h.", show_default=False)
@@ -109,11 +105,13 @@ def launch(
     settings = Settings(
         model=model,
         checkpoint=None if checkpoint is None else str(checkpoint.resolve()),
-        data=_source(model, data),
+        data=source(model, data),
         latency_budget=latency_budget,
         batch_size=batch_size,
         device=choose_device(device),
         reductions=tuple(part.strip() for part in reductions.split(",") if part.strip()),
+        residuals=residuals,
+        adapter=None if adapter is None else str(adapter.resolve()),
         trials=trials,
         time_limit=None if time_limit is None else _seconds(time_limit),
         workers=workers,
@@ -159,19 +157,19 @@ def profile(
     as_json: Json = False,
 ) -> None:
     """Find the block from which a backbone's tokens grow alike, where merging may start, and keep it for its studies."""
-    source = _source(model, data)
+    where = source(model, data)
     with working("loading"):
         from vittle.objectives.images import load_images
         from vittle.objectives.profile import phase_change
         from vittle.reductions.backbone import load_backbone
         from vittle.search.workers import choose_device
-    where = choose_device(device)
+    place = choose_device(device)
     backbone = load_backbone(model, checkpoint)
     with counting("images") as progress:
-        splits = load_images(source, backbone.preprocessing, backbone.classes, progress=progress)
+        splits = load_images(where, backbone.preprocessing, backbone.classes, progress=progress)
     store = Store.open(storage, create=True)
     with counting("attention") as progress:
-        phase = phase_change(backbone, splits.search, where, limit=images, progress=progress)
+        phase = phase_change(backbone, splits.search, place, limit=images, progress=progress)
     store.save_phase(phase)
     if as_json:
         print_json({"model": model, "phase": phase.to_dict()})
@@ -245,19 +243,6 @@ def dashboard(
     serve(store, port)
 
 
-@train_app.command("backbone")
-def train_backbone(
-    output: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training digits.", show_default=False)] = None,
-    seed: int = 0,
-) -> None:
-    """Train the embedded digits backbone again."""
-    with working("loading"):
-        from vittle.reductions.backbone import train_digits
-    reached = train_digits(output, epochs=epochs, seed=seed)
-    out.print(", ".join(f"{name} {share:.2%}" for name, share in reached.items()), highlight=False)
-
-
 def _prepare(settings: Settings) -> Any:
     from vittle.search.study import prepare
 
@@ -279,6 +264,8 @@ def _continue(study: Study, store: Store, ray_address: str | None, as_json: bool
 
 def _run(studies: Any, study: Study, job: Any, store: Store, ray_address: str | None, as_json: bool) -> None:
     settings = study.settings
+    for note in job.notes:
+        err.print(f"note: {escape(note)}", highlight=False, soft_wrap=True)
     done = sum(1 for trial in store.trials(study.name) if trial.state != "running")
     how = "new" if not done else "complete, nothing to do" if study.state == "complete" else "continued"
     err.print(
@@ -347,13 +334,6 @@ def _explain_unmet(study: Study, trials: list[Trial], budget: LatencyBudget) -> 
         highlight=False,
         soft_wrap=True,
     )
-
-
-def _source(model: str, data: str | None) -> str:
-    """Where the images are; a path is made absolute, so that a resumed study finds it from any folder."""
-    if data is None and model != DIGITS:
-        raise VittleError(f"model {model!r} needs images; give --data with a folder, an .npz file or a timm data set")
-    return str(Path(data).resolve()) if data is not None and Path(data).exists() else data or DIGITS
 
 
 def _find(store: Store, name: str | None) -> Study:

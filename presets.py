@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 
+import torch
 from torch import Tensor, nn
 
 from vittle.reductions.backbone import shape_of
@@ -221,7 +222,7 @@ def _detected(model: Model, images: Tensor | None) -> int:
     from vittle.objectives.phase import detect  # here, because whoever names a block needs none of it
     from vittle.reductions.phases import observe
 
-    return detect(observe(model, images.split(DETECTED_AT_ONCE)), fingerprint="").start
+    return detect(observe(model, torch.split(images, DETECTED_AT_ONCE)), fingerprint="").start
 
 
 def _check_removed(removed: int) -> None:

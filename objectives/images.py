@@ -48,6 +48,14 @@ class Splits:
     held_out: Images
 
 
+@dataclass(frozen=True)
+class TrainingSplits:
+    """`train` is learned from; `validation` decides which of several trained weights are kept."""
+
+    train: Images
+    validation: Images
+
+
 def load_images(
     source: str,
     preprocessing: Preprocessing,
@@ -89,6 +97,26 @@ def load_images(
         raise VittleError(f"{source} holds {len(images)} images, at least 3 are needed to search and to hold out")
     held_out_count = max(1, round(len(images) * HELD_OUT_SHARE))
     return Splits(_take(images, slice(held_out_count, None)), _take(images, slice(held_out_count)))
+
+
+def load_training_images(
+    source: str, preprocessing: Preprocessing, classes: int, *, seed: int = 0, progress: Progress | None = None
+) -> TrainingSplits:
+    """Read images to train on, and others to validate on. The arguments are those of `load_images`.
+
+    Of the digits, "train" and "search": nothing is ever fitted to "held-out". Of any other source, the two parts that
+    `load_images` gives.
+
+    Raises:
+        VittleError: as `load_images`.
+    """
+    if source == EMBEDDED:
+        parts = digits.splits()
+        train, validation = (Images(*parts[name]) for name in ("train", "search"))
+        _check_labels(source, train.labels, classes)
+        return TrainingSplits(_fit(train, preprocessing), _fit(validation, preprocessing))
+    splits = load_images(source, preprocessing, classes, seed=seed, progress=progress)
+    return TrainingSplits(splits.search, splits.held_out)
 
 
 def _take(images: Images, which: slice | NDArray[np.intp]) -> Images:

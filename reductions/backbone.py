@@ -47,7 +47,7 @@ class Backbone:
     preprocessing: Preprocessing
     classes: int  # 0 where an image has no single answer: no head, or no pooling
     fingerprint: str
-    adapters: Mapping[str, nn.Module] = field(default_factory=dict)  # trained weights for it, by reduction
+    adapters: Mapping[str, Any] = field(default_factory=dict)  # trained weights for it, by reduction
 
 
 def load_backbone(name: str = EMBEDDED, checkpoint: str | Path | None = None) -> Backbone:
@@ -89,7 +89,7 @@ def describe_backbone(model: nn.Module, name: str) -> Backbone:
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
     )
-    return Backbone(name, model, shape, preprocessing, int(vit.num_classes) if vit.global_pool else 0, _fingerprint(model))
+    return Backbone(name, model, shape, preprocessing, int(vit.num_classes) if vit.global_pool else 0, fingerprint(model))
 
 
 def shape_of(model: nn.Module | BackboneShape) -> BackboneShape:
@@ -157,6 +157,15 @@ def train_digits(output: Path, *, epochs: int | None = None, seed: int = 0) -> d
         return digits.train(output, timm.create_model, epochs=epochs or digits.EPOCHS, seed=seed)
     finally:
         torch.set_num_threads(threads)
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Twelve hexadecimal digits of all weights, so that a result is never taken for another model's."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(weight.shape)}".encode())
+        digest.update(weight.detach().cpu().float().contiguous().numpy().data)
+    return digest.hexdigest()[:12]
 
 
 def _block_shape(block: Any) -> dict[str, int]:
@@ -241,12 +250,3 @@ def _load_weights(model: nn.Module, path: Path, weights: Mapping[str, torch.Tens
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise VittleError(f"the weights in {path} are not of this model: {first}") from None
-
-
-def _fingerprint(model: nn.Module) -> str:
-    """Twelve hexadecimal digits of all weights, so that a result is never taken for another model's."""
-    digest = hashlib.sha256()
-    for name, weight in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tuple(weight.shape)}".encode())
-        digest.update(weight.detach().cpu().float().contiguous().numpy().data)
-    return digest.hexdigest()[:12]

@@ -11,14 +11,17 @@ Shapes: `b` images of a batch, `n` images in all, `c` classes, `h` and `w` heigh
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.nn import functional
+
+from vittle.spaces.errors import VittleError
 
 WARM_UP = 0.1  # share of all steps in which the learning rate rises
 GRADIENT_NORM = 1.0  # a batch's gradient is cut down to this length
@@ -79,6 +82,45 @@ def channels(values: Sequence[float], device: torch.device) -> Tensor:
     return torch.tensor(values, device=device).view(3, 1, 1)
 
 
+def batches(
+    images: Tensor, targets: Tensor, batch_size: int, augmentation: Augmentation, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """One epoch: shuffled batches (b, 3, h, w) of 0 to 1 and their targets (b, c), augmented and at times blended.
+
+    Args:
+        images: (n, h, w, 3) of bytes.
+        targets: (n, c), a distribution over classes for each image.
+        batch_size: an incomplete batch is left out; the next epoch shuffles anew.
+        generator: the only source of randomness, so that its state is the state of the whole epoch.
+    """
+    steps = len(images) // batch_size
+    order = torch.randperm(len(images), generator=generator)[: steps * batch_size].to(images.device)
+    for chosen in order.view(steps, batch_size):
+        batch, wanted = move(pixels(images[chosen]), augmentation, generator), targets[chosen]
+        if torch.rand((), generator=generator) < augmentation.mixup:
+            batch, wanted = blend(batch, wanted, generator)
+        yield batch, wanted
+
+
+def decaying(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+    """Parameter groups for an optimizer in which matrices decay; norms, biases and the like do not."""
+    listed = list(parameters)
+    return [
+        {"params": [p for p in listed if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in listed if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def check_batch(images: int, batch_size: int) -> None:
+    """Refuse a batch that `images` do not fill.
+
+    Raises:
+        VittleError: with both numbers.
+    """
+    if images < batch_size:
+        raise VittleError(f"{images} images do not fill one batch of {batch_size}; accepted: batches of 1 to {images}")
+
+
 def fit(
     model: nn.Module,
     images: np.ndarray,
@@ -101,20 +143,15 @@ def fit(
     The same seed on the same machine and number of threads gives the same weights. The model's own randomness (dropout,
     stochastic depth) is seeded as well; the caller's random state is left as it was.
     """
-    if len(images) < batch_size:
-        raise ValueError(f"{len(images)} images do not fill one batch of {batch_size}")
+    check_batch(len(images), batch_size)
     place = torch.device(device)
     on_gpu = place.type == "cuda"
     centre, spread = channels(mean, place), channels(std, place)
     stored = torch.from_numpy(images).to(place)  # (n, h, w, 3)
     one_hot = functional.one_hot(torch.from_numpy(labels).to(place)).float()  # (n, c)
-    steps = len(images) // batch_size  # an incomplete batch is left out; the next epoch shuffles anew
+    steps = len(images) // batch_size
     model.to(place).train()
-    groups = [  # norms, biases and the like do not decay
-        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=learning_rate, fused=True)
+    optimizer = torch.optim.AdamW(decaying(model.parameters(), weight_decay), lr=learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, learning_rate, total_steps=epochs * steps, pct_start=WARM_UP, cycle_momentum=False
     )
@@ -129,11 +166,7 @@ def fit(
         task = bar.add_task("epoch", total=epochs, loss="-")
         for _ in range(epochs):
             total = torch.zeros((), device=place)
-            order = torch.randperm(len(images), generator=generator)[: steps * batch_size].to(place)
-            for chosen in order.view(steps, batch_size):
-                batch, targets = move(pixels(stored[chosen]), augmentation, generator), one_hot[chosen]
-                if torch.rand((), generator=generator) < augmentation.mixup:
-                    batch, targets = blend(batch, targets, generator)
+            for batch, targets in batches(stored, one_hot, batch_size, augmentation, generator):
                 with torch.autocast(place.type, torch.bfloat16, enabled=on_gpu):
                     logits = model((batch - centre) / spread)  # (b, c)
                     loss = functional.cross_entropy(logits, targets, label_smoothing=label_smoothing)

@@ -10,6 +10,7 @@ have queries; keys and values are still made for all, so their output is the sam
 import copy
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,28 +18,37 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vittle.reductions.attention import Form, fastest_form, weighted_attention
-from vittle.reductions.backbone import shape_of
+from vittle.reductions.backbone import describe_backbone, shape_of
+from vittle.reductions.embedding import MergeEmbedding
 from vittle.reductions.tokens import Attended, Operator, Site, Tokens, unmerge
 from vittle.spaces import costs
 from vittle.spaces.errors import ScheduleError, UnsupportedBackboneError, VittleError
+from vittle.spaces.merging import Merging
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
 from vittle.spaces.table import REDUCTIONS
 
 
-def apply(model: nn.Module, schedule: Schedule) -> "ReducedViT":
+def apply(model: nn.Module, schedule: Schedule, adapter: str | Path | None = None) -> "ReducedViT":
     """A new module that runs `schedule`, called like the backbone; `model` and its weights stay as they are.
 
     Args:
         model: a timm VisionTransformer.
         schedule: for as many blocks as the model has.
+        adapter: the file of a merge embedding, where the schedule's metric is `decoupled`.
 
     Raises:
         UnsupportedBackboneError: the model is not understood.
-        ScheduleError: the schedule does not fit the model.
+        ScheduleError: the schedule does not fit the model, or needs an adapter that is not given.
+        VittleError: the adapter is not one, or belongs to another model.
     """
     shape_of(model)
-    return ReducedViT(copy.deepcopy(model), schedule)
+    adapters = {}
+    if adapter is not None:
+        # Weights that were rounded to half precision have another fingerprint than those that it was trained with.
+        exact = next(model.parameters()).dtype == torch.float32
+        adapters[Merging.name] = MergeEmbedding.load(adapter, describe_backbone(model, "this model") if exact else None)
+    return ReducedViT(copy.deepcopy(model), schedule, adapters)
 
 
 def macs(model: nn.Module | BackboneShape, schedule: Schedule) -> int:
@@ -93,7 +103,7 @@ class ReducedViT(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (b, classes) of images (b, 3, height, width)."""
-        return self._classify(self._encode(images))
+        return classify(self.backbone, self._encode(images))
 
     def forward_features(self, images: Tensor) -> Tensor:
         """The tokens that are left after the last block, normalised: (b, n, d) with n = `self.plan[-1].tokens`."""
@@ -190,14 +200,6 @@ class ReducedViT(nn.Module):
             state, attended = operator(state, attended)
         return state
 
-    def _classify(self, state: Tokens) -> Tensor:
-        model: Any = self.backbone
-        if state.sizes is None or model.global_pool in ("token", ""):
-            return model.forward_head(state.features)  # type: ignore[no-any-return]
-        start = 0 if model.pool_include_prefix else self.shape.prefix
-        pooled = _pool(state.features[:, start:], state.sizes[:, start:], model.global_pool)
-        return model.head(model.head_drop(model.fc_norm(pooled)))  # type: ignore[no-any-return]
-
 
 def attend(
     attention: Any, projection: nn.Linear, features: Tensor, sizes: Tensor | None, queries: int, form: Form
@@ -238,6 +240,16 @@ def attend(
     if gate is not None:
         mixed = mixed * gate(asking).sigmoid()
     return Attended(q, k, attention.scale, log_sizes, embedding), attention.proj_drop(attention.proj(mixed))
+
+
+def classify(model: nn.Module, tokens: Tokens) -> Tensor:
+    """Logits (b, classes) of a model's normalised last tokens; pooled as if each were still all of its patches."""
+    vit: Any = model
+    if tokens.sizes is None or vit.global_pool in ("token", ""):
+        return vit.forward_head(tokens.features)  # type: ignore[no-any-return]
+    start = 0 if vit.pool_include_prefix else vit.num_prefix_tokens
+    pooled = _pool(tokens.features[:, start:], tokens.sizes[:, start:], vit.global_pool)
+    return vit.head(vit.head_drop(vit.fc_norm(pooled)))  # type: ignore[no-any-return]
 
 
 @torch.inference_mode()
@@ -299,7 +311,9 @@ def _projections(
         adapter: Any = adapters.get(part.name)
         if adapter is None or adapter.name != part.adapter:
             given = "none is given" if adapter is None else f"{adapter.name} is given"
-            raise ScheduleError(f"the schedule's {part.name} needs the trained weights {part.adapter}, {given}")
+            raise ScheduleError(
+                f"the schedule's {part.name} needs the trained weights {part.adapter}, {given}; give their file as adapter"
+            )
         for index, block in enumerate(plan):
             if part.name in dict(block.steps):
                 fused[str(index)] = _stacked(model.blocks[index].attn.qkv, adapter.layers[index])
@@ -310,7 +324,9 @@ def _projections(
 def _stacked(above: nn.Linear, below: nn.Linear) -> nn.Linear:
     """One linear layer whose output is that of both, one after the other."""
     like: Any = {"device": above.weight.device, "dtype": above.weight.dtype}
-    both = nn.Linear(above.in_features, above.out_features + below.out_features, **like)
+    # Made without values, as all are copied: a random start would use up the caller's random numbers.
+    both = nn.Linear(above.in_features, above.out_features + below.out_features, dtype=above.weight.dtype, device="meta")
+    both.to_empty(device=above.weight.device)
     both.weight.copy_(torch.cat([above.weight, below.weight.to(**like)]))
     bias = [torch.zeros_like(layer.weight[:, 0]) if layer.bias is None else layer.bias for layer in (above, below)]
     both.bias.copy_(torch.cat([part.to(**like) for part in bias]))

@@ -1,18 +1,19 @@
 """A study from start to end: search, then confirm the front. The whole loop is `run`."""
 
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from vittle.objectives.images import Progress, Splits, load_images
 from vittle.objectives.measurement import LatencyBudget
 from vittle.objectives.profile import phase_change
 from vittle.reductions.backbone import Backbone, load_backbone
+from vittle.reductions.embedding import MergeEmbedding
 from vittle.reductions.vit import check_identity
 from vittle.search.coordinator import Coordinator
 from vittle.search.workers import Pool, ray_session
 from vittle.spaces.errors import VittleError
+from vittle.spaces.merging import Merging
 from vittle.spaces.reduction import AdapterRecord
 from vittle.spaces.space import Space
 from vittle.storage.records import BackboneRecord, Settings, Study, StudyState, Trial, front, reference
@@ -47,9 +48,14 @@ class Job:
     @property
     def record(self) -> BackboneRecord:
         backbone = self.backbone
-        return BackboneRecord(
-            backbone.name, backbone.fingerprint, backbone.classes, backbone.shape, searchable(backbone.adapters)
-        )
+        worth_it = {name: one for name, one in backbone.adapters.items() if one.beats_key}
+        adapters = {name: AdapterRecord(one.name, one.width) for name, one in worth_it.items()}
+        return BackboneRecord(backbone.name, backbone.fingerprint, backbone.classes, backbone.shape, adapters)
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know before the search begins."""
+        return [f"{one.verdict}; the search keeps metric key" for one in self.backbone.adapters.values() if not one.beats_key]
 
 
 def prepare(settings: Settings, progress: Progress | None = None) -> Job:
@@ -65,14 +71,17 @@ def prepare(settings: Settings, progress: Progress | None = None) -> Job:
             f"model {settings.model!r} has no classifier to judge schedules by; accepted: one with a trained head"
         )
     Space(backbone.shape, settings.reductions)
+    if settings.adapter is not None:
+        backbone = _with_adapter(backbone, settings)
     check_identity(backbone.model)
     splits = load_images(settings.data, backbone.preprocessing, backbone.classes, seed=settings.seed, progress=progress)
     return Job(settings, backbone, splits)
 
 
-def searchable(adapters: Mapping[str, Any]) -> dict[str, AdapterRecord]:
-    """The trained weights that are worth searching with: those that beat doing without on their own validation images."""
-    return {name: AdapterRecord(one.name, one.width) for name, one in adapters.items() if one.is_worth_it}
+def _with_adapter(backbone: Backbone, settings: Settings) -> Backbone:
+    if Merging.name not in settings.reductions:
+        raise VittleError(f"{settings.adapter} is a merge embedding, and merging is not searched; add it to --reductions")
+    return replace(backbone, adapters={Merging.name: MergeEmbedding.load(str(settings.adapter), backbone)})
 
 
 def run(study: Study, job: Job, store: Store, reporter: Reporter, ray_address: str | None = None) -> Study:
