@@ -1,30 +1,18 @@
 """The front door: `vittle ...`. It composes the rooms and holds no logic of its own."""
 
-import json
 import os
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from vittle import __version__
 from vittle.arguments import DIGITS, Checkpoint, Data, Device, Model, source
 from vittle.cli_train import train_app
-from vittle.dashboards import terminal, twins
+from vittle.dashboards import terminal, text, twins
+from vittle.dashboards.console import counting, err, escape, out, print_json, progress_bar, working
 from vittle.objectives.measurement import LatencyBudget
 from vittle.spaces.errors import VittleError
 from vittle.storage import export as exports
@@ -40,7 +28,6 @@ app = typer.Typer(
 )
 app.add_typer(train_app, name="train")
 NAME = re.compile(r"(?!.*\.(json|yaml)$)\w[\w .+-]{0,99}")  # a study's name stands in addresses and file names
-out, err = Console(), Console(stderr=True)
 
 StudyName = Annotated[str | None, typer.Argument(help="Name of the study; the newest where none is given.", show_default=False)]
 Storage = Annotated[
@@ -73,7 +60,7 @@ def main() -> None:
     try:
         app()
     except VittleError as error:
-        err.print(f"[bold red]error:[/] {_escape(str(error))}", soft_wrap=True, highlight=False)
+        err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
         sys.exit(2)
 
 
@@ -108,7 +95,7 @@ def launch(
     LatencyBudget.parse(latency_budget)
     if study is not None and not NAME.fullmatch(study):
         raise VittleError(f"study name {study!r} cannot be used; accepted: up to 100 letters, digits, spaces and . _ + -")
-    with _working("loading"):
+    with working("loading"):
         from vittle.search import study as studies
         from vittle.search.workers import choose_device
     settings = Settings(
@@ -153,13 +140,45 @@ def extend(
     _continue(store.set_trials(found.name, found.settings.trials + trials), store, ray_address, as_json)
 
 
+@app.command()
+def profile(
+    model: Model = DIGITS,
+    checkpoint: Checkpoint = None,
+    data: Data = None,
+    images: Annotated[int, typer.Option(min=2, help="Images to look at.")] = 256,
+    device: Device = None,
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """Find the block from which a backbone's tokens grow alike, where merging may start, and keep it for its studies."""
+    where_from = source(model, data)
+    with working("loading"):
+        from vittle.objectives.images import load_images
+        from vittle.objectives.profile import phase_change
+        from vittle.reductions.backbone import load_backbone
+        from vittle.search.workers import choose_device
+    where = choose_device(device)
+    backbone = load_backbone(model, checkpoint)
+    with counting("images") as progress:
+        splits = load_images(where_from, backbone.preprocessing, backbone.classes, progress=progress)
+    store = Store.open(storage, create=True)
+    with counting("attention") as progress:
+        phase = phase_change(backbone, splits.search, where, limit=images, progress=progress)
+    store.save_phase(phase)
+    if as_json:
+        print_json({"model": model, "phase": phase.to_dict()})
+    else:
+        out.print(terminal.phase_table(phase))
+        out.print(text.merge_start(phase), highlight=False, soft_wrap=True)
+
+
 @app.command("studies")
 def list_studies(storage: Storage = None, as_json: Json = False) -> None:
     """List all studies."""
     store = Store.open(storage)
     listed = [(study, store.trials(study.name)) for study in store.studies()]
     if as_json:
-        _print_json([twins.listed(study, trials) for study, trials in listed])
+        print_json([twins.listed(study, trials) for study, trials in listed])
     else:
         out.print(terminal.studies_table(listed))
 
@@ -171,7 +190,7 @@ def list_trials(study: StudyName = None, storage: Storage = None, as_json: Json 
     found = _find(store, study)
     trials = store.trials(found.name)
     if as_json:
-        _print_json(twins.detailed(found, trials)["trials"])
+        print_json(twins.detailed(found, trials)["trials"])
     else:
         out.print(terminal.trials_table(trials))
 
@@ -221,12 +240,12 @@ def dashboard(
 def _prepare(settings: Settings) -> Any:
     from vittle.search.study import prepare
 
-    with _bar("images", transient=True) as (bar, task):
-        return prepare(settings, lambda done, total: bar.update(task, completed=done, total=total))
+    with counting("images") as progress:
+        return prepare(settings, progress)
 
 
 def _continue(study: Study, store: Store, ray_address: str | None, as_json: bool) -> None:
-    with _working("loading"):
+    with working("loading"):
         from vittle.search import study as studies
     job = _prepare(study.settings)
     if job.backbone.fingerprint != study.backbone.fingerprint:
@@ -242,7 +261,7 @@ def _run(studies: Any, study: Study, job: Any, store: Store, ray_address: str | 
     done = sum(1 for trial in store.trials(study.name) if trial.state != "running")
     how = "new" if not done else "complete, nothing to do" if study.state == "complete" else "continued"
     err.print(
-        f"study [bold]{_escape(study.name)}[/] ({how}): {done} of {settings.trials + 1} trials done, {_escape(settings.model)} "
+        f"study [bold]{escape(study.name)}[/] ({how}): {done} of {settings.trials + 1} trials done, {escape(settings.model)} "
         f"within {settings.latency_budget} of latency, batch {settings.batch_size} on {settings.device}, "
         f"{settings.workers} x {settings.cpus_per_worker} CPUs",
         highlight=False,
@@ -251,12 +270,18 @@ def _run(studies: Any, study: Study, job: Any, store: Store, ray_address: str | 
     if study.state == "complete":
         _show_front(study, store.trials(study.name), study.budget, as_json)
         return
-    with _bar("search", total=settings.trials + 1, completed=done) as (bar, task):
+    with progress_bar("search", total=settings.trials + 1, completed=done) as (bar, task):
         confirming: list[Any] = []
+
+        def observed(images: int, of: int) -> None:
+            bar.update(task, note=f"attention of {images} of {of} images" if images < of else "")
+
+        def warned(what: str) -> None:
+            err.print(f"[bold yellow]warning:[/] {escape(what)}", soft_wrap=True, highlight=False)
 
         def finished(trial: Trial) -> None:
             bar.advance(task)
-            bar.update(task, note=_note(trial))
+            bar.update(task, note=terminal.trial_note(trial))
 
         def confirmed(trial: Trial, left: int) -> None:
             if not confirming:
@@ -265,7 +290,7 @@ def _run(studies: Any, study: Study, job: Any, store: Store, ray_address: str | 
             seen = bar.tasks[-1].completed + 1
             bar.update(confirming[0], completed=seen, total=seen + left, note=f"trial {trial.number}")
 
-        study = studies.run(study, job, store, studies.Reporter(finished, confirmed), ray_address)
+        study = studies.run(study, job, store, studies.Reporter(finished, confirmed, observed, warned), ray_address)
     trials = store.trials(study.name)
     _show_front(study, trials, study.budget, as_json)
     if study.state == "interrupted":
@@ -273,23 +298,17 @@ def _run(studies: Any, study: Study, job: Any, store: Store, ray_address: str | 
         raise typer.Exit(130)
     if study.state == "failed":
         reasons = [trial.reason for trial in trials if trial.origin == "backbone" and trial.state == "failed"]
-        err.print(f"the backbone itself cannot be evaluated: {_escape(str(reasons[-1]))}", highlight=False, soft_wrap=True)
+        err.print(f"the backbone itself cannot be evaluated: {escape(str(reasons[-1]))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1)
     if records.best(trials, study.budget) is None:
         _explain_unmet(study, trials, study.budget)
         raise typer.Exit(1)
 
 
-def _note(trial: Trial) -> str:
-    if "accuracy" not in trial.judged:
-        return f"trial {trial.number} {trial.state}"
-    return f"trial {trial.number}: {trial.judged['accuracy'].value:.2%} at {trial.judged['latency_ratio'].value:.0%} latency"
-
-
 def _show_front(study: Study, trials: list[Trial], budget: LatencyBudget, as_json: bool) -> None:
     points = records.front(trials, budget)
     if as_json:
-        _print_json([exports.front_entry(trial) for trial in points])
+        print_json([exports.front_entry(trial) for trial in points])
     else:
         out.print(terminal.front_table(points, budget, records.reference(trials), shape=study.backbone.shape))
 
@@ -348,31 +367,3 @@ def _write(path: Path, text: str) -> None:
     except OSError as error:
         draft.unlink(missing_ok=True)
         raise VittleError(f"cannot write {path}: {error.strerror}; give --output a file in an existing folder") from None
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2))
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")
-
-
-@contextmanager
-def _working(what: str) -> Iterator[None]:
-    with err.status(what):
-        yield
-
-
-@contextmanager
-def _bar(what: str, total: int | None = None, completed: int = 0, *, transient: bool = False) -> Iterator[tuple[Progress, Any]]:
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, TextColumn("{task.fields[note]}"), console=err, transient=transient) as bar:
-        yield bar, bar.add_task(what, total=total, completed=completed, note="")

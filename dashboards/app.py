@@ -115,7 +115,8 @@ def exported_schedule(name: str, number: str, store: OpenStore) -> Response:
 @router.get("/studies/{name:path}.json")
 def study_twin(name: str, store: OpenStore) -> JSONResponse:
     """One study with all its trials, as JSON."""
-    return JSONResponse(twins.detailed(_study(store, name), store.trials(name)))
+    study = _study(store, name)
+    return JSONResponse(twins.detailed(study, store.trials(name), store.phase(study.backbone.fingerprint)))
 
 
 @router.get("/studies/{name:path}")

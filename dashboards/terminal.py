@@ -9,14 +9,17 @@ from rich.text import Text
 
 from vittle.dashboards import text, twins
 from vittle.objectives.measurement import LatencyBudget, Measurement
+from vittle.objectives.phase import Curve, PhaseChange
 from vittle.spaces import costs
 from vittle.spaces.shape import BackboneShape
 from vittle.storage import records
 from vittle.storage.records import Study, Trial
 
 NOTHING = "–"
-WIDTHS = {"study": 10, "trials": 8, "started": 12, "origin": 8, "reason": 20, "how": 14}
+BAR = 8  # cells of a bar in a table
+WIDTHS = {"block": 5, "study": 10, "trials": 8, "started": 12, "origin": 8, "reason": 20, "how": 14}
 """Columns that a narrow terminal must not squeeze away."""
+PHASE_COLORS = {"similarity": "blue", "partner": "magenta", "sink": "yellow"}
 STYLES = {
     "running": "cyan",
     "complete": "green",
@@ -82,6 +85,45 @@ def front_table(trials: Sequence[Trial], budget: LatencyBudget, reference: Trial
     holder = f"* best for {budget}" if best is not None else f"none holds {budget} beyond the noise"
     table.caption = f"{holder}; ± is 95%; latency in % of the backbone's and in ms for one batch"
     return table
+
+
+def trial_note(trial: Trial) -> str:
+    """What became of a trial, in a few words."""
+    if "accuracy" not in trial.judged:
+        return f"trial {trial.number} {trial.state}"
+    accuracy, latency = trial.judged["accuracy"], trial.judged["latency_ratio"]
+    return f"trial {trial.number}: {text.percent(accuracy.value, 2)} at {text.percent(latency.value, 0)} latency"
+
+
+def phase_table(phase: PhaseChange) -> Table:
+    """One line per block with what its attention shows, bars for the three curves that matter most; the start marked."""
+    table = _table("block>", "similarity", "partner", "sink", "entropy>", "outlier>")
+    spread = phase.curve("similarity")
+    for block in range(phase.depth):
+        first = block == phase.start
+        bars = [_barred(phase.curve(name), block, "bright_green" if first else color) for name, color in PHASE_COLORS.items()]
+        bars[0] = Text.assemble(bars[0], (f" ±{(spread.high[block] - spread.low[block]) / 2:.3f}", "dim"))
+        table.add_row(
+            f"{'▸ ' if first else ''}{block + 1}",
+            *bars,
+            f"{phase.curve('entropy').values[block]:.2f}",
+            f"{phase.curve('outlier').values[block]:.1f}",
+            style="bold" if first else "",
+        )
+    table.caption = "▸ merging may start here; bars run from the lowest to the highest block; ± is 95%"
+    return table
+
+
+def _barred(curve: Curve, block: int, color: str) -> Text:
+    lowest, highest = min(curve.values), max(curve.values)
+    share = (curve.values[block] - lowest) / (highest - lowest) if highest > lowest else 0.0
+    return Text.assemble(f"{curve.values[block]:.3f} ", (f"{_bar(share):{BAR}}", color))
+
+
+def _bar(share: float) -> str:
+    """A bar of eighths of a cell, never empty."""
+    eighths = max(1, round(8 * BAR * share))
+    return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
 
 
 def _add_front_row(table: Table, trial: Trial, shape: BackboneShape, *, is_best: bool) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from vittle.objectives.measurement import LatencyBudget
+from vittle.objectives.phase import PhaseChange
 
 
 def percent(share: float, digits: int = 1) -> str:
@@ -34,3 +35,16 @@ def budget(limit: LatencyBudget) -> str:
 def plain(text: str) -> str:
     """A name without control characters, which a terminal would obey."""
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
+def merge_start(phase: PhaseChange) -> str:
+    """Where merging may start, and how sure that is. Blocks are counted from 1."""
+    dense = "no dense block" if phase.start == 0 else "1 dense block" if phase.start == 1 else f"{phase.start} dense blocks"
+    where = f"in block {phase.start + 1} of {phase.depth}, after {dense}"
+    if not phase.detected:
+        return (
+            "Similarity shows no lasting rise from a minimum in the first half of the blocks. "
+            f"By rule of thumb, a sixth of the depth, merging may start {where}."
+        )
+    span = f"block {phase.low + 1}" + (f" to {phase.high + 1}" if phase.high > phase.low else "")
+    return f"Merging may start {where} (95% interval: {span}; {phase.images} images)."

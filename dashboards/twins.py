@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from vittle.dashboards import text
 from vittle.objectives.measurement import OBJECTIVES, Measurement, Phase
+from vittle.objectives.phase import STATISTICS, PhaseChange
 from vittle.spaces import costs
 from vittle.storage import records
 from vittle.storage.records import Study, Trial
@@ -36,8 +37,8 @@ def listed(study: Study, trials: Sequence[Trial]) -> dict[str, Any]:
     }
 
 
-def detailed(study: Study, trials: Sequence[Trial]) -> dict[str, Any]:
-    """A study with every trial, which of them are on the front, and the best one for the budget."""
+def detailed(study: Study, trials: Sequence[Trial], phase: PhaseChange | None = None) -> dict[str, Any]:
+    """A study with every trial, which of them are on the front, the best one for the budget, and where merging may start."""
     front = {trial.number for trial in records.front(trials)}
     nearest = records.nearest(trials)
     shape = study.backbone.shape
@@ -58,6 +59,7 @@ def detailed(study: Study, trials: Sequence[Trial]) -> dict[str, Any]:
         "nearest": None
         if nearest is None
         else {"trial": nearest.number, "latency_ratio": nearest.judged["latency_ratio"].value},
+        "phase": None if phase is None else _phase(phase),
         "trials": [_trial(study, trial, on_front=trial.number in front) for trial in trials],
     }
 
@@ -76,6 +78,10 @@ def quoted(trial: Trial) -> Measurement:
     """The accuracy to tell of a complete trial: on images that no search saw, once it was measured on them."""
     phase: Phase = "confirmation" if trial.confirmed else "search"
     return trial.measurements[phase]["accuracy"]
+
+
+def _phase(phase: PhaseChange) -> dict[str, Any]:
+    return {**phase.to_dict(), "text": text.merge_start(phase), "meanings": STATISTICS}
 
 
 def _headline(trial: Trial) -> dict[str, Any]:

@@ -50,7 +50,14 @@ class Coordinator:
         self._store = store
         self._on_finish = on_finish
         backbone, settings = study.backbone, study.settings
-        self._space = Space(backbone.shape, settings.reductions, adapters=backbone.adapters, residuals=settings.residuals)
+        phase = store.phase(backbone.fingerprint)
+        self._space = Space(
+            backbone.shape,
+            settings.reductions,
+            start=phase.start if phase else None,
+            adapters=backbone.adapters,
+            residuals=settings.residuals,
+        )
         self._dense = costs.macs(self._space.shape, Schedule())
         self._known: dict[str, Mapping[str, Measurement]] = {}
         self._tickets: dict[int, int] = {}

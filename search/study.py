@@ -1,11 +1,13 @@
 """A study from start to end: search, then confirm the front. The whole loop is `run`."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from vittle.objectives.images import Progress, Splits, load_images
 from vittle.objectives.measurement import LatencyBudget
+from vittle.objectives.profile import phase_change
 from vittle.reductions.backbone import Backbone, load_backbone
 from vittle.reductions.vit import check_identity
 from vittle.search.coordinator import Coordinator
@@ -19,10 +21,19 @@ from vittle.storage.store import Store
 
 @dataclass(frozen=True)
 class Reporter:
-    """Whom to tell of progress: each finished trial, and each confirmed one with how many are to come."""
+    """Whom to tell of progress.
+
+    Attributes:
+        finished: each finished trial.
+        confirmed: each confirmed trial, with how many are to come.
+        observed: how many images the backbone itself has been observed on, and of how many.
+        warned: what went wrong without ending the search.
+    """
 
     finished: Callable[[Trial], None] = lambda _: None
     confirmed: Callable[[Trial, int], None] = lambda _trial, _left: None
+    observed: Progress = lambda _done, _total: None
+    warned: Callable[[str], None] = warnings.warn
 
 
 @dataclass(frozen=True)
@@ -74,6 +85,7 @@ def run(study: Study, job: Job, store: Store, reporter: Reporter, ray_address: s
     store.set_state(name, "running")
     state: StudyState = "interrupted"
     try:
+        find_start(job, store, reporter)
         with ray_session(study.settings, ray_address):
             pool = Pool(study.settings, job.backbone, job.splits)
             coordinator = Coordinator(study, store, reporter.finished)
@@ -88,6 +100,17 @@ def run(study: Study, job: Job, store: Store, reporter: Reporter, ray_address: s
     finally:
         store.set_state(name, state)
     return store.study(name)
+
+
+def find_start(job: Job, store: Store, reporter: Reporter) -> None:
+    """Measure where merging may start, once for each backbone. A search can do without it, so a failure is a warning."""
+    if store.phase(job.backbone.fingerprint) is not None:
+        return
+    try:
+        store.save_phase(phase_change(job.backbone, job.splits.search, job.settings.device, progress=reporter.observed))
+    except Exception as error:  # whatever a model can raise: out of memory, a block that does not run, values that overflow
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reporter.warned(f"where merging may start is not known ({reason}); the search goes on without it")
 
 
 def confirm(study: Study, pool: Pool, store: Store, reporter: Reporter) -> None:

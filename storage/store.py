@@ -11,21 +11,23 @@ from pathlib import Path
 from typing import Any, Self
 
 from platformdirs import user_data_path
-from sqlalchemy import Engine, create_engine, event, func, select, update
+from sqlalchemy import Engine, create_engine, event, func, inspect, select, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from vittle.objectives.measurement import Measurement, Phase
+from vittle.objectives.phase import PhaseChange
 from vittle.spaces.errors import VittleError
 from vittle.spaces.reduction import AdapterRecord, Values
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
 from vittle.storage.records import BackboneRecord, Settings, Study, StudyState, Trial, TrialState
-from vittle.storage.tables import Base, MeasurementRow, StudyRow, TrialRow, now
+from vittle.storage.tables import Base, KnowledgeRow, MeasurementRow, StudyRow, TrialRow, now
 
 ACCEPTED = "a SQLAlchemy URL such as sqlite:///vittle.db or postgresql+psycopg://user:password@host/database"
 BUSY_SECONDS = 60
+PHASE = "phase"  # kind of what is known of a backbone
 
 
 def default_url() -> str:
@@ -176,6 +178,33 @@ class Store:
             study_id = self._row(session, study).id
             rows = session.scalars(select(TrialRow).where(TrialRow.study_id == study_id).order_by(TrialRow.number))
             return [_trial(row) for row in rows]
+
+    def save_phase(self, phase: PhaseChange) -> None:
+        """Keep where merging may start in a backbone, in place of what was known of it."""
+        self._learn(phase.fingerprint, PHASE, phase.to_dict())
+
+    def phase(self, fingerprint: str) -> PhaseChange | None:
+        """Where merging may start in the backbone with these weights; None where it was never measured."""
+        document = self._known(fingerprint, PHASE)
+        return None if document is None else PhaseChange.from_dict(document)
+
+    def _learn(self, fingerprint: str, kind: str, document: dict[str, Any]) -> None:
+        Base.metadata.create_all(self.engine)  # the database may be older than this table
+        try:
+            self._merge(fingerprint, kind, document)
+        except IntegrityError:  # somebody else wrote it first; now there is a row to replace
+            self._merge(fingerprint, kind, document)
+
+    def _merge(self, fingerprint: str, kind: str, document: dict[str, Any]) -> None:
+        with self._transaction() as session:
+            session.merge(KnowledgeRow(fingerprint=fingerprint, kind=kind, document=document))
+
+    def _known(self, fingerprint: str, kind: str) -> dict[str, Any] | None:
+        if not inspect(self.engine).has_table(KnowledgeRow.__tablename__):
+            return None
+        with self._transaction() as session:
+            row = session.get(KnowledgeRow, (fingerprint, kind))
+            return None if row is None else row.document
 
     @contextmanager
     def _transaction(self) -> Iterator[Session]:

@@ -1,4 +1,4 @@
-"""The database tables. One row per study, per trial, and per measured value."""
+"""The database tables. One row per study, per trial, per measured value, and per thing known of a backbone."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -64,3 +64,14 @@ class MeasurementRow(Base):
     high: Mapped[float]
     n: Mapped[int]
     protocol: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
+class KnowledgeRow(Base):
+    """Something that was measured of a backbone itself and holds for every study of it."""
+
+    __tablename__ = "knowledge"
+
+    fingerprint: Mapped[str] = mapped_column(String(12), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(40), primary_key=True)
+    document: Mapped[dict[str, Any]] = mapped_column(JSON)
+    created: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now, onupdate=now)

@@ -11,6 +11,7 @@ import numpy as np
 
 from vittle import presets
 from vittle.objectives.measurement import Measurement, exact, proportion
+from vittle.objectives.phase import PhaseChange, detect
 from vittle.spaces import costs
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
@@ -34,6 +35,7 @@ SHAPE = BackboneShape(
     reads_prefix_only=True,
 )
 BACKBONE_MS = 8.2
+FINGERPRINT = "5f2c9a0d71be"
 DENSE = costs.macs(SHAPE, Schedule())
 PROTOCOL = {
     "device": "Intel(R) Xeon(R) Gold 6448Y",
@@ -52,7 +54,7 @@ class Synthetic:
         self.store, self.name = store, name
         self.budget = Settings(latency_budget=budget).budget
         self.random = np.random.default_rng(seed)
-        record = BackboneRecord("vit_digits_patch4_32", "5f2c9a0d71be", 10, SHAPE)
+        record = BackboneRecord("vit_digits_patch4_32", FINGERPRINT, 10, SHAPE)
         store.create_study(name, Settings(model="digits", latency_budget=budget, trials=trials, seed=seed), record)
 
     def fill(self, trials: int, state: StudyState = "complete") -> Study:
@@ -146,6 +148,21 @@ class Synthetic:
         return proportion("accuracy", right, n, {"against": "labels"})
 
 
+def phase_change(fingerprint: str = FINGERPRINT, *, rising: bool = True) -> PhaseChange:
+    """As a deep model shows it, with two blocks that are lowest but for the noise; or falling to the end."""
+    random = np.random.default_rng(0)
+    similarity = [0.46, 0.35, 0.29, 0.268, 0.272, 0.31, 0.37, 0.42, 0.46, 0.5, 0.52, 0.49]
+    curves = {
+        "similarity": similarity if rising else sorted(similarity, reverse=True),
+        "partner": [0.83, 0.82, 0.82, 0.83, 0.84, 0.86, 0.87, 0.88, 0.9, 0.91, 0.92, 0.92],
+        "sink": [0.05, 0.06, 0.06, 0.07, 0.09, 0.14, 0.22, 0.29, 0.33, 0.34, 0.35, 0.31],
+        "entropy": [0.9, 0.86, 0.83, 0.8, 0.78, 0.74, 0.7, 0.66, 0.64, 0.63, 0.61, 0.6],
+        "outlier": [8.0, 8.5, 9.0, 12.0, 18.0, 26.0, 31.0, 33.0, 34.0, 34.0, 32.0, 20.0],
+    }
+    observed = {name: np.array(values) * (1 + 0.12 * random.normal(size=(256, 12))) for name, values in curves.items()}
+    return detect(observed, fingerprint)
+
+
 def curve(start: int, end: float, exponent: float) -> Schedule:
     """Merging from block `start` on, down to the share `end` of the patches."""
     return presets.curve(SHAPE, start, end, exponent, tail="prefix")
@@ -158,6 +175,7 @@ def open_store(folder: Path) -> Store:
 
 if __name__ == "__main__":
     opened = Store.open(f"sqlite:///{sys.argv[1]}", create=True)
+    opened.save_phase(phase_change())
     Synthetic(opened, "digits-60").fill(40)
     Synthetic(opened, "digits-4ms", budget="4ms", seed=3).fill(26, "running")
     Synthetic(opened, "digits-25", budget="25%", seed=5).fill(12, "interrupted")

@@ -60,6 +60,9 @@ def studied(home: Path) -> str:
         (["launch", "--study", "a/b"], "study name 'a/b' cannot be used; accepted: up to 100 letters"),
         (["launch", "--study", "x.json"], "study name 'x.json' cannot be used"),
         (["launch", "--time-limit", "soon"], "time limit 'soon' is not a time; accepted: 90s, 10m or 2h"),
+        (["profile", "--model", "vit_tiny_patch16_224"], "model 'vit_tiny_patch16_224' needs images; give --data"),
+        (["profile", "--device", "tpu"], "unknown device 'tpu'; accepted: cpu, cuda"),
+        (["profile", "--data", "nowhere.npz"], "no file at nowhere.npz"),
         (["front"], "no database at"),
         (["resume", "x"], "no database at"),
         (["dashboard"], "no database at"),
@@ -162,5 +165,5 @@ def test_a_port_that_is_taken(studied: str, home: Path) -> None:
 
 
 def test_every_command_explains_itself() -> None:
-    for command in ["launch", "resume", "extend", "studies", "trials", "front", "export", "dashboard"]:
+    for command in ["launch", "resume", "extend", "studies", "trials", "front", "export", "dashboard", "profile"]:
         assert invoke(command, "--help").exit_code == 0

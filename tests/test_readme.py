@@ -44,7 +44,7 @@ def test_every_command_line_is_one_that_there_is() -> None:
             known = {option for parameter in commands[words[1]].params for option in parameter.opts}
             assert {word for word in words if word.startswith("--")} <= known
             seen.add(words[1])
-    assert {"launch", "front", "export", "dashboard"} <= seen
+    assert {"launch", "front", "export", "dashboard", "profile"} <= seen
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"^make (\w+)", "\n".join(lines), re.MULTILINE):
         assert f"\n{target}:" in makefile

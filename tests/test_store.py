@@ -5,6 +5,7 @@ import pytest
 
 from recorded import BACKBONE, make_study, outcome
 from vittle import Schedule, VittleError
+from vittle.objectives.phase import Curve, PhaseChange
 from vittle.spaces import Merging
 from vittle.storage import records
 from vittle.storage.export import document, front_entry, to_yaml
@@ -169,3 +170,48 @@ def test_an_exported_document_loads_as_its_schedule(store, tmp_path) -> None:
     assert entry["images"] == 450
     assert entry["confirmed"] is None
     assert Schedule.from_dict(entry["schedule"]) == SCHEDULE
+
+
+def phase_of(fingerprint: str, start: int = 1) -> PhaseChange:
+    curve = Curve("similarity", (0.3, 0.2, 0.4), (0.2, 0.1, 0.3), (0.4, 0.3, 0.5))
+    return PhaseChange(start, 0, 2, True, (curve,), 256, fingerprint)
+
+
+def test_what_is_known_of_a_backbone_comes_back_and_is_replaced(store, url) -> None:
+    assert store.phase("a") is None
+    store.save_phase(phase_of("a"))
+    store.save_phase(phase_of("b", start=2))
+    again = Store.open(url)
+    assert (again.phase("a"), again.phase("b"), again.phase("c")) == (phase_of("a"), phase_of("b", start=2), None)
+    again.save_phase(phase_of("a", start=2))
+    assert (store.phase("a"), store.phase("b")) == (phase_of("a", start=2), phase_of("b", start=2))
+
+
+def test_a_database_from_before_there_was_such_a_table(store, url, tmp_path) -> None:
+    make_study(store)
+    with sqlite3.connect(tmp_path / "vittle.db") as connection:
+        connection.execute("DROP TABLE knowledge")
+    connection.close()
+    older = Store.open(url)
+    assert older.phase("a") is None
+    assert [study.name for study in older.studies()] == ["study"]
+    older.save_phase(phase_of("a"))
+    assert older.phase("a") == phase_of("a")
+
+
+def test_two_who_measure_the_same_backbone_at_once(store) -> None:
+    failures: list[Exception] = []
+
+    def save(start: int) -> None:
+        try:
+            store.save_phase(phase_of("a", start))
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=save, args=(number % 3,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert store.phase("a") in [phase_of("a", start) for start in range(3)]

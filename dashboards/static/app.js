@@ -244,7 +244,7 @@ async function draw() {
   if (!study) return;
   for (const part of [drawCounts, drawTiles, drawPanel, drawTable]) part();
   const first = !chart.on;
-  await drawChart();
+  await Promise.all([drawChart(), drawPhase()]);
   if (first) chart.on("plotly_click", ({ points }) => choose(points[0].customdata));
 }
 

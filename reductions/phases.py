@@ -1,0 +1,98 @@
+"""What the attention of a dense Vision Transformer shows, block by block and image by image, of when its tokens grow alike.
+
+Heo et al., "Training-Free Acceleration of ViTs with Delayed Spatial Merging", arXiv 2303.02331, which speaks of the delayed
+onset of convergent attention, of attention sinks and of activation outliers. The formulas are this project's. For the n tokens
+that enter a block, p of them patches, with unit vectors u of the patches' keys (mean over heads, as merging compares them):
+
+    similarity = (|sum_i u_i|^2 - sum_i |u_i|^2) / (p (p - 1))      the mean cosine of all pairs, without a p x p matrix
+    partner    = mean over set A of max over set B of u_a . u_b     A and B as in `merging.py`
+    sink       = mean over heads of max_j mean_i attention_ij
+    entropy    = mean over heads and i of -sum_j attention_ij log attention_ij / log n
+    outlier    = max |x| / median |x| of the patch tokens x that enter the block
+
+Prefix tokens are no patches, but they attend and are attended to, so the sums of `sink` and `entropy` run over all n tokens:
+the class token is the usual sink.
+"""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vittle.reductions.backbone import shape_of
+from vittle.spaces.errors import UnsupportedBackboneError
+
+PIECE = 2**24  # attention weights that exist at once: 64 MiB, unless a single head has more
+
+
+@torch.inference_mode()
+def observe(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, NDArray[np.float64]]:
+    """One dense pass; timm's own blocks compute what the next one sees.
+
+    Args:
+        model: a timm VisionTransformer in evaluation mode.
+        batches: images (b, 3, height, width), normalised, on the model's device.
+
+    Returns:
+        For each statistic above an array (images, depth).
+
+    Raises:
+        UnsupportedBackboneError: the model is not understood, or has a single patch.
+    """
+    vit: Any = model
+    shape = shape_of(model)
+    if shape.patches < 2:
+        raise UnsupportedBackboneError("this model has a single patch, which is like no other; accepted: at least 2 patches")
+    seen: dict[str, list[Tensor]] = {}
+    for images in batches:
+        features = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images))))  # (b, n, d)
+        blocks = []
+        for block in vit.blocks:
+            blocks.append(_observe_block(block, features, shape.prefix))
+            features = block(features)
+        for name in blocks[0]:
+            seen.setdefault(name, []).append(torch.stack([block[name] for block in blocks], 1))  # (b, depth)
+    return {name: torch.cat(parts).double().cpu().numpy() for name, parts in seen.items()}
+
+
+def _observe_block(block: Any, features: Tensor, prefix: int) -> dict[str, Tensor]:
+    """Every statistic of one block, each (b,), from the tokens that enter it, (b, n, d)."""
+    attention = block.attn
+    qkv = attention.qkv(block.norm1(features)).unflatten(-1, (3, attention.num_heads, attention.head_dim))
+    q, k, _ = qkv.permute(2, 0, 3, 1, 4)  # each (b, h, n, c)
+    q, k = attention.q_norm(q).float(), attention.k_norm(k).float()
+    sink, entropy = attention_statistics(q * attention.scale, k)
+    similarity, partner = key_statistics(k.mean(1), prefix)
+    magnitudes = features[:, prefix:].float().abs().flatten(1)
+    outlier = magnitudes.amax(1) / magnitudes.median(1).values
+    return {"similarity": similarity, "partner": partner, "sink": sink, "entropy": entropy, "outlier": outlier}
+
+
+def key_statistics(keys: Tensor, prefix: int) -> tuple[Tensor, Tensor]:
+    """`similarity` and `partner`, each (b,), of keys (b, n, c) of which the first `prefix` are no patches."""
+    units = functional.normalize(keys[:, prefix:], dim=-1)
+    p = units.shape[1]
+    similarity = (units.sum(1).square().sum(-1) - units.square().sum((1, 2))) / (p * (p - 1))
+    odd = prefix % 2  # positions count from the first prefix token
+    a, b = units[:, odd::2], units[:, 1 - odd :: 2]
+    return similarity, (a @ b.mT).amax(-1).mean(-1)
+
+
+def attention_statistics(queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+    """`sink` and `entropy`, each (b,), of scaled queries and of keys, both (b, h, n, c).
+
+    A few heads at a time, so that the weights (b, h, n, n) are never in memory at once.
+    """
+    b, h, n, _ = queries.shape
+    size = max(1, PIECE // n**2)
+    sinks, entropies = [], []
+    for q, k in zip(torch.split(queries.flatten(0, 1), size), torch.split(keys.flatten(0, 1), size), strict=True):
+        weights = (q @ k.mT).softmax(-1)  # (heads, n, n)
+        sinks.append(weights.mean(1).amax(-1))
+        entropies.append(torch.special.entr(weights).sum(-1).mean(-1) / math.log(n))
+    return torch.cat(sinks).view(b, h).mean(1), torch.cat(entropies).view(b, h).mean(1)

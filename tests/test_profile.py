@@ -1,0 +1,143 @@
+"""`vittle profile`, and the measuring that a launch does by itself."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from typer.testing import CliRunner
+
+import vittle.cli
+from dashboard_study import phase_change
+from vittle.dashboards import text
+from vittle.dashboards.terminal import phase_table
+from vittle.objectives.images import load_images
+from vittle.objectives.phase import PhaseChange
+from vittle.reductions.backbone import load_backbone
+from vittle.search import study as studies
+from vittle.search.study import Job, Reporter, find_start
+from vittle.storage.records import Settings
+from vittle.storage.store import Store
+
+
+def invoke(*arguments: str):
+    return CliRunner().invoke(vittle.cli.app, list(arguments), catch_exceptions=False)
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'vittle.db'}"
+
+
+@pytest.fixture
+def job() -> Job:
+    backbone = load_backbone()
+    return Job(Settings(), backbone, load_images("digits", backbone.preprocessing, 10))
+
+
+def test_what_is_printed_is_what_is_kept(url: str) -> None:
+    printed = json.loads(invoke("profile", "--storage", url, "--images", "32", "--json").stdout)
+    assert printed["model"] == "digits"
+    phase = PhaseChange.from_dict(printed["phase"])
+    assert (phase.images, phase.depth) == (32, 12)
+    assert Store.open(url).phase(load_backbone().fingerprint) == phase
+
+
+def test_a_second_run_measures_again(url: str) -> None:
+    for images in (32, 16):
+        shown = invoke("profile", "--storage", url, "--images", f"{images}").stdout
+        phase = Store.open(url).phase(load_backbone().fingerprint)
+        assert phase is not None
+        assert phase.images == images
+        assert text.merge_start(phase) in shown
+        assert "similarity" in shown
+
+
+def test_bad_input_writes_nothing(tmp_path: Path, url: str) -> None:
+    for arguments, message in (
+        (["--model", "vit_tiny_patch16_224"], "needs images; give --data"),
+        (["--device", "tpu"], "unknown device 'tpu'"),
+        (["--checkpoint", "nowhere.pth"], "no checkpoint at nowhere.pth"),
+    ):
+        with pytest.raises(vittle.VittleError, match=message):
+            invoke("profile", "--storage", url, *arguments)
+    assert invoke("profile", "--storage", url, "--images", "1").exit_code == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def table_of(phase: PhaseChange) -> list[str]:
+    console = Console(width=80, force_terminal=False, no_color=True)
+    with console.capture() as captured:
+        console.print(phase_table(phase))
+    return captured.get().splitlines()
+
+
+def test_the_table_has_a_line_per_block_and_marks_the_start() -> None:
+    phase = phase_change()
+    lines = [line.replace("▸", " ").split() for line in table_of(phase) if "±0" in line]
+    similarity = phase.curve("similarity")
+    assert [int(words[0]) for words in lines] == list(range(1, 13))
+    assert [words[1] for words in lines] == [f"{value:.3f}" for value in similarity.values]
+    assert [words[-1] for words in lines] == [f"{value:.1f}" for value in phase.curve("outlier").values]
+    (marked,) = [line for line in table_of(phase) if line.strip().startswith("▸") and "±0" in line]
+    assert marked.split()[1] == f"{phase.start + 1}"
+
+
+def test_a_bar_is_as_long_as_its_block_is_high() -> None:
+    phase = phase_change()
+    values = phase.curve("similarity").values
+    lines = [line.replace("▸", " ").split() for line in table_of(phase) if "±0" in line]
+    eighths = [sum(" ▏▎▍▌▋▊▉█".index(cell) for cell in words[2]) for words in lines]
+    expected = [64 * (value - min(values)) / (max(values) - min(values)) for value in values]
+    assert eighths == pytest.approx(expected, abs=1)
+    assert (min(eighths), max(eighths)) == (1, 64)
+
+
+def test_the_sentence_says_where_how_sure_and_whether_it_is_a_rule_of_thumb() -> None:
+    phase = phase_change()
+    assert (phase.start, phase.low, phase.high) == (5, 4, 5)
+    assert text.merge_start(phase) == (
+        "Merging may start in block 6 of 12, after 5 dense blocks (95% interval: block 5 to 6; 256 images)."
+    )
+    thumb = phase_change(rising=False)
+    assert "By rule of thumb, a sixth of the depth, merging may start in block 3 of 12, after 2 dense" in text.merge_start(
+        thumb
+    )
+
+
+def test_a_search_measures_its_backbone_once(url: str, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store.open(url, create=True)
+    told: list[tuple[int, int]] = []
+    find_start(job, store, Reporter(observed=lambda *done: told.append(done)))
+    phase = store.phase(job.backbone.fingerprint)
+    assert phase is not None
+    assert told[-1] == (256, 256)
+
+    def measured_again(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(studies, "phase_change", measured_again)
+    find_start(job, store, Reporter())
+    assert store.phase(job.backbone.fingerprint) == phase
+
+
+def test_a_failure_is_told_and_does_not_end_a_search(url: str, job: Job) -> None:
+    store = Store.open(url, create=True)
+    with torch.no_grad():
+        job.backbone.model.blocks[3].mlp.fc2.bias[0] = float("inf")
+    warnings: list[str] = []
+    find_start(job, store, Reporter(warned=warnings.append))
+    (warning,) = warnings
+    assert warning.startswith("where merging may start is not known (the similarity of block 4 is not finite")
+    assert store.phase(job.backbone.fingerprint) is None
+    with pytest.warns(UserWarning, match="where merging may start is not known"):  # nobody listens: still not silent
+        find_start(job, store, Reporter())
+
+
+def test_images_without_labels_are_enough(tmp_path: Path, url: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), np.uint8)
+    np.savez(tmp_path / "images.npz", images=pixels)
+    printed = json.loads(invoke("profile", "--data", str(tmp_path / "images.npz"), "--storage", url, "--json").stdout)
+    assert printed["phase"]["images"] == 8  # two thirds; the rest stays unseen
