@@ -27,7 +27,7 @@ def folder(tmp_path, monkeypatch):
 def test_the_python_runs(folder) -> None:
     names: dict[str, object] = {}
     blocks = [code for language, code in BLOCKS if language == "python"]
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for code in blocks:
         exec(code, names)
     assert vittle.Schedule.load("mine.yaml") == names["schedule"]
