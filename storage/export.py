@@ -65,6 +65,8 @@ def document(study: Study, trial: Trial, reference: Trial | None = None) -> dict
         "trial": trial.number,
         "id": trial.schedule.id,
     }
+    if any(part.adapter for part in trial.schedule.reductions):
+        exported["adapter"] = settings.adapter
     if reference is not None and phase in reference.measurements:
         exported["backbone"]["measurements"] = _measured({"accuracy": reference.measurements[phase]["accuracy"]})
     return exported
@@ -73,7 +75,8 @@ def document(study: Study, trial: Trial, reference: Trial | None = None) -> dict
 def to_yaml(exported: dict[str, Any]) -> str:
     """The document as text, with a word on how to use it."""
     stream = io.StringIO()
-    stream.write('# Apply with: vittle.apply(model, vittle.Schedule.load("this file"))\n')
+    adapter = f', "{exported["adapter"]}"' if "adapter" in exported else ""
+    stream.write(f'# Apply with: vittle.apply(model, vittle.Schedule.load("this file"){adapter})\n')
     yaml.safe_dump(exported, stream, sort_keys=False, default_flow_style=None, width=120)
     return stream.getvalue()
 

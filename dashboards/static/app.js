@@ -182,6 +182,7 @@ function drawPanel() {
       ms && fact(`Per batch of ${study.settings.batch_size}`, milliseconds(ms.value)),
       cost && fact("MACs per image", macs(cost.value), dense && `${percent(cost.value / dense)} of the backbone's`)),
     element("div", {}, element("h3", {}, "Tokens after each block"), bars(trial),
+      trial.kind !== "backbone" && element("p", { className: "hint" }, `${trial.summary[0].toUpperCase()}${trial.summary.slice(1)}.`),
       trial.schedule.tail === "prefix" && element("p", { className: "hint" },
         `Only ${study.backbone.prefix === 1 ? "the class token is" : "prefix tokens are"} read after the last block, and computed in it.`)),
     protocol && element("p", { className: "hint" }, [protocol.device, protocol.dtype, `${protocol.repeats} runs`].join(", ")),
