@@ -10,7 +10,7 @@ demo: .venv/vittle
 	@echo "See it: $(BIN)/vittle dashboard"
 
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile  # Ray's searches in one process, the rest in the other
 
 lint: .venv/vittle-dev
 	$(BIN)/ruff format --check --quiet .

@@ -14,15 +14,25 @@ from vittle.reductions.vit import ReducedViT
 # GMACs and final tokens of ToMe at constant r, at 224 px with 16 px patches.
 PUBLISHED = [
     ("vit_tiny_patch16_224", 4, 1.086, 149),
+    ("vit_tiny_patch16_224", 7, 0.964, 113),
     ("vit_tiny_patch16_224", 8, 0.924, 101),
+    ("vit_tiny_patch16_224", 10, 0.846, 77),
+    ("vit_tiny_patch16_224", 13, 0.731, 41),
     ("vit_tiny_patch16_224", 16, 0.622, 11),
     ("deit_small_patch16_224", 4, 4.001, 149),
     ("deit_small_patch16_224", 7, 3.562, 113),
+    ("deit_small_patch16_224", 8, 3.416, 101),
     ("deit_small_patch16_224", 10, 3.129, 77),
+    ("deit_small_patch16_224", 13, 2.703, 41),
     ("deit_small_patch16_224", 16, 2.291, 11),
+    ("deit_base_patch16_224", 4, 15.321, 149),
+    ("deit_base_patch16_224", 7, 13.656, 113),
     ("deit_base_patch16_224", 8, 13.104, 101),
+    ("deit_base_patch16_224", 10, 12.004, 77),
     ("deit_base_patch16_224", 13, 10.367, 41),
+    ("deit_base_patch16_224", 16, 8.772, 11),
     ("vit_large_patch16_224", 4, 46.109, 101),
+    ("vit_large_patch16_224", 7, 34.71, 29),
     ("vit_large_patch16_224", 8, 30.963, 7),
 ]
 
