@@ -13,9 +13,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from vittle.reductions.tokens import Tokens, first_rows, take
+from vittle.reductions.tokens import Tokens, take
 from vittle.spaces.merging import Weights
 
 
@@ -56,10 +55,8 @@ def merge(tokens: Tokens, matching: Matching, weights: Weights = "size") -> Toke
     else:
         left = staying.scatter_add(1, targets, moving * similarity.clamp(min=0).to(moving.dtype))
         share = 1 / take(torch.ones_like(staying).scatter_add(1, targets, torch.ones_like(moving)), targets)
-    rows, first = features.flatten(0, 1), first_rows(features)
-    merged = functional.embedding(kept + first, rows)  # (b, n - r, d), a copy
-    from_, to = (functional.embedding(which + first, rows) for which in (sources, kept.gather(1, targets)))
-    change = (from_ - to) * share[..., None].to(features.dtype)
+    merged = take(features, kept)  # (b, n - r, d), a copy
+    change = (take(features, sources) - take(features, kept.gather(1, targets))) * share[..., None].to(features.dtype)
     merged = merged.scatter_add_(1, targets[..., None].expand_as(change), change)
     if source is not None:
         leaving = torch.arange(kept.shape[1], device=kept.device).expand_as(kept)

@@ -95,14 +95,11 @@ def take(values: Tensor, positions: Tensor) -> Tensor:
     """The rows of values (b, n) or (b, n, d) at positions (b, k)."""
     if values.ndim == 2:
         return values.gather(1, positions)
-    # Rows of a matrix are copied whole, three times as fast as `gather` copies elements on a CPU.
-    return functional.embedding(positions + first_rows(values), values.flatten(0, 1))
-
-
-def first_rows(values: Tensor) -> Tensor:
-    """Where each image's rows begin in values (b, n, d) flattened to (b n, d): (b, 1)."""
     b, n, _ = values.shape
-    return torch.arange(0, b * n, n, device=values.device)[:, None]
+    if b > 1:
+        positions = positions + torch.arange(0, b * n, n, device=positions.device)[:, None]
+    # Rows of a matrix are copied whole, three times as fast as `gather` copies elements on a CPU.
+    return functional.embedding(positions, values.flatten(0, 1))
 
 
 def unmerge(features: Tensor, source: Tensor) -> Tensor:
