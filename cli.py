@@ -100,8 +100,8 @@ def launch(
     if study is not None and not NAME.fullmatch(study):
         raise VittleError(f"study name {study!r} cannot be used; accepted: up to 100 letters, digits, spaces and . _ + -")
     with working("loading"):
+        from vittle.reductions.device import choose_device
         from vittle.search import study as studies
-        from vittle.search.workers import choose_device
     settings = Settings(
         model=model,
         checkpoint=None if checkpoint is None else str(checkpoint.resolve()),
@@ -162,7 +162,7 @@ def profile(
         from vittle.objectives.images import load_images
         from vittle.objectives.profile import phase_change
         from vittle.reductions.backbone import load_backbone
-        from vittle.search.workers import choose_device
+        from vittle.reductions.device import choose_device
     place = choose_device(device)
     backbone = load_backbone(model, checkpoint)
     with counting("images") as progress:

@@ -49,8 +49,8 @@ def train_merge_embedding(
         from vittle.objectives.measurement import proportion
         from vittle.reductions import digits, embedding_training
         from vittle.reductions.backbone import load_backbone
+        from vittle.reductions.device import choose_device
         from vittle.reductions.vit import check_identity
-        from vittle.search.workers import choose_device
     place = choose_device(device)
     backbone = load_backbone(model, checkpoint)
     check_identity(backbone.model)
@@ -70,9 +70,9 @@ def train_merge_embedding(
     about, n = trained.embedding.metadata, trained.images
     against = "" if about["validation"]["against"] == "labels" else " answered as the backbone does"
     out.print(f"{about['removed']} tokens merged per block, {n} validation images{against}:", highlight=False)
-    for metric, correct in (("decoupled", trained.decoupled), ("key", trained.key)):
+    for metric, correct in ((f"decoupled ({about['mode']})", trained.decoupled), ("key", trained.key)):
         share = proportion("accuracy", correct, n, {})
-        out.print(f"  {metric:<9} {share.value:.2%}  (95 %: {share.low:.2%} to {share.high:.2%}, n = {n})", highlight=False)
+        out.print(f"  {metric:<19} {share.value:.2%}  (95 %: {share.low:.2%} to {share.high:.2%}, n = {n})", highlight=False)
     if trained.beats_key:
         verdict = f"the embedding of epoch {trained.best_epoch} merges better than the keys"
     else:

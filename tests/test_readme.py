@@ -1,5 +1,6 @@
 """The README is run, and compared with what there is."""
 
+import json
 import re
 
 import pytest
@@ -62,3 +63,17 @@ def test_every_folder_and_picture_is_there() -> None:
     assert [name for name in tree if not (ROOT / name).exists()] == []
     for picture in re.findall(r"!\[.*?\]\((.*?)\)", README):
         assert (ROOT / picture).stat().st_size > 10_000
+
+
+def test_every_number_on_speed_is_in_the_benchmarks_file() -> None:
+    document = json.loads((ROOT / "benchmarks" / "results" / "merging.json").read_text(encoding="utf-8"))
+    rows = {(row["model"].split("_patch")[0], row["batch"], row["removed"]): row for row in document["rows"]}
+    table = re.findall(r"^\| (deit_\w+) \| (\d+) \| (\d+) \| (.+) \|$", README, re.MULTILINE)
+    assert len(table) >= 6
+    for model, batch, removed, numbers in table:
+        row = rows[model, int(batch), int(removed)]
+        expected = [row[name] for name in ("macs_ratio", "latency_ratio", "plain_latency_ratio", "matching_share")]
+        assert numbers.split(" | ") == [f"{share:.0%}" for share in expected]
+    assert document["environment"]["device"] in README
+    for aim in document["summary"]:
+        assert f"{aim['rows_met']} of {aim['rows']} rows" in README

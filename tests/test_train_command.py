@@ -62,8 +62,8 @@ def test_killed_and_started_again_it_ends_at_the_same_bytes(few: Path, tmp_path:
     assert counts["images"] == 30
     assert f"wrote {whole}: {embedding.name}" in finished.stdout
     assert "6 tokens merged per block, 30 validation images:" in finished.stdout
-    for metric in ("decoupled", "key"):
-        assert f"{metric:<9} {counts[metric] / 30:.2%}" in finished.stdout
+    for metric, label in (("decoupled", "decoupled (modular)"), ("key", "key")):
+        assert f"{label:<19} {counts[metric] / 30:.2%}" in finished.stdout
     better = counts["decoupled"] > counts["key"]
     assert ("merges better than the keys" in finished.stdout) == better
     assert ("does not merge better than the keys" in finished.stdout) == (not better)
