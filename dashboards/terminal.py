@@ -17,7 +17,7 @@ from vittle.storage.records import Study, Trial
 
 NOTHING = "–"
 BAR = 8  # cells of a bar in a table
-WIDTHS = {"block": 5, "study": 10, "trials": 8, "started": 12, "origin": 8, "reason": 20, "how": 14}
+WIDTHS = {"block": 5, "study": 10, "trials": 8, "started": 12, "origin": 8, "reason": 20, "how": 12}
 """Columns that a narrow terminal must not squeeze away."""
 PHASE_COLORS = {"similarity": "blue", "partner": "magenta", "sink": "yellow"}
 STYLES = {
@@ -147,7 +147,7 @@ def _table(*columns: str) -> Table:
     for column in columns:
         name = column.removesuffix(">")
         justify: JustifyMethod = "right" if column.endswith(">") else "left"
-        wraps = name == "reason"
+        wraps = name in ("reason", "how")
         overflow: OverflowMethod = "fold" if wraps else "ellipsis"
         table.add_column(name, justify=justify, no_wrap=not wraps, overflow=overflow, min_width=WIDTHS.get(name))
     return table

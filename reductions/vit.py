@@ -165,7 +165,8 @@ class ReducedViT(nn.Module):
             raise VittleError("tail: prefix computes no patches in the last block; accepted: a schedule with tail: full")
 
     def _encode(self, images: Tensor, *, trace: bool = False) -> Tokens:
-        *_, state = self._blocks(images, trace=trace)
+        for state in self._blocks(images, trace=trace):  # noqa: B007, only the last one is wanted
+            pass  # and none is kept: memory that is held is memory that the next block has to ask for
         model: Any = self.backbone
         return state._replace(features=model.norm(state.features))
 

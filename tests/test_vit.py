@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import weakref
 
 import pytest
 import timm
@@ -209,3 +210,23 @@ def test_a_segmentation_head_trains_on_a_reduced_model() -> None:
     (features,) = fast.get_intermediate_layers(images, 1, reshape=True, norm=True)
     right = (head(features).argmax(1) == masks).float().mean()
     assert right > 0.75  # a guess is right on half of the patches
+
+
+@torch.inference_mode()
+def test_no_block_holds_the_memory_of_those_before(tiny, images_for) -> None:
+    """What is held has to be asked for again by the next block, which costs an unreduced model up to its own time again."""
+    fast = vittle.apply(tiny, presets.constant(tiny, 4))
+    made: list[weakref.ref[torch.Tensor]] = []
+    alive: list[int] = []
+    for block in fast.backbone.blocks:
+        block.norm1.register_forward_pre_hook(lambda *_: alive.append(sum(one() is not None for one in made)))
+        block.mlp.register_forward_hook(lambda _module, _given, output: made.append(weakref.ref(output)))
+    fast(images_for(tiny))
+    assert alive == [0, 0, 0, 0]
+    states: list[weakref.ref[torch.Tensor]] = []
+    for block in fast.backbone.blocks:
+        block.norm1.register_forward_pre_hook(lambda _, given: states.append(weakref.ref(given[0])))
+    counts = []
+    fast.backbone.norm.register_forward_pre_hook(lambda *_: counts.append(sum(one() is not None for one in states)))
+    fast(images_for(tiny))
+    assert counts == [0]
