@@ -17,7 +17,7 @@ from vittle.storage.records import Study, Trial
 
 NOTHING = "–"
 BAR = 8  # cells of a bar in a table
-WIDTHS = {"block": 5, "study": 10, "trials": 8, "started": 12, "origin": 8, "reason": 20, "how": 12}
+WIDTHS = {"block": 5, "study": 10, "trials": 8, "started": 12, "origin": 8, "reason": 20}
 """Columns that a narrow terminal must not squeeze away."""
 PHASE_COLORS = {"similarity": "blue", "partner": "magenta", "sink": "yellow"}
 STYLES = {
@@ -147,9 +147,18 @@ def _table(*columns: str) -> Table:
     for column in columns:
         name = column.removesuffix(">")
         justify: JustifyMethod = "right" if column.endswith(">") else "left"
-        wraps = name in ("reason", "how")
+        wraps = name == "reason"
         overflow: OverflowMethod = "fold" if wraps else "ellipsis"
-        table.add_column(name, justify=justify, no_wrap=not wraps, overflow=overflow, min_width=WIDTHS.get(name))
+        flexible = name == "how"  # takes what the others leave
+        table.expand |= flexible
+        table.add_column(
+            name,
+            justify=justify,
+            no_wrap=not wraps,
+            overflow=overflow,
+            min_width=WIDTHS.get(name),
+            ratio=1 if flexible else None,
+        )
     return table
 
 
