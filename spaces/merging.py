@@ -90,7 +90,7 @@ class Merging(Reduction):
 
     def summary(self) -> str:
         parts = [f"merging by {self.embedding or self.metric}"]
-        parts += [f"in windows of {self.window} before block {self.global_from}"] if self.window is not None else []
+        parts += [f"in windows of {self.window} up to block {self.global_from}"] if self.window is not None else []
         parts += [self.matching] if self.matching != "bipartite" else []
         parts += ["equal weights"] if self.weights == "equal" else []
         parts += [f"proportional attention {self.proportional}"] if self.proportional != "auto" else []

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from vittle import Schedule, ScheduleError
-from vittle.spaces import Merging
+from vittle.spaces import Merging, Pruning
 
 
 def merging(*kept: int, tail: str = "full", **settings: object) -> Schedule:
@@ -87,3 +87,12 @@ def test_missing_file() -> None:
 def test_each_reduction_once_and_of_one_depth() -> None:
     with pytest.raises(ScheduleError, match="holds each reduction once"):
         Schedule((Merging(kept=(3,)), Merging(kept=(2,))))
+
+
+def test_a_summary_says_how_in_a_few_words() -> None:
+    assert Schedule().summary == "nothing reduced"
+    assert merging(9, 8).summary == "merging by key"
+    local = merging(9, 8, metric="feature", window=2, global_from=1, weights="equal", proportional="off")
+    assert local.summary == "merging by feature, in windows of 2 up to block 1, equal weights, proportional attention off"
+    both = Schedule((Pruning(kept=(9, 8)), Merging(kept=(9, 8), matching="energy")))
+    assert both.summary == "pruning; merging by key, energy"
