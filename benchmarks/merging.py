@@ -14,8 +14,6 @@ so that drift of the machine cancels. Weights and images are random. The backbon
 whether it is met, in how many rows, and the worst of them.
 """
 
-import datetime
-import json
 import statistics
 import sys
 import time
@@ -29,8 +27,8 @@ import typer
 from torch import Tensor, nn
 
 import vittle
+from report import environment, write
 from tome import PlainToMe
-from vittle.objectives.latency import environment
 from vittle.spaces.errors import VittleError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -78,7 +76,7 @@ def compare(
         torch.set_num_threads(threads)
     names, sizes, counts = models.split(","), _numbers("batches", batches, 1), _numbers("removed", removed, 0)
     document: dict[str, Any] = {
-        "environment": {**environment(place), "date": datetime.datetime.now(datetime.UTC).date().isoformat()},
+        "environment": environment(place),
         "rows": [],
         "summary": [],
     }
@@ -90,7 +88,7 @@ def compare(
             document["rows"].append(row)
             document["summary"] = summarise(document["rows"])
             if output is not None:
-                _write(output, document)
+                write(output, document)
             print(" ".join(f"{key} {value}" for key, value in row.items()), flush=True)
     for aim in document["summary"]:
         print(f"{aim['aim']}: {aim['rows_met']} of {aim['rows']} rows; worst {aim['worst']} at {aim['worst_row']}")
@@ -300,17 +298,6 @@ def _numbers(option: str, text: str, least: int) -> list[int]:
     if not numbers or min(numbers) < least:
         raise VittleError(f"--{option} is {text!r}; accepted: whole numbers from {least} on, separated by commas")
     return numbers
-
-
-def _write(path: Path, document: dict[str, Any]) -> None:
-    """All or nothing: an interrupted run leaves the file as it was after the last row."""
-    draft = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-        draft.replace(path)
-    except OSError as error:
-        raise VittleError(f"cannot write {path}: {error.strerror}; give --output a file that can be written") from None
 
 
 def main() -> None:

@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch import nn
 
+import merge_embedding
 import merging
 from models import make_model
 from static_checks import ROOT
 from tome import PlainToMe
 from vittle import Schedule, apply, macs, presets
+from vittle.reductions import digits
 from vittle.spaces.errors import VittleError
 
 
@@ -37,6 +39,23 @@ def test_a_quick_run_writes_the_document(tmp_path) -> None:
         assert 0 < row["matching_share"] < 1
     assert [aim["rows"] for aim in document["summary"]] == [2, 2]
     assert {path.name for path in output.parent.iterdir()} == {"merging.json"}
+
+
+def test_the_merge_embedding_is_compared_with_the_keys(tmp_path, monkeypatch) -> None:
+    parts = {name: (images[:64], labels[:64]) for name, (images, labels) in digits.splits().items()}
+    monkeypatch.setattr(digits, "splits", lambda: parts)
+    monkeypatch.setattr(merge_embedding, "REMOVED", (3, 6))
+    merge_embedding.compare(epochs=1, output=tmp_path / "merge_embedding.json")
+    document = json.loads((tmp_path / "merge_embedding.json").read_text())
+    assert [(row["removed"], row["images"]) for row in document["rows"]] == [
+        (3, "search"), (3, "held-out"), (6, "search"), (6, "held-out")
+    ]  # fmt: skip
+    for row in document["rows"]:
+        assert (row["mode"], row["n"], row["left"]) == ("modular", 64, {3: 29, 6: 3}[row["removed"]])
+        assert 48 < row["key"] <= 64
+        assert 48 < row["decoupled"] <= 64
+    search = [row for row in document["rows"] if row["images"] == "search"]
+    assert document["summary"][0]["met"] == all(row["decoupled"] >= row["key"] for row in search)
 
 
 @pytest.mark.parametrize("removed", [0, 5, 20])
