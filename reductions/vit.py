@@ -150,14 +150,16 @@ class ReducedViT(nn.Module):
         self._needs_patches(max(wanted))
         model: Any = self.backbone
         found = {}
-        for block, state in enumerate(self._blocks(images, trace=True)):
-            if block in wanted:
+        state = self._embed(images, trace=True)
+        for index, block in enumerate(model.blocks):
+            state = self._block(index, block, state)
+            if index in wanted:
                 assert state.source is not None
                 whole = unmerge(model.norm(state.features) if norm else state.features, state.source)
                 prefix, patches = whole[:, : self.shape.prefix], whole[:, self.shape.prefix :]
                 if reshape:
                     patches = patches.mT.reshape(len(images), -1, *self.shape.grid)
-                found[block] = (patches, prefix) if return_prefix_tokens and self.shape.prefix else patches
+                found[index] = (patches, prefix) if return_prefix_tokens and self.shape.prefix else patches
         return [found[block] for block in sorted(wanted)]
 
     def _needs_patches(self, block: int) -> None:
@@ -165,13 +167,15 @@ class ReducedViT(nn.Module):
             raise VittleError("tail: prefix computes no patches in the last block; accepted: a schedule with tail: full")
 
     def _encode(self, images: Tensor, *, trace: bool = False) -> Tokens:
-        for state in self._blocks(images, trace=trace):  # noqa: B007, only the last one is wanted
-            pass  # and none is kept: memory that is held is memory that the next block has to ask for
         model: Any = self.backbone
+        state = self._embed(images, trace=trace)
+        for index, block in enumerate(model.blocks):
+            # No earlier state is kept: memory that is held is memory that the next block has to ask for.
+            state = self._block(index, block, state)
         return state._replace(features=model.norm(state.features))
 
-    def _blocks(self, images: Tensor, *, trace: bool) -> Iterator[Tokens]:
-        """The tokens after each block."""
+    def _embed(self, images: Tensor, *, trace: bool) -> Tokens:
+        """The tokens that enter the first block; with `trace`, each knows where it is."""
         model: Any = self.backbone
         state = Tokens(model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(images)))))
         b, n, _ = state.features.shape
@@ -179,9 +183,7 @@ class ReducedViT(nn.Module):
             raise VittleError(f"the images give {n} tokens, the schedule starts from {self.plan[0].keys}")
         if trace:
             state = state._replace(source=torch.arange(n, device=images.device).expand(b, n))
-        for index, block in enumerate(model.blocks):
-            state = self._block(index, block, state)
-            yield state
+        return state
 
     def _block(self, index: int, block: Any, state: Tokens) -> Tokens:
         state = self._attend(index, block, state)
