@@ -65,6 +65,14 @@ def test_every_folder_and_picture_is_there() -> None:
         assert (ROOT / picture).stat().st_size > 10_000
 
 
+def test_the_numbers_of_the_merge_embedding_are_in_their_file() -> None:
+    document = json.loads((ROOT / "benchmarks" / "results" / "merge_embedding.json").read_text(encoding="utf-8"))
+    row = next(row for row in document["rows"] if (row["images"], row["removed"]) == ("search", 3))
+    assert row["key"] == row["decoupled"]
+    text = " ".join(README.split())
+    assert f"with {row['left']} of 65 tokens left the model answers {row['key']} of {row['n']} search images by either" in text
+
+
 def test_every_number_on_speed_is_in_the_benchmarks_file() -> None:
     document = json.loads((ROOT / "benchmarks" / "results" / "merging.json").read_text(encoding="utf-8"))
     rows = {(row["model"].split("_patch")[0], row["batch"], row["removed"]): row for row in document["rows"]}
