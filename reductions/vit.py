@@ -90,7 +90,8 @@ class ReducedViT(nn.Module):
         self.shape = shape
         self.plan = costs.plan(shape, schedule)
         self.proportional = all(part.attends_in_proportion(shape) for part in schedule.reductions)
-        self.form: Form = form or _fastest_form(model, shape)
+        # An unreduced model tells no sizes, so nothing is measured for it.
+        self.form: Form = form or (_fastest_form(model, shape) if schedule.reductions and self.proportional else "mask")
         self.operators = nn.ModuleList(
             nn.ModuleList(_operators(schedule, shape, index, block)) for index, block in enumerate(self.plan)
         )
@@ -144,14 +145,15 @@ class ReducedViT(nn.Module):
             VittleError: a block that there is not, or the last one where the schedule's tail is `prefix`.
         """
         depth = len(self.plan)
-        wanted = range(depth - n, depth) if isinstance(n, int) else [block % depth for block in n if -depth <= block < depth]
-        if (isinstance(n, int) and not 0 < n <= depth) or (not isinstance(n, int) and len(wanted) < len(n)):
+        blocks = range(-n, 0) if isinstance(n, int) else n
+        if not blocks or not all(-depth <= block < depth for block in blocks):
             raise VittleError(f"n is {n}; accepted: 1 to {depth}, or indices of the model's {depth} blocks")
+        wanted = {block % depth for block in blocks}
         self._needs_patches(max(wanted))
         model: Any = self.backbone
-        found = {}
+        found = []
         state = self._embed(images, trace=True)
-        for index, block in enumerate(model.blocks):
+        for index, block in enumerate(model.blocks[: max(wanted) + 1]):
             state = self._block(index, block, state)
             if index in wanted:
                 assert state.source is not None
@@ -159,8 +161,8 @@ class ReducedViT(nn.Module):
                 prefix, patches = whole[:, : self.shape.prefix], whole[:, self.shape.prefix :]
                 if reshape:
                     patches = patches.mT.reshape(len(images), -1, *self.shape.grid)
-                found[index] = (patches, prefix) if return_prefix_tokens and self.shape.prefix else patches
-        return [found[block] for block in sorted(wanted)]
+                found.append((patches, prefix) if return_prefix_tokens and self.shape.prefix else patches)
+        return found
 
     def _needs_patches(self, block: int) -> None:
         if block == len(self.plan) - 1 and self.schedule.tail == "prefix":
