@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 import vittle.cli
 from recorded import make_study, run
+from refusals import refusal
 from vittle import Schedule
 from vittle.search.coordinator import Coordinator
 from vittle.storage.store import Store
@@ -74,15 +75,7 @@ def test_bad_input_is_one_line_and_writes_nothing(
     work = home / "work"
     np.savez(work / "wrong.npz", images=np.zeros((4, 32, 32, 3), np.uint8), labels=np.arange(4) + 90)
     before = sorted(home.rglob("*"))
-    monkeypatch.setattr(sys, "argv", ["vittle", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        vittle.cli.main()
-    assert ended.value.code == 2
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    (line,) = [line for line in shown.err.splitlines() if line.strip()]
-    assert line.startswith("error: ")
-    assert message in line
+    assert message in refusal(monkeypatch, capsys, *arguments)
     assert sorted(home.rglob("*")) == before
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-import vittle.cli
+from refusals import refusal
 from vittle.objectives.images import load_training_images
 from vittle.reductions import digits
 from vittle.reductions.backbone import load_backbone
@@ -105,13 +105,5 @@ def test_bad_input_is_one_line_and_writes_nothing(
     Path("taken.part").write_text("hello")
     before = sorted(tmp_path.rglob("*"))
     output = [] if "--output" in arguments else ["--output", "e"]
-    monkeypatch.setattr(sys, "argv", ["vittle", "train", "merge-embedding", *output, *arguments])
-    with pytest.raises(SystemExit) as ended:
-        vittle.cli.main()
-    assert ended.value.code == 2
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    (line,) = [line for line in shown.err.splitlines() if line.strip()]
-    assert line.startswith("error: ")
-    assert message in line
+    assert message in refusal(monkeypatch, capsys, "train", "merge-embedding", *output, *arguments)
     assert sorted(tmp_path.rglob("*")) == before
