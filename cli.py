@@ -15,6 +15,7 @@ from vittle.dashboards import terminal, text, twins
 from vittle.dashboards.console import counting, err, escape, out, print_json, progress_bar, working
 from vittle.objectives.measurement import LatencyBudget
 from vittle.spaces.errors import VittleError
+from vittle.spaces.files import write_at_once
 from vittle.storage import export as exports
 from vittle.storage import records
 from vittle.storage.records import Settings, Study, Trial
@@ -226,7 +227,7 @@ def export(
         _explain_unmet(found, trials, budget)
         raise typer.Exit(1)
     exported = exports.document(found, chosen, records.reference(trials))
-    _write(output, exports.to_yaml(exported))
+    write_at_once(output, exports.to_yaml(exported).encode(), "give --output a file in an existing folder")
     out.print(f"wrote {output}: trial {chosen.number} of {found.name}", highlight=False, soft_wrap=True)
     out.print(terminal.front_table([chosen], budget, records.reference(trials), shape=found.backbone.shape))
 
@@ -364,14 +365,3 @@ def _seconds(text: str) -> float:
 
 def _cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _write(path: Path, text: str) -> None:
-    """All or nothing: the file appears when it is complete."""
-    draft = path.with_name(f".{path.name}.part")
-    try:
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(path)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise VittleError(f"cannot write {path}: {error.strerror}; give --output a file in an existing folder") from None

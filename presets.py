@@ -8,20 +8,22 @@ the published ones. Every preset takes the other settings of `vittle.spaces.Merg
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
 
+from vittle.objectives.phase import detect
 from vittle.reductions.backbone import shape_of
+from vittle.reductions.phases import observe
 from vittle.spaces import costs
 from vittle.spaces.curve import Curve
 from vittle.spaces.errors import ScheduleError
 from vittle.spaces.merging import Matching, Merging, Metric, Switch, Weights
 from vittle.spaces.pruning import Pruning
-from vittle.spaces.reduction import Context, Reduction, Tail, realised
+from vittle.spaces.reduction import Context, Reduction, Tail
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
 
@@ -112,9 +114,8 @@ def curve(
         )
     if len(residuals) not in (0, shape.depth):
         raise ScheduleError(f"{len(residuals)} residuals are given, the model has {shape.depth} blocks")
-    settings = _whole(shape, choices)
     wanted = Curve(start, end, exponent, tuple(residuals)).counts(Context(shape, tail))
-    return _schedule(shape, settings, realised(settings, shape, wanted), tail)
+    return _merging(shape, lambda block, _: wanted[block], tail, choices)
 
 
 def kept(
@@ -192,18 +193,13 @@ def _rates(document: Any, path: str) -> Iterator[tuple[str, Mapping[str, list[in
 
 
 def _removing(shape: BackboneShape, removed: Sequence[int], tail: Tail, choices: Choices) -> Schedule:
-    settings = _whole(shape, choices)  # where a block merges fewer than asked, the next ones do not catch up
-    done: list[tuple[int, int]] = []
-    tokens = shape.tokens
-    for count in removed:
-        left = settings.nearest(shape, done, tokens, tokens - count)
-        done.append((tokens, left))
-        tokens = left
-    return _schedule(shape, settings, done, tail)
+    # Where a block merges fewer than asked, the next ones do not catch up.
+    return _merging(shape, lambda block, tokens: tokens - removed[block], tail, choices)
 
 
-def _schedule(shape: BackboneShape, settings: Merging, done: Sequence[tuple[int, int]], tail: Tail) -> Schedule:
-    schedule = Schedule((settings.realising(shape, done) or settings,), tail)
+def _merging(shape: BackboneShape, wanted: Callable[[int, int], int], tail: Tail, choices: Choices) -> Schedule:
+    settings = _whole(shape, choices)
+    schedule = Schedule((settings.following(shape, wanted) or settings,), tail)
     costs.plan(shape, schedule)
     return schedule
 
@@ -219,9 +215,6 @@ def _whole(shape: BackboneShape, choices: Choices) -> Merging:
 def _detected(model: Model, images: Tensor | None) -> int:
     if images is None or isinstance(model, BackboneShape):
         raise ScheduleError("start auto needs the model and images to look at; give images=, or a block as start")
-    from vittle.objectives.phase import detect  # here, because whoever names a block needs none of it
-    from vittle.reductions.phases import observe
-
     return detect(observe(model, torch.split(images, DETECTED_AT_ONCE)), fingerprint="").start
 
 

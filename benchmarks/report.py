@@ -1,5 +1,6 @@
 """What every benchmark writes: where it ran, and a file that is never half written."""
 
+import contextlib
 import datetime
 import json
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import torch
 
 from vittle.objectives import latency
-from vittle.spaces.errors import VittleError
+from vittle.spaces.files import write_at_once
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -22,10 +23,6 @@ def write(path: Path, document: dict[str, Any]) -> None:
     Raises:
         VittleError: it cannot be written there.
     """
-    draft = path.with_name(f".{path.name}.part")
-    try:
+    with contextlib.suppress(OSError):  # where the folder cannot be made, nor can the file, and that is said
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-        draft.replace(path)
-    except OSError as error:
-        raise VittleError(f"cannot write {path}: {error.strerror}; give --output a file that can be written") from None
+    write_at_once(path, f"{json.dumps(document, indent=1)}\n".encode(), "give --output a file that can be written")

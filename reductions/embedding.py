@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from vittle.reductions.backbone import Backbone, fingerprint
 from vittle.spaces.errors import VittleError
+from vittle.spaces.files import write_at_once
 
 FORMAT = "vittle merge embedding 1"
 MODE = "modular"
@@ -152,21 +153,6 @@ class MergeEmbedding(nn.Module):
                 f"the merge embedding was trained for weights {trained}, those of {backbone.name} are {backbone.fingerprint}; "
                 "accepted: an embedding trained for these weights"
             )
-
-
-def write_at_once(path: Path, content: bytes) -> None:
-    """Write a file that appears complete or not at all.
-
-    Raises:
-        VittleError: it cannot be written there.
-    """
-    draft = path.with_name(f".{path.name}.draft")
-    try:
-        draft.write_bytes(content)
-        draft.replace(path)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise VittleError(f"cannot write {path}: {error.strerror}; give a file in an existing folder") from None
 
 
 def _start(attention: Any, embedding_width: int, generator: torch.Generator) -> Tensor:

@@ -27,12 +27,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vittle.reductions.backbone import Backbone
-from vittle.reductions.embedding import MergeEmbedding, write_at_once
+from vittle.reductions.embedding import MergeEmbedding
 from vittle.reductions.soft_merging import soft_forward
 from vittle.reductions.training import Augmentation, batches, channels, check_batch, decaying, pixels
 from vittle.reductions.vit import ReducedViT
 from vittle.spaces import costs
 from vittle.spaces.errors import VittleError
+from vittle.spaces.files import write_at_once
 from vittle.spaces.merging import Merging, most_merged
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
@@ -112,10 +113,8 @@ def halving(shape: BackboneShape) -> int:
 
 def constant(shape: BackboneShape, removed: int) -> Schedule:
     """Merge `removed` tokens by their keys in every block, or the half that can merge."""
-    kept = [shape.tokens]
-    for _ in range(shape.depth):
-        kept.append(kept[-1] - min(removed, most_merged(kept[-1], shape.prefix)))
-    return Schedule((Merging(kept=tuple(kept[1:])),))
+    whole = Merging(kept=(shape.tokens,) * shape.depth)
+    return Schedule((whole.following(shape, lambda _, tokens: tokens - removed) or whole,))
 
 
 def decoupled(schedule: Schedule, embedding: MergeEmbedding) -> Schedule:

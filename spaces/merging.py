@@ -21,7 +21,7 @@ from pydantic import BeforeValidator, field_validator, model_validator
 from vittle.spaces import curve
 from vittle.spaces.errors import ScheduleError
 from vittle.spaces.pruning import NEEDS_CLASS
-from vittle.spaces.reduction import Choice, Context, Counts, Parameter, Reduction, Value, Values, realised
+from vittle.spaces.reduction import Choice, Context, Counts, Parameter, Reduction, Value, Values
 from vittle.spaces.shape import BackboneShape
 from vittle.spaces.validation import falling
 from vittle.spaces.windows import Windows
@@ -186,7 +186,7 @@ class Merging(Reduction):
             Choice("merging.weights", get_args(Weights)),
             Choice("merging.proportional", ("on", "off")),
             Parameter("merging.local", 0, min(MOST_LOCAL, context.blocks), integer=True),
-            Parameter("merging.window", 2, max(2, -(-max(context.shape.grid) // 2)), integer=True),
+            Parameter("merging.window", 2, _half_of_the_grid(context.shape), integer=True),
         )
 
     @classmethod
@@ -207,7 +207,8 @@ class Merging(Reduction):
                 "embedding_width": decoupled.width if decoupled else 0,
             }
         )
-        return settings.realising(shape, realised(settings, shape, line.counts(context)))
+        wanted = line.counts(context)
+        return settings.following(shape, lambda block, _: wanted[block])
 
     @classmethod
     def neutral(cls, context: Context) -> Values:
@@ -231,7 +232,7 @@ class Merging(Reduction):
             {"merging.start": start, "merging.exponent": exponent} for start, exponent in ((0, 1.0), (0, 0.5), (0, 0.25))
         ]
         delayed: dict[str, Value] = {"merging.start": min(delay, latest), "merging.exponent": 1.0}
-        local: dict[str, Value] = {"merging.local": 2, "merging.window": max(2, -(-max(shape.grid) // 2))}
+        local: dict[str, Value] = {"merging.local": 2, "merging.window": _half_of_the_grid(shape)}
         learned = [{**curves[0], "merging.metric": "decoupled"}] if cls.name in context.adapters else []
         return (*curves, delayed, delayed | local, *learned)
 
@@ -239,6 +240,11 @@ class Merging(Reduction):
 def most_merged(tokens: int, prefix: int) -> int:
     """How many of a block's `tokens` can merge at once: half of its patch tokens, since each needs a partner that stays."""
     return max(0, tokens - prefix) // 2
+
+
+def _half_of_the_grid(shape: BackboneShape) -> int:
+    """The side of windows that cut the longer side of the grid in two."""
+    return max(2, -(-max(shape.grid) // 2))
 
 
 def _whole(passed: Counts, start: int, tokens: int) -> bool:

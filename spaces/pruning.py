@@ -11,7 +11,7 @@ from pydantic import field_validator
 
 from vittle.spaces import curve
 from vittle.spaces.errors import ScheduleError
-from vittle.spaces.reduction import Choice, Context, Counts, Parameter, Reduction, Values, realised
+from vittle.spaces.reduction import Choice, Context, Counts, Parameter, Reduction, Values
 from vittle.spaces.shape import BackboneShape
 from vittle.spaces.validation import falling
 
@@ -72,7 +72,7 @@ class Pruning(Reduction):
     def propose(cls, context: Context, values: Values) -> Self | None:
         wanted = curve.curve(cls.name, context, values).counts(context)
         whole = cls(kept=(context.shape.tokens,) * context.shape.depth)
-        return whole.realising(context.shape, realised(whole, context.shape, wanted))
+        return whole.following(context.shape, lambda block, _: wanted[block])
 
     @classmethod
     def neutral(cls, context: Context) -> Values:

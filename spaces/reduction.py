@@ -1,7 +1,7 @@
 """What every reduction declares: its settings in a schedule, what they do to the token count, and what may be searched."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, NamedTuple, Self
 
@@ -115,6 +115,21 @@ class Reduction(BaseModel, ABC):
         """How it reduces, in a few words for a table; how many tokens are shown beside it."""
         return self.name
 
+    def following(self, shape: BackboneShape, wanted: Callable[[int, int], int]) -> Self | None:
+        """These settings with the counts nearest to what is wanted, where nothing else acts; None where they change nothing.
+
+        Args:
+            shape: the backbone's.
+            wanted: tokens that should be left, of a block and the tokens that enter it.
+        """
+        counts: list[tuple[int, int]] = []
+        tokens = shape.tokens
+        for block in range(shape.depth):
+            left = self.nearest(shape, counts, tokens, wanted(block, tokens))
+            counts.append((tokens, left))
+            tokens = left
+        return self.realising(shape, counts)
+
     @property
     def adapter(self) -> str | None:
         """The name of the trained weights that these settings need; None for none."""
@@ -159,14 +174,3 @@ class Reduction(BaseModel, ABC):
     @abstractmethod
     def starting_points(cls, context: Context) -> tuple[Values, ...]:
         """Values that a search tries first, because a knowing user would; `strength` is then set to meet a cost."""
-
-
-def realised(reduction: Reduction, shape: BackboneShape, wanted: Sequence[int]) -> list[tuple[int, int]]:
-    """The counts nearest to `wanted`, one per block, that a reduction can realise where nothing else acts."""
-    counts: list[tuple[int, int]] = []
-    tokens = shape.tokens
-    for count in wanted:
-        left = reduction.nearest(shape, counts, tokens, count)
-        counts.append((tokens, left))
-        tokens = left
-    return counts
