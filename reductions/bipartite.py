@@ -24,14 +24,21 @@ def match(metric: Tensor, removed: int, prefix: int, solid: Tensor | None = None
         solid: (b, n) which tokens are not padding, which stands behind the others; None where there is none.
     """
     b, n, _ = metric.shape
-    even = prefix + prefix % 2  # positions are counted with the prefix, as the paper does
-    odd = 2 * prefix + 1 - even
     unit = metric / torch.linalg.vector_norm(metric, dim=-1, keepdim=True).clamp_(min=1e-12)
-    pairs = unit[:, even::2] @ unit[:, odd::2].mT  # (b, |A|, |B|)
+    set_a, set_b = halves(unit, prefix)
+    pairs = set_a @ set_b.mT  # (b, |A|, |B|)
     if solid is not None:
-        pairs = pairs.masked_fill(~(solid[:, even::2, None] & solid[:, None, odd::2]), -torch.inf)
+        solid_a, solid_b = halves(solid, prefix)
+        pairs = pairs.masked_fill(~(solid_a[:, :, None] & solid_b[:, None]), -torch.inf)
     sources, stay = ranked(pairs.amax(-1), removed)  # of A: (b, r), (b, |A| - r)
     similarity, partner = take(pairs, sources).max(-1)  # both (b, r); an index costs more than a maximum, so few are asked for
-    places = torch.arange(n, device=metric.device)
-    kept = torch.cat([places[:prefix].expand(b, -1), even + 2 * stay, places[odd::2].expand(b, -1)], 1)
+    places = torch.arange(n, device=metric.device).expand(b, n)
+    even = prefix + prefix % 2
+    kept = torch.cat([places[:, :prefix], even + 2 * stay, halves(places, prefix)[1]], 1)
     return Matching(kept, even + 2 * sources, prefix + stay.shape[1] + partner, similarity)
+
+
+def halves(values: Tensor, prefix: int) -> tuple[Tensor, Tensor]:
+    """The patch tokens at even positions (A) and at odd ones (B) of (b, n, ...); counted with the prefix, as the paper does."""
+    even = prefix + prefix % 2
+    return values[:, even::2], values[:, 2 * prefix + 1 - even :: 2]

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vittle.reductions.backbone import shape_of
+from vittle.reductions.bipartite import halves
 from vittle.spaces.errors import UnsupportedBackboneError
 
 PIECE = 2**24  # attention weights that exist at once: 64 MiB, unless a single head has more
@@ -75,11 +76,11 @@ def _observe_block(block: Any, features: Tensor, prefix: int) -> dict[str, Tenso
 
 def key_statistics(keys: Tensor, prefix: int) -> tuple[Tensor, Tensor]:
     """`similarity` and `partner`, each (b,), of keys (b, n, c) of which the first `prefix` are no patches."""
-    units = functional.normalize(keys[:, prefix:], dim=-1)
-    p = units.shape[1]
-    similarity = (units.sum(1).square().sum(-1) - units.square().sum((1, 2))) / (p * (p - 1))
-    odd = prefix % 2  # positions count from the first prefix token
-    a, b = units[:, odd::2], units[:, 1 - odd :: 2]
+    units = functional.normalize(keys, dim=-1)
+    patches = units[:, prefix:]
+    p = patches.shape[1]
+    similarity = (patches.sum(1).square().sum(-1) - patches.square().sum((1, 2))) / (p * (p - 1))
+    a, b = halves(units, prefix)
     return similarity, (a @ b.mT).amax(-1).mean(-1)
 
 

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vittle.reductions.bipartite import halves
 from vittle.reductions.embedding import MergeEmbedding
 from vittle.reductions.tokens import Tokens
 from vittle.reductions.vit import attend, classify
@@ -98,8 +99,8 @@ def group(tokens: Tokens, metric: Tensor, left: int, removed: int, prefix: int, 
         features = tokens.features.float()
         sizes = features.new_ones(features.shape[:2]) if tokens.sizes is None else tokens.sizes
         unit = functional.normalize(metric[:, :left].float(), dim=-1)
-        assignment = assign(*_halves(unit, prefix), removed, relaxation)  # (b, A, B)
-        (a, b), (size_a, size_b) = _halves(features[:, :left], prefix), _halves(sizes[:, :left], prefix)
+        assignment = assign(*halves(unit, prefix), removed, relaxation)  # (b, A, B)
+        (a, b), (size_a, size_b) = halves(features[:, :left], prefix), halves(sizes[:, :left], prefix)
         moved = assignment.mT @ torch.cat([size_a[..., None] * a, size_a[..., None]], -1)  # (b, B, d + 1)
         grown = size_b + moved[..., -1]
         b = (size_b[..., None] * b + moved[..., :-1]) / grown[..., None]
@@ -133,9 +134,3 @@ def select(scores: Tensor, count: int, temperature: float) -> Tensor:
         chosen = chosen + share
         scores = scores + (1 - share.sum(-1, keepdim=True)).clamp(min=TAKEN).log()
     return chosen
-
-
-def _halves(values: Tensor, prefix: int) -> tuple[Tensor, Tensor]:
-    """The patch tokens at even positions (A) and at odd positions (B), counted with the prefix as inference does."""
-    even = prefix + prefix % 2
-    return values[:, even::2], values[:, 2 * prefix + 1 - even :: 2]
