@@ -161,7 +161,7 @@ def profile(
     where = source(model, data)
     with working("loading"):
         from vittle.objectives.images import load_images
-        from vittle.objectives.profile import phase_change
+        from vittle.objectives.phase_change import phase_change
         from vittle.reductions.backbone import load_backbone
         from vittle.reductions.device import choose_device
     place = choose_device(device)

@@ -1,15 +1,13 @@
 """Latency on the device itself: the median time of one batch, the backbone measured in turn beside it.
 
-A run is backbone, candidate, backbone, candidate, ...; what is compared is the ratio of each candidate time to the mean of the
-two backbone times around it, so that drift of clock or load cancels. On CUDA a time is taken between events around the call,
-on CPU by the monotonic clock.
+What is compared is the ratio of a schedule's time to that of the backbone in its fastest form (`rivals.py`), from rounds in
+which they run in turn (`turns.py`) with the device for themselves (`lease.py`). Beside it stand the milliseconds, images per
+second, peak memory, and everything that somebody needs to measure the same again.
 """
 
-import platform
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,103 +15,142 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from vittle.objectives import allocator, memory
+from vittle.objectives.environment import clocks, environment
 from vittle.objectives.measurement import Measurement, Phase
+from vittle.objectives.rivals import Rival, compile_model, fastest
+from vittle.objectives.turns import Floats, Turns, take_turns
+from vittle.reductions.attention import kernel
+from vittle.reductions.vit import ReducedViT
 
 RESAMPLES = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How much to measure: `warmup` runs of each that are thrown away, then `repeats` pairs."""
+    """How much to measure: calm rounds, fewer of them where the ratio is known within `precision` before."""
 
-    warmup: int
-    repeats: int
-
-
-EFFORTS: Mapping[Phase, Effort] = {"search": Effort(warmup=1, repeats=3), "confirmation": Effort(warmup=2, repeats=12)}
+    rounds: int
+    precision: float | None = None
 
 
-@torch.inference_mode()
-def measure(
-    candidate: nn.Module, backbone: nn.Module, images: Tensor, phase: Phase, about: Mapping[str, Any] | None = None
-) -> dict[str, Measurement]:
-    """Time one batch through both models.
+EFFORTS: Mapping[Phase, Effort] = {"search": Effort(rounds=3), "confirmation": Effort(rounds=15, precision=0.01)}
+
+
+class Stand:
+    """Where schedules of one backbone are timed: a device, one batch, and the backbone's fastest form.
 
     Args:
-        images: (b, 3, height, width) on the models' device.
-        phase: how much effort to spend.
-        about: what else belongs into the protocol.
-
-    Returns:
-        `latency_ms` and `latency_ratio`, each with a bootstrap interval of its median, and the protocol.
+        model: the backbone, in evaluation mode on its device and in the type of the images.
+        images: (b, 3, height, width), one batch.
+        compiled: time schedules through `torch.compile`, and count a compiled backbone among the rivals.
     """
-    effort = EFFORTS[phase]
-    stopwatch = _cuda_ms if images.is_cuda else _cpu_ms
-    for _ in range(effort.warmup):
-        backbone(images)
-        candidate(images)
-    before = [stopwatch(backbone, images)]
-    times = []
-    for _ in range(effort.repeats):
-        times.append(stopwatch(candidate, images))
-        before.append(stopwatch(backbone, images))
-    taken, reference = np.array(times), np.array(before)
-    protocol = {
-        **environment(images.device),
-        "batch_size": len(images),
-        "dtype": str(images.dtype).removeprefix("torch."),
-        "warmup": effort.warmup,
-        "repeats": effort.repeats,
-        "clock": "cuda events" if images.is_cuda else "monotonic",
-        **(about or {}),
-    }
-    samples = {"latency_ms": taken, "latency_ratio": 2 * taken / (reference[:-1] + reference[1:])}
-    tails: Mapping[str, Mapping[str, Any]] = {
-        "latency_ms": {"p95_ms": _p95(taken), "backbone_ms": float(np.median(reference)), "backbone_p95_ms": _p95(reference)},
-        "latency_ratio": {},
-    }
-    return {name: _median(name, values, {**protocol, **tails[name]}) for name, values in samples.items()}
+
+    def __init__(self, model: nn.Module, images: Tensor, *, compiled: bool = False) -> None:
+        self.model = model
+        self.images = images
+        self.compiled = compiled
+
+    @property
+    def device(self) -> torch.device:
+        return self.images.device
+
+    @cached_property
+    def rival(self) -> Rival:
+        """What schedules are compared with; found when it is first asked for.
+
+        Raises:
+            VittleError: the model cannot be compiled here.
+        """
+        return fastest(self.model, self.images, compiled=self.compiled)
+
+    def reference(self) -> Tensor:
+        """One batch through the rival."""
+        return self.rival.call(self.images)
+
+    def runner(self, model: nn.Module) -> Callable[[], Tensor]:
+        """One batch through a model, compiled where that is asked for."""
+        run = compile_model(model, self.images) if self.compiled else model
+        return lambda: run(self.images)
+
+    def protocol(self) -> dict[str, Any]:
+        """How times are taken here, apart from what changes from run to run."""
+        return {
+            "batch_size": len(self.images),
+            "dtype": str(self.images.dtype).removeprefix("torch."),
+            "compiled": self.compiled,
+            "allocator": allocator.keep(self.device),
+        }
+
+    def measure(self, model: ReducedViT, effort: Effort) -> dict[str, Measurement]:
+        """Time one batch under a schedule.
+
+        Returns:
+            `latency_ms` and `latency_ratio`, each the median with its bootstrap interval, `throughput`, and `memory` where the
+            system tells it, with the protocol.
+
+        Raises:
+            VittleError: the model cannot be compiled here.
+        """
+        run = self.runner(model)
+        before = clocks(self.device)
+        turns = take_turns(self.reference, [run], self.device, rounds=effort.rounds, precision=effort.precision)
+        protocol = {**environment(self.device), **self.protocol(), **self._about(model), **_how(turns), **before}
+        taken, reference = turns.times[:, 0], turns.reference.ravel()
+        tails = {
+            "p95_ms": _tail(taken),
+            "p95_ms_interval": _interval(taken, _tail),
+            "backbone_ms": float(np.median(reference)),
+            "backbone_p95_ms": _tail(reference),
+        }
+        per_second = 1000 * len(self.images) / taken
+        measured = {
+            "latency_ms": _median("latency_ms", taken, {**protocol, **tails}),
+            "latency_ratio": _median("latency_ratio", turns.ratios[:, 0], protocol),
+            "throughput": _median("throughput", per_second, {}),
+        }
+        with torch.inference_mode():
+            peak = memory.peak(run, model, self.device)
+        return measured if peak is None else {**measured, "memory": peak}
+
+    def _about(self, model: ReducedViT) -> dict[str, Any]:
+        shape = model.shape
+        form = model.form if model.proportional and model.schedule.reductions else None
+        at = (self.device, self.images.dtype, shape.heads, shape.attention_width // shape.heads)
+        batch = (len(self.images), shape.tokens)
+        return {
+            "attention": {"form": form, "kernel": kernel(*at, batch, form), "backbone": kernel(*at, batch, None)},
+            "rival": self.rival.form,
+            "rivals_ms": dict(self.rival.times_ms),
+        }
 
 
-def environment(device: torch.device) -> dict[str, Any]:
-    """What a latency depends on besides the model."""
-    common = {"torch": torch.__version__, "python": platform.python_version(), "threads": torch.get_num_threads()}
-    if device.type == "cuda":
-        properties = torch.cuda.get_device_properties(device)
-        return {"device": properties.name, "cuda": torch.version.cuda, "processors": properties.multi_processor_count, **common}
-    return {"device": _cpu_name(), **common}
+def _how(turns: Turns) -> dict[str, Any]:
+    noise = {} if turns.noise is None else {"noisy": turns.noise}
+    return {
+        "clock": turns.clock,
+        "warmup": turns.warmup,
+        "rounds": len(turns.times),
+        "runs": turns.runs,
+        "repeated": turns.repeated,
+        **noise,
+        **({"launch_bound": turns.launch_bound} if turns.clock != "monotonic" else {}),
+    }
 
 
 def _median(objective: str, samples: NDArray[np.float64], protocol: Mapping[str, Any]) -> Measurement:
-    draws = np.random.default_rng(0).choice(samples, (RESAMPLES, len(samples)))
-    low, high = np.quantile(np.median(draws, axis=1), (0.025, 0.975))
     value = float(np.median(samples))
-    return Measurement(objective, value, min(value, float(low)), max(value, float(high)), len(samples), protocol)
+    low, high = _interval(samples, np.median)
+    return Measurement(objective, value, min(value, low), max(value, high), len(samples), protocol)
 
 
-def _p95(samples: NDArray[np.float64]) -> float:
-    return float(np.quantile(samples, 0.95))
+def _interval(samples: Floats, statistic: Callable[..., Any]) -> list[float]:
+    """Both ends of the 95 % bootstrap interval of a statistic."""
+    draws = np.random.default_rng(0).choice(samples, (RESAMPLES, len(samples)))
+    low, high = np.quantile(statistic(draws, axis=1), (0.025, 0.975))
+    return [float(low), float(high)]
 
 
-def _cpu_ms(model: Callable[[Tensor], Any], images: Tensor) -> float:
-    start = time.perf_counter()
-    model(images)
-    return (time.perf_counter() - start) * 1000
-
-
-def _cuda_ms(model: Callable[[Tensor], Any], images: Tensor) -> float:
-    event: Any = torch.cuda.Event
-    start, end = event(enable_timing=True), event(enable_timing=True)
-    torch.cuda.synchronize(images.device)
-    start.record()
-    model(images)
-    end.record()
-    end.synchronize()
-    return float(start.elapsed_time(end))
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+def _tail(samples: Floats, axis: int | None = None) -> Any:
+    found = np.quantile(samples, 0.95, axis=axis)
+    return float(found) if axis is None else found

@@ -39,6 +39,8 @@ OBJECTIVES = {
         Objective("latency_ms", "ms", "minimize", "median time of one batch"),
         Objective("latency_ratio", "share", "minimize", "median time of one batch over the backbone's, measured in turn"),
         Objective("macs", "MACs", "minimize", "multiply-accumulates of one image"),
+        Objective("throughput", "images/s", "maximize", "images of one batch over its median time"),
+        Objective("memory", "MB", "minimize", "peak memory while one batch runs, weights included"),
     )
 }
 
@@ -68,9 +70,9 @@ class Measurement:
             raise ValueError(f"{self.objective} is {self.value} in [{self.low}, {self.high}]")
 
 
-def exact(objective: str, value: float) -> Measurement:
-    """A value that is arithmetic rather than measured."""
-    return Measurement(objective, value, value, value, 1)
+def exact(objective: str, value: float, protocol: Mapping[str, Any] | None = None) -> Measurement:
+    """A value without spread."""
+    return Measurement(objective, value, value, value, 1, protocol or {})
 
 
 def proportion(objective: str, successes: int, n: int, protocol: Mapping[str, Any]) -> Measurement:

@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.attention import SDPBackend
 
 Form = Literal["mask", "channel", "flex"]
 
@@ -64,6 +65,27 @@ def fastest_form(device: torch.device, dtype: torch.dtype, heads: int, channels:
                     continue
                 best[form] = min(taken, best.get(form, taken))
     return min(best, key=lambda form: best[form])
+
+
+def kernel(device: torch.device, dtype: torch.dtype, heads: int, channels: int, shape: tuple[int, int], form: Form | None) -> str:
+    """Which kernel a device runs attention with: flash, efficient, cudnn, math, or flex.
+
+    Args:
+        device: where.
+        dtype: of the tokens.
+        heads: of the attention.
+        channels: of a head.
+        shape: images and tokens.
+        form: how the kernel is told the sizes of tokens; None where it is told none.
+    """
+    if form == "flex":
+        return form
+    b, n = shape
+    width = channels + 1 + -(channels + 1) % 8 if form == "channel" else channels
+    tokens = torch.empty(b, heads, n, width, device=device, dtype=dtype)
+    mask = torch.empty(b, 1, 1, n, device=device, dtype=dtype) if form == "mask" else None
+    choice: Any = torch._fused_sdp_choice  # the one place that knows; what asks "may it" does not say which one does
+    return SDPBackend(choice(tokens, tokens, tokens, mask)).name.removesuffix("_ATTENTION").lower()
 
 
 def forms(device: torch.device) -> tuple[Form, ...]:

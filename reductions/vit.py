@@ -91,7 +91,7 @@ class ReducedViT(nn.Module):
         self.plan = costs.plan(shape, schedule)
         self.proportional = all(part.attends_in_proportion(shape) for part in schedule.reductions)
         # An unreduced model tells no sizes, so nothing is measured for it.
-        self.form: Form = form or (_fastest_form(model, shape) if schedule.reductions and self.proportional else "mask")
+        self.form: Form = form or (weighted_form(model, shape) if schedule.reductions and self.proportional else "mask")
         self.operators = nn.ModuleList(
             nn.ModuleList(_operators(schedule, shape, index, block)) for index, block in enumerate(self.plan)
         )
@@ -152,7 +152,7 @@ class ReducedViT(nn.Module):
         self._needs_patches(max(wanted))
         model: Any = self.backbone
         found = []
-        state = self._embed(images, trace=True)
+        state = self.embed(images, trace=True)
         for index, block in enumerate(model.blocks[: max(wanted) + 1]):
             state = self._block(index, block, state)
             if index in wanted:
@@ -170,13 +170,13 @@ class ReducedViT(nn.Module):
 
     def _encode(self, images: Tensor, *, trace: bool = False) -> Tokens:
         model: Any = self.backbone
-        state = self._embed(images, trace=trace)
+        state = self.embed(images, trace=trace)
         for index, block in enumerate(model.blocks):
             # No earlier state is kept: memory that is held is memory that the next block has to ask for.
             state = self._block(index, block, state)
         return state._replace(features=model.norm(state.features))
 
-    def _embed(self, images: Tensor, *, trace: bool) -> Tokens:
+    def embed(self, images: Tensor, *, trace: bool = False) -> Tokens:
         """The tokens that enter the first block; with `trace`, each knows where it is."""
         model: Any = self.backbone
         state = Tokens(model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(images)))))
@@ -189,8 +189,7 @@ class ReducedViT(nn.Module):
 
     def _block(self, index: int, block: Any, state: Tokens) -> Tokens:
         state = self._attend(index, block, state)
-        features = state.features
-        return state._replace(features=features + block.drop_path2(block.ls2(block.mlp(block.norm2(features)))))
+        return state._replace(features=pass_mlp(block, state.features))
 
     def _attend(self, index: int, block: Any, state: Tokens) -> Tokens:
         # A function of its own, so that the memory of queries, keys and values is free again for the MLP.
@@ -198,12 +197,24 @@ class ReducedViT(nn.Module):
         sizes = state.sizes if self.proportional else None
         name = str(index)
         projection: Any = self.projections[name] if name in self.projections else block.attn.qkv  # noqa: SIM401, it has no `get`
-        attended, output = attend(block.attn, projection, block.norm1(state.features), sizes, queries, self.form)
-        features = state.features[:, :queries] + block.drop_path1(block.ls1(output))  # (b, q, d)
+        attended, features = pass_attention(block, projection, state.features, sizes, queries, self.form)
         state = state._replace(features=features, sizes=None if state.sizes is None else state.sizes[:, :queries])
         for operator in self.operators[index]:  # type: ignore[attr-defined]
             state, attended = operator(state, attended)
         return state
+
+
+def pass_attention(
+    block: Any, projection: nn.Linear, features: Tensor, sizes: Tensor | None, queries: int, form: Form
+) -> tuple[Attended, Tensor]:
+    """The first half of timm's block, of tokens (b, n, d): what operators see of its attention, and (b, queries, d)."""
+    attended, output = attend(block.attn, projection, block.norm1(features), sizes, queries, form)
+    return attended, features[:, :queries] + block.drop_path1(block.ls1(output))
+
+
+def pass_mlp(block: Any, features: Tensor) -> Tensor:
+    """The second half of timm's block, of tokens (b, n, d)."""
+    return features + block.drop_path2(block.ls2(block.mlp(block.norm2(features))))
 
 
 def attend(
@@ -288,7 +299,8 @@ def _pool(features: Tensor, sizes: Tensor, kind: str) -> Tensor:
     return highest if kind == "max" else (highest + mean) / 2
 
 
-def _fastest_form(model: Any, shape: BackboneShape) -> Form:
+def weighted_form(model: Any, shape: BackboneShape) -> Form:
+    """The fastest form of attention to tokens of different sizes, for a timm model where it is."""
     weight = model.patch_embed.proj.weight
     if weight.is_meta:
         return "mask"  # nothing runs there

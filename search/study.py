@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from vittle.objectives.images import Progress, Splits, load_images
 from vittle.objectives.measurement import LatencyBudget
-from vittle.objectives.profile import phase_change
+from vittle.objectives.phase_change import phase_change
 from vittle.reductions.backbone import Backbone, load_backbone
 from vittle.reductions.embedding import MergeEmbedding
 from vittle.reductions.vit import check_identity

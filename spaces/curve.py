@@ -37,11 +37,14 @@ class Curve:
         return shares
 
     def counts(self, context: Context) -> list[int]:
-        """Tokens wanted after each block of the backbone, prefix tokens included; rounded, not yet feasible."""
+        """Tokens wanted after each block of the backbone, prefix tokens included; not yet feasible.
+
+        Each is rounded, and then raised to what costs the device no more.
+        """
         shape = context.shape
         shares = self.shares(context.blocks)
         shares += [shares[-1]] * (shape.depth - len(shares))
-        return [shape.prefix + round(shape.patches * share) for share in shares]
+        return [context.snapped(shape.prefix + round(shape.patches * share)) for share in shares]
 
 
 def parameters(name: str, context: Context) -> tuple[Parameter, ...]:

@@ -157,6 +157,11 @@ class Merging(Reduction):
         changes = {"kept": tuple(after for _, after in counts), "window": self.window if local else None, "global_from": local}
         return self.model_copy(update=changes)
 
+    def variant(self, shape: BackboneShape, block: int) -> str:
+        compared = "feature" if self.metric == "feature" else "key"  # an embedding is as narrow as a head's keys
+        rule = self.matching if self.windows(shape, block) is None else "windows"
+        return f"{self.name} {compared} {rule} {self.weights}"
+
     def embedding_macs(self, shape: BackboneShape, tokens: int) -> int:
         return tokens * shape.width * self.embedding_width
 

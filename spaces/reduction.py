@@ -50,6 +50,7 @@ class Context:
         start: the block from which merging may start, as detected; None where nobody looked.
         adapters: trained weights at hand, by reduction.
         residuals: whether a curve over depth is also corrected block by block.
+        free: for each token count, the most tokens that take a block no longer on the device; empty where nobody measured.
     """
 
     shape: BackboneShape
@@ -57,11 +58,16 @@ class Context:
     start: int | None = None
     adapters: Mapping[str, AdapterRecord] = field(default_factory=dict)
     residuals: bool = False
+    free: Sequence[int] = ()
 
     @property
     def blocks(self) -> int:
         """Blocks in which reducing patch tokens saves anything."""
         return max(1, self.shape.depth - 1) if self.tail == "prefix" else self.shape.depth
+
+    def snapped(self, tokens: int) -> int:
+        """A wanted token count with those added that cost no time."""
+        return self.free[tokens] if self.free else tokens
 
 
 class Reduction(BaseModel, ABC):
@@ -139,6 +145,11 @@ class Reduction(BaseModel, ABC):
         """Whether tokens are attended to in proportion to the patches in them, on this backbone."""
         del shape
         return True
+
+    def variant(self, shape: BackboneShape, block: int) -> str:
+        """What decides how long it takes to act in `block`, besides token counts; equal variants are measured once."""
+        del shape, block
+        return self.name
 
     def embedding_macs(self, shape: BackboneShape, tokens: int) -> int:
         """MACs that this reduction itself adds to a block in which it acts on `tokens` tokens."""

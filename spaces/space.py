@@ -1,10 +1,12 @@
 """The set of schedules that a study may propose."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
 
 from vittle.spaces import costs
 from vittle.spaces.errors import VittleError
-from vittle.spaces.reduction import AdapterRecord, Choice, Context, Parameter, Tail, Values
+from vittle.spaces.reduction import AdapterRecord, Choice, Context, Parameter, Tail, Value, Values
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
 from vittle.spaces.table import REDUCTIONS
@@ -21,6 +23,7 @@ class Space:
         start: the block from which merging may start, as detected.
         adapters: trained weights at hand, by reduction.
         residuals: correct the curves over depth block by block.
+        free: for each token count, the most tokens that take a block no longer on the device.
 
     Raises:
         VittleError: no reduction, or one that does not exist or does not fit the backbone.
@@ -34,6 +37,7 @@ class Space:
         start: int | None = None,
         adapters: Mapping[str, AdapterRecord] | None = None,
         residuals: bool = False,
+        free: Sequence[int] = (),
     ) -> None:
         unknown = [name for name in reductions if name not in REDUCTIONS]
         if unknown or not reductions:
@@ -45,11 +49,16 @@ class Space:
                 others = [name for name, entry in REDUCTIONS.items() if entry.settings.refusal(shape) is None]
                 raise VittleError(f"{settings.name} does not fit this model: {reason}; accepted: {', '.join(others)}")
         tail: Tail = "prefix" if shape.reads_prefix_only else "full"
-        self.context = Context(shape, tail, start, adapters or {}, residuals)
+        self.context = Context(shape, tail, start, adapters or {}, residuals, free)
 
     @property
     def shape(self) -> BackboneShape:
         return self.context.shape
+
+    @property
+    def reductions(self) -> tuple[str, ...]:
+        """What is searched, in the order in which it acts."""
+        return tuple(settings.name for settings in self._settings)
 
     @property
     def parameters(self) -> tuple[Parameter | Choice, ...]:
@@ -60,23 +69,46 @@ class Space:
         parts = (settings.propose(self.context, values) for settings in self._settings)
         return costs.combined(self.shape, [part for part in parts if part is not None], self.context.tail)
 
-    def starting_points(self, shares: Sequence[float]) -> Iterator[Values]:
-        """Values to try first: each reduction alone, then all together, brought down to each of `shares` of the MACs."""
+    def draw(self, generator: np.random.Generator) -> Values:
+        """A value for each parameter, at random."""
+        return {one.name: _drawn(one, generator) for one in self.parameters}
+
+    def cheapest(self) -> list[Schedule]:
+        """The schedules with the lowest cost there is: each reduction alone, and all together, as strong as can be."""
+        found = {schedule.id: schedule for schedule in map(self.schedule, self.starting_points([0.0]))}
+        return sorted(found.values(), key=self.macs_share)
+
+    def macs_share(self, schedule: Schedule) -> float:
+        """MACs of a schedule as a share of the backbone's."""
+        return costs.macs(self.shape, schedule) / costs.macs(self.shape, Schedule())
+
+    def starting_points(
+        self, shares: Sequence[float], cost: Callable[[Schedule], float] | None = None
+    ) -> Iterator[Values]:
+        """Values to try first: each reduction alone, then all together, brought down to each of `shares` of the cost.
+
+        Args:
+            shares: the most that a schedule may cost; where none costs as little, the cheapest.
+            cost: what a schedule costs as a share of the backbone, falling as more is reduced; MACs where none is given.
+        """
+        cost = cost or self.macs_share
         neutral = {name: value for settings in self._settings for name, value in settings.neutral(self.context).items()}
         together = {
             name: value for settings in self._settings for name, value in settings.starting_points(self.context)[0].items()
         }
-        for share in shares:
+        for most in shares:
             for settings in self._settings:
                 for values in settings.starting_points(self.context):
-                    yield self._costing(share, {**neutral, **values}, [settings.strength])
+                    yield self._costing(most, cost, {**neutral, **values}, [settings.strength])
             if len(self._settings) > 1:
-                yield self._costing(share, {**neutral, **together}, [settings.strength for settings in self._settings])
+                strengths = [settings.strength for settings in self._settings]
+                yield self._costing(most, cost, {**neutral, **together}, strengths)
 
-    def _costing(self, share: float, values: Values, strengths: Sequence[str]) -> Values:
-        """`values` at the highest strength, to 1 % of its range, that costs at most `share`; at the lowest where none does."""
+    def _costing(
+        self, most: float, cost: Callable[[Schedule], float], values: Values, strengths: Sequence[str]
+    ) -> Values:
+        """`values` with the most kept, to 1 % of its range, that costs at most `most`; with the least kept where none does."""
         turned = [one for one in self.parameters if isinstance(one, Parameter) and one.name in strengths]
-        most = share * costs.macs(self.shape, Schedule())
         steps = 100
         low, high = 0, steps  # bisected over a grid: cost falls with strength, in steps
 
@@ -85,8 +117,18 @@ class Space:
 
         while low < high:
             middle = (low + high + 1) // 2
-            if costs.macs(self.shape, self.schedule(at(middle))) <= most:
+            if cost(self.schedule(at(middle))) <= most:
                 low = middle
             else:
                 high = middle - 1
         return at(low)
+
+
+def _drawn(one: Parameter | Choice, generator: np.random.Generator) -> Value:
+    if isinstance(one, Choice):
+        return str(generator.choice(one.options))
+    if one.integer:
+        return int(generator.integers(int(one.low), int(one.high) + 1))
+    if one.log:
+        return float(np.exp(generator.uniform(np.log(one.low), np.log(one.high))))
+    return float(generator.uniform(one.low, one.high))

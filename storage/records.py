@@ -86,6 +86,12 @@ class Trial:
         return {**searched, **{name: value for name, value in confirmed.items() if name != "accuracy"}}
 
     @property
+    def profile(self) -> str | None:
+        """The key of the latency profile that its latency was predicted with; None where there was none."""
+        ratio = self.judged.get("latency_ratio")
+        return None if ratio is None else ratio.protocol.get("profile")
+
+    @property
     def confirmed(self) -> bool:
         return "confirmation" in self.measurements
 
@@ -129,6 +135,11 @@ def nearest(trials: Sequence[Trial]) -> Trial | None:
     """The fastest trial that was measured at all, whatever its accuracy; None where none was."""
     measured = [trial for trial in trials if "latency_ratio" in trial.judged]
     return min(measured, key=lambda trial: trial.judged["latency_ratio"].high, default=None)
+
+
+def profiled(trials: Sequence[Trial]) -> str | None:
+    """The key of the latency profile that a study predicts with; None where it predicts nothing."""
+    return next((trial.profile for trial in trials if trial.profile is not None), None)
 
 
 def reference(trials: Sequence[Trial]) -> Trial | None:

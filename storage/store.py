@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from vittle.objectives.measurement import Measurement, Phase
 from vittle.objectives.phase import PhaseChange
+from vittle.objectives.profile import LatencyProfile
 from vittle.spaces.errors import VittleError
 from vittle.spaces.reduction import AdapterRecord, Values
 from vittle.spaces.schedule import Schedule
@@ -27,7 +28,7 @@ from vittle.storage.tables import Base, KnowledgeRow, MeasurementRow, StudyRow, 
 
 ACCEPTED = "a SQLAlchemy URL such as sqlite:///vittle.db or postgresql+psycopg://user:password@host/database"
 BUSY_SECONDS = 60
-PHASE = "phase"  # kind of what is known of a backbone
+PHASE, LATENCY = "phase", "latency"  # kinds of what is known of a backbone
 
 
 def default_url() -> str:
@@ -187,6 +188,23 @@ class Store:
         """Where merging may start in the backbone with these weights; None where it was never measured."""
         document = self._known(fingerprint, PHASE)
         return None if document is None else PhaseChange.from_dict(document)
+
+    def save_profile(self, profile: LatencyProfile) -> None:
+        """Keep a latency profile, in place of an earlier one with the same key."""
+        self._learn(profile.key, LATENCY, profile.to_dict())
+
+    def profile(self, key: str) -> LatencyProfile | None:
+        """The latency profile with that key; None where it was never measured."""
+        document = self._known(key, LATENCY)
+        return None if document is None else LatencyProfile.from_dict(document)
+
+    def profiles(self) -> list[LatencyProfile]:
+        """All latency profiles, newest first."""
+        if not inspect(self.engine).has_table(KnowledgeRow.__tablename__):
+            return []
+        with self._transaction() as session:
+            newest = select(KnowledgeRow).where(KnowledgeRow.kind == LATENCY).order_by(KnowledgeRow.created.desc())
+            return [LatencyProfile.from_dict(row.document) for row in session.scalars(newest)]
 
     def _learn(self, fingerprint: str, kind: str, document: dict[str, Any]) -> None:
         Base.metadata.create_all(self.engine)  # the database may be older than this table

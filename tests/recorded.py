@@ -1,10 +1,8 @@
 """A study without a model: a backbone's shape, and outcomes computed from a schedule instead of measured."""
 
-import numpy as np
-
 from vittle.objectives.measurement import Measurement, exact, proportion
 from vittle.search.coordinator import Coordinator, Outcome
-from vittle.spaces import BackboneShape, Choice, Parameter, Schedule, Space, macs, tokens
+from vittle.spaces import BackboneShape, Schedule, Space, macs, tokens
 from vittle.spaces.reduction import Values
 from vittle.spaces.table import REDUCTIONS
 from vittle.storage.records import BackboneRecord, Settings, Study
@@ -16,17 +14,6 @@ SHAPE = BackboneShape(
 )  # fmt: skip
 BACKBONE = BackboneRecord("digits", "0123456789ab", 10, SHAPE)
 DENSE = macs(SHAPE, Schedule())
-
-
-def drawn(space: Space, rng: np.random.Generator) -> Values:
-    """A value for each parameter, at random."""
-
-    def draw(one: Parameter | Choice) -> float | str:
-        if isinstance(one, Choice):
-            return str(rng.choice(one.options))
-        return int(rng.integers(one.low, one.high + 1)) if one.integer else float(rng.uniform(one.low, one.high))
-
-    return {one.name: draw(one) for one in space.parameters}
 
 
 def neutral(space: Space) -> dict[str, float | str]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from recorded import DENSE, SHAPE, drawn, make_study, neutral, outcome, run
+from recorded import DENSE, SHAPE, make_study, neutral, outcome, run
 from vittle import Schedule, VittleError
 from vittle.objectives.measurement import Measurement
 from vittle.search.coordinator import Coordinator, Outcome
@@ -143,7 +143,7 @@ def test_a_resumed_sampler_has_learnt_from_the_database(store) -> None:
     run(resumed)
     fresh_space = Space(SHAPE, ("merging",))
     rng = np.random.default_rng(0)
-    blind = [outcome(fresh_space.schedule(drawn(fresh_space, rng)), study.settings) for _ in range(100)]
+    blind = [outcome(fresh_space.schedule(fresh_space.draw(rng)), study.settings) for _ in range(100)]
     feasible_by_chance = np.mean(["accuracy" in one.measurements for one in blind])
     later = store.trials("study")[31:]
     assert np.mean([trial.state == "complete" for trial in later]) > feasible_by_chance

@@ -13,7 +13,7 @@ from models import SMALL
 from vittle import UnsupportedBackboneError
 from vittle.objectives.images import Images
 from vittle.objectives.phase import STATISTICS
-from vittle.objectives.profile import phase_change
+from vittle.objectives.phase_change import phase_change
 from vittle.reductions import phases
 from vittle.reductions.backbone import describe_backbone
 from vittle.reductions.bipartite import match

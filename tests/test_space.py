@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from models import FAMILIES, make_model
-from recorded import DENSE, SHAPE, drawn, neutral
+from recorded import DENSE, SHAPE, neutral
 from vittle.reductions.backbone import shape_of
 from vittle.spaces import Choice, Parameter, Schedule, Space, VittleError, macs, plan, tokens
 from vittle.spaces.reduction import AdapterRecord
@@ -37,7 +37,7 @@ def test_every_value_within_its_range_is_feasible(space: Space) -> None:
     rng = np.random.default_rng(0)
     dense = macs(space.shape, Schedule())
     for _ in range(200):
-        schedule = space.schedule(drawn(space, rng))
+        schedule = space.schedule(space.draw(rng))
         counts = tokens(space.shape, schedule)
         assert all(before >= after > 0 for before, after in zip((space.shape.tokens, *counts), counts, strict=False))
         assert counts[-1] >= space.shape.prefix
