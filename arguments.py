@@ -1,11 +1,15 @@
-"""What several commands take: their options, and where images come from."""
+"""What several commands take: their options, the study that is meant, and where images come from."""
 
+import os
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from vittle.spaces.errors import VittleError
+from vittle.storage.records import Study
+from vittle.storage.store import Store
 
 DIGITS = "digits"
 
@@ -17,6 +21,48 @@ Data = Annotated[
     str | None, typer.Option(help="Image folder, .npz, timm dataset, or digits (with the model digits).", show_default=False)
 ]
 Device = Annotated[str | None, typer.Option(help="cpu or cuda. Default: cuda where there is one.", show_default=False)]
+
+BatchSize = Annotated[int, typer.Option(min=1, help="Batch that latency is measured at.")]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16: what the model computes in.")]
+Compiled = Annotated[
+    bool, typer.Option("--compile", help="Time schedules through torch.compile, and the backbone's fastest form with it.")
+]
+StudyName = Annotated[str | None, typer.Argument(help="Name of the study; the newest where none is given.", show_default=False)]
+Storage = Annotated[
+    str | None, typer.Option(help="SQLAlchemy URL of the database. Default: SQLite in your data folder.", show_default=False)
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON in place of tables.")]
+
+
+def find_study(store: Store, name: str | None) -> Study:
+    """The study of that name, or the newest one.
+
+    Raises:
+        VittleError: there is none.
+    """
+    if name is not None:
+        return store.study(name)
+    studies = store.studies()
+    if not studies:
+        raise VittleError("there are no studies yet; make one with: vittle launch")
+    return studies[0]
+
+
+def parse_seconds(text: str) -> float:
+    """Read 90s, 10m or 2h.
+
+    Raises:
+        VittleError: anything else.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh])\s*", text)
+    if match is None or float(match[1]) <= 0:
+        raise VittleError(f"time limit {text!r} is not a time; accepted: 90s, 10m or 2h")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def cpus() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def source(model: str, data: str | None) -> str:

@@ -1,6 +1,5 @@
 """The front door: `vittle ...`. It composes the rooms and holds no logic of its own."""
 
-import os
 import re
 import sys
 from pathlib import Path
@@ -9,9 +8,26 @@ from typing import Annotated, Any
 import typer
 
 from vittle import __version__
-from vittle.arguments import DIGITS, Checkpoint, Data, Device, Model, source
+from vittle.arguments import (
+    DIGITS,
+    BatchSize,
+    Checkpoint,
+    Compiled,
+    Data,
+    Device,
+    Dtype,
+    Json,
+    Model,
+    Storage,
+    StudyName,
+    cpus,
+    find_study,
+    parse_seconds,
+    source,
+)
+from vittle.cli_latency import latency_app
 from vittle.cli_train import train_app
-from vittle.dashboards import terminal, text, twins
+from vittle.dashboards import terminal, twins
 from vittle.dashboards.console import counting, err, escape, out, print_json, progress_bar, working
 from vittle.objectives.measurement import LatencyBudget
 from vittle.spaces.errors import VittleError
@@ -27,14 +43,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.add_typer(latency_app)
 app.add_typer(train_app, name="train")
 NAME = re.compile(r"(?!.*\.(json|yaml)$)\w[\w .+-]{0,99}")  # a study's name stands in addresses and file names
 
-StudyName = Annotated[str | None, typer.Argument(help="Name of the study; the newest where none is given.", show_default=False)]
-Storage = Annotated[
-    str | None, typer.Option(help="SQLAlchemy URL of the database. Default: SQLite in your data folder.", show_default=False)
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON in place of tables.")]
 Budget = Annotated[
     str | None, typer.Option(help="For example 4ms, or 60% of the backbone. Default: the study's.", show_default=False)
 ]
@@ -62,7 +74,7 @@ def main() -> None:
         app()
     except VittleError as error:
         err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
-        sys.exit(2)
+        sys.exit(error.exit_code)
 
 
 @app.command()
@@ -73,8 +85,17 @@ def launch(
     model: Model = DIGITS,
     checkpoint: Checkpoint = None,
     data: Data = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Batch that latency is measured at.")] = 64,
+    batch_size: BatchSize = 64,
     device: Device = None,
+    dtype: Dtype = "float32",
+    compiled: Compiled = False,
+    target: Annotated[
+        str | None,
+        typer.Option(help="Another device whose budget this is, as `vittle profiles` names it.", show_default=False),
+    ] = None,
+    predict: Annotated[
+        bool, typer.Option("--predict/--measure-all", help="Predict latencies and measure the front, or measure every trial.")
+    ] = True,
     reductions: Annotated[str, typer.Option(help="What to search, separated by commas: merging, pruning.")] = "merging",
     residuals: Annotated[bool, typer.Option("--residuals", help="Also correct the curves over depth block by block.")] = False,
     adapter: Annotated[
@@ -110,18 +131,24 @@ def launch(
         latency_budget=latency_budget,
         batch_size=batch_size,
         device=choose_device(device),
+        dtype=dtype,
+        compiled=compiled,
+        predict=predict,
         reductions=tuple(part.strip() for part in reductions.split(",") if part.strip()),
         residuals=residuals,
         adapter=None if adapter is None else str(adapter.resolve()),
         trials=trials,
-        time_limit=None if time_limit is None else _seconds(time_limit),
+        time_limit=None if time_limit is None else parse_seconds(time_limit),
         workers=workers,
-        cpus_per_worker=max(1, _cpus() // workers),
+        cpus_per_worker=max(1, cpus() // workers),
         gpus_per_worker=gpus_per_worker if gpus_per_worker is not None else float(choose_device(device) == "cuda"),
         seed=seed,
     )
     job = _prepare(settings)
     store = Store.open(storage, create=True)
+    with working("budget"):
+        job = studies.check(job, store, target)
+    settings = job.settings
     made = store.create_study(study or _free_name(store, model), settings, job.record)
     _run(studies, made, job, store, ray_address, as_json)
 
@@ -130,7 +157,7 @@ def launch(
 def resume(study: StudyName = None, storage: Storage = None, ray_address: RayAddress = None, as_json: Json = False) -> None:
     """Continue a study that was interrupted."""
     store = Store.open(storage)
-    _continue(_find(store, study), store, ray_address, as_json)
+    _continue(find_study(store, study), store, ray_address, as_json)
 
 
 @app.command()
@@ -143,40 +170,8 @@ def extend(
 ) -> None:
     """Add trials to a study and run them."""
     store = Store.open(storage)
-    found = _find(store, study)
+    found = find_study(store, study)
     _continue(store.set_trials(found.name, found.settings.trials + trials), store, ray_address, as_json)
-
-
-@app.command()
-def profile(
-    model: Model = DIGITS,
-    checkpoint: Checkpoint = None,
-    data: Data = None,
-    images: Annotated[int, typer.Option(min=2, help="Images to look at.")] = 256,
-    device: Device = None,
-    storage: Storage = None,
-    as_json: Json = False,
-) -> None:
-    """Find the block from which a backbone's tokens grow alike, where merging may start, and keep it for its studies."""
-    where = source(model, data)
-    with working("loading"):
-        from vittle.objectives.images import load_images
-        from vittle.objectives.phase_change import phase_change
-        from vittle.reductions.backbone import load_backbone
-        from vittle.reductions.device import choose_device
-    place = choose_device(device)
-    backbone = load_backbone(model, checkpoint)
-    with counting("images") as progress:
-        splits = load_images(where, backbone.preprocessing, backbone.classes, progress=progress)
-    store = Store.open(storage, create=True)
-    with counting("attention") as progress:
-        phase = phase_change(backbone, splits.search, place, limit=images, progress=progress)
-    store.save_phase(phase)
-    if as_json:
-        print_json({"model": model, "phase": phase.to_dict()})
-    else:
-        out.print(terminal.phase_table(phase))
-        out.print(text.merge_start(phase), highlight=False, soft_wrap=True)
 
 
 @app.command("studies")
@@ -194,7 +189,7 @@ def list_studies(storage: Storage = None, as_json: Json = False) -> None:
 def list_trials(study: StudyName = None, storage: Storage = None, as_json: Json = False) -> None:
     """List every trial of a study with its state."""
     store = Store.open(storage)
-    found = _find(store, study)
+    found = find_study(store, study)
     trials = store.trials(found.name)
     if as_json:
         print_json(twins.detailed(found, trials)["trials"])
@@ -206,7 +201,7 @@ def list_trials(study: StudyName = None, storage: Storage = None, as_json: Json 
 def front(study: StudyName = None, latency_budget: Budget = None, storage: Storage = None, as_json: Json = False) -> None:
     """Show the best trade-offs between accuracy, latency and MACs that a study has found."""
     store = Store.open(storage)
-    found = _find(store, study)
+    found = find_study(store, study)
     _show_front(found, store.trials(found.name), _budget(found, latency_budget), as_json)
 
 
@@ -219,7 +214,7 @@ def export(
 ) -> None:
     """Write the most accurate schedule within the budget, with its measurements."""
     store = Store.open(storage)
-    found = _find(store, study)
+    found = find_study(store, study)
     budget = _budget(found, latency_budget)
     trials = store.trials(found.name)
     chosen = records.best(trials, budget)
@@ -285,6 +280,9 @@ def _run(studies: Any, study: Study, job: Any, store: Store, ray_address: str | 
         def observed(images: int, of: int) -> None:
             bar.update(task, note=f"attention of {images} of {of} images" if images < of else "")
 
+        def profiled(done: int, of: int) -> None:
+            bar.update(task, note=f"latency profile {done} of {of}" if done < of else "")
+
         def warned(what: str) -> None:
             err.print(f"[bold yellow]warning:[/] {escape(what)}", soft_wrap=True, highlight=False)
 
@@ -299,7 +297,8 @@ def _run(studies: Any, study: Study, job: Any, store: Store, ray_address: str | 
             seen = bar.tasks[-1].completed + 1
             bar.update(confirming[0], completed=seen, total=seen + left, note=f"trial {trial.number}")
 
-        study = studies.run(study, job, store, studies.Reporter(finished, confirmed, observed, warned), ray_address)
+        reporter = studies.Reporter(finished, confirmed, observed, profiled, warned)
+        study = studies.run(study, job, store, reporter, ray_address)
     trials = store.trials(study.name)
     _show_front(study, trials, study.budget, as_json)
     if study.state == "interrupted":
@@ -337,15 +336,6 @@ def _explain_unmet(study: Study, trials: list[Trial], budget: LatencyBudget) -> 
     )
 
 
-def _find(store: Store, name: str | None) -> Study:
-    if name is not None:
-        return store.study(name)
-    studies = store.studies()
-    if not studies:
-        raise VittleError("there are no studies yet; make one with: vittle launch")
-    return studies[0]
-
-
 def _budget(study: Study, text: str | None) -> LatencyBudget:
     return study.budget if text is None else LatencyBudget.parse(text)
 
@@ -354,14 +344,3 @@ def _free_name(store: Store, model: str) -> str:
     stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", model).strip("-")
     taken = {study.name for study in store.studies()}
     return next(name for number in range(1, len(taken) + 2) if (name := f"{stem}-{number}") not in taken)
-
-
-def _seconds(text: str) -> float:
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh])\s*", text)
-    if match is None or float(match[1]) <= 0:
-        raise VittleError(f"time limit {text!r} is not a time; accepted: 90s, 10m or 2h")
-    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -116,7 +116,10 @@ def exported_schedule(name: str, number: str, store: OpenStore) -> Response:
 def study_twin(name: str, store: OpenStore) -> JSONResponse:
     """One study with all its trials, as JSON."""
     study = _study(store, name)
-    return JSONResponse(twins.detailed(study, store.trials(name), store.phase(study.backbone.fingerprint)))
+    trials = store.trials(name)
+    key = records.profiled(trials)
+    profile = None if key is None else store.profile(key)
+    return JSONResponse(twins.detailed(study, trials, store.phase(study.backbone.fingerprint), profile))
 
 
 @router.get("/studies/{name:path}")

@@ -2,23 +2,17 @@
 
 from collections.abc import Iterable, Sequence
 
-from rich import box
-from rich.console import JustifyMethod, OverflowMethod
 from rich.table import Table
 from rich.text import Text
 
-from vittle.dashboards import text, twins
-from vittle.objectives.measurement import LatencyBudget, Measurement
+from vittle.dashboards import cells, text, twins
+from vittle.objectives.measurement import LatencyBudget
 from vittle.objectives.phase import Curve, PhaseChange
 from vittle.spaces import costs
 from vittle.spaces.shape import BackboneShape
 from vittle.storage import records
 from vittle.storage.records import Study, Trial
 
-NOTHING = "–"
-BAR = 8  # cells of a bar in a table
-WIDTHS = {"block": 5, "study": 10, "trials": 8, "started": 12, "origin": 8, "reason": 20}
-"""Columns that a narrow terminal must not squeeze away."""
 PHASE_COLORS = {"similarity": "blue", "partner": "magenta", "sink": "yellow"}
 STYLES = {
     "running": "cyan",
@@ -32,36 +26,41 @@ STYLES = {
 
 def studies_table(studies: Iterable[tuple[Study, Sequence[Trial]]]) -> Table:
     """One line per study with its trials: what was asked, how far it is, and the best schedule so far."""
-    table = _table("study", "state", "model", "budget", "trials>", "best so far", "started")
+    table = cells.table("study", "state", "model", "budget", "trials>", "best so far", "started")
+    found = []
     for study, trials in studies:
+        best = records.best(trials, study.budget)
+        found += [] if best is None else [best]
         table.add_row(
-            _as_is(study.name),
+            cells.as_is(study.name),
             _state(study.state),
-            _as_is(study.backbone.name),
+            cells.as_is(study.backbone.name),
             f"{study.budget} on {study.settings.device}",
             f"{twins.finished(trials)} of {study.settings.trials}",
-            _headline(records.best(trials, study.budget)),
+            _headline(best),
             f"{study.created:%d %b %H:%M}",
         )
+    table.caption = _marks(found)
     return table
 
 
-def trials_table(trials: Iterable[Trial]) -> Table:
+def trials_table(trials: Sequence[Trial]) -> Table:
     """One line per trial, whatever became of it."""
-    table = _table("trial>", "state", "accuracy>", "latency>", "ms>", "MACs>", "origin", "took>", "reason")
+    table = cells.table("trial>", "state", "accuracy>", "latency>", "ms>", "MACs>", "origin", "took>", "reason")
     for trial in trials:
         judged = trial.judged
         table.add_row(
             str(trial.number),
             _state(trial.state),
-            _share(judged.get("accuracy")),
-            _share(judged.get("latency_ratio")),
-            _milliseconds(judged.get("latency_ms")),
-            _macs(judged.get("macs")),
-            _as_is(trial.origin),
-            NOTHING if trial.seconds is None else f"{trial.seconds:.1f} s",
-            _as_is(trial.reason or ""),
+            cells.share(judged.get("accuracy")),
+            cells.share(judged.get("latency_ratio")),
+            cells.milliseconds(judged.get("latency_ms")),
+            cells.macs(judged.get("macs")),
+            cells.as_is(trial.origin),
+            cells.NOTHING if trial.seconds is None else f"{trial.seconds:.1f} s",
+            cells.as_is(trial.reason or ""),
         )
+    table.caption = _marks(trials)
     return table
 
 
@@ -74,7 +73,7 @@ def front_table(trials: Sequence[Trial], budget: LatencyBudget, reference: Trial
         reference: the trial of the backbone itself.
         shape: the backbone's, which the token counts need.
     """
-    table = _table("trial>", "accuracy>", "held-out>", "latency>", "ms>", "MACs>", "tokens left", "how")
+    table = cells.table("trial>", "accuracy>", "held-out>", "latency>", "ms>", "MACs>", "tokens left", "how")
     best = records.best(trials, budget)
     for trial in trials:
         if reference is None or trial.number != reference.number:
@@ -83,7 +82,10 @@ def front_table(trials: Sequence[Trial], budget: LatencyBudget, reference: Trial
         table.add_section()
         _add_front_row(table, reference, shape, is_best=best is not None and reference.number == best.number)
     holder = f"* best for {budget}" if best is not None else f"none holds {budget} beyond the noise"
-    table.caption = f"{holder}; ± is 95%; latency in % of the backbone's and in ms for one batch"
+    marks = _marks([*trials, *([] if reference is None else [reference])])
+    table.caption = f"{holder}; ± is 95%; latency in % of the backbone's and in ms for one batch" + (
+        f"; {marks}" if marks else ""
+    )
     return table
 
 
@@ -92,12 +94,13 @@ def trial_note(trial: Trial) -> str:
     if "accuracy" not in trial.judged:
         return f"trial {trial.number} {trial.state}"
     accuracy, latency = trial.judged["accuracy"], trial.judged["latency_ratio"]
-    return f"trial {trial.number}: {text.percent(accuracy.value, 2)} at {text.percent(latency.value, 0)} latency"
+    taken = text.mark(latency) + text.percent(latency.value, 0)
+    return f"trial {trial.number}: {text.percent(accuracy.value, 2)} at {taken} latency"
 
 
 def phase_table(phase: PhaseChange) -> Table:
     """One line per block with what its attention shows, bars for the three curves that matter most; the start marked."""
-    table = _table("block>", "similarity", "partner", "sink", "entropy>", "outlier>")
+    table = cells.table("block>", "similarity", "partner", "sink", "entropy>", "outlier>")
     spread = phase.curve("similarity")
     for block in range(phase.depth):
         first = block == phase.start
@@ -117,54 +120,28 @@ def phase_table(phase: PhaseChange) -> Table:
 def _barred(curve: Curve, block: int, color: str) -> Text:
     lowest, highest = min(curve.values), max(curve.values)
     share = (curve.values[block] - lowest) / (highest - lowest) if highest > lowest else 0.0
-    return Text.assemble(f"{curve.values[block]:.3f} ", (f"{_bar(share):{BAR}}", color))
-
-
-def _bar(share: float) -> str:
-    """A bar of eighths of a cell, never empty."""
-    eighths = max(1, round(8 * BAR * share))
-    return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
+    return Text.assemble(f"{curve.values[block]:.3f} ", (f"{cells.bar(share):{cells.BAR}}", color))
 
 
 def _add_front_row(table: Table, trial: Trial, shape: BackboneShape, *, is_best: bool) -> None:
     judged = trial.judged
     table.add_row(
         f"* {trial.number}" if is_best else str(trial.number),
-        _share(judged.get("accuracy")),
-        _share(trial.measurements.get("confirmation", {}).get("accuracy"), spread=False),
-        _share(judged.get("latency_ratio")),
-        _milliseconds(judged.get("latency_ms")),
-        _macs(judged.get("macs")),
+        cells.share(judged.get("accuracy")),
+        cells.share(trial.measurements.get("confirmation", {}).get("accuracy"), spread=False),
+        cells.share(judged.get("latency_ratio")),
+        cells.milliseconds(judged.get("latency_ms")),
+        cells.macs(judged.get("macs")),
         text.tokens(costs.tokens(shape, trial.schedule)),
-        _as_is(trial.schedule.summary),
+        cells.as_is(trial.schedule.summary),
         style="bold" if is_best else "",
     )
 
 
-def _table(*columns: str) -> Table:
-    """Columns by name; `>` at the end aligns numbers to the right."""
-    table = Table(box=box.SIMPLE_HEAD, caption_justify="left", pad_edge=False, padding=(0, 1, 0, 0))
-    for column in columns:
-        name = column.removesuffix(">")
-        justify: JustifyMethod = "right" if column.endswith(">") else "left"
-        wraps = name == "reason"
-        overflow: OverflowMethod = "fold" if wraps else "ellipsis"
-        flexible = name == "how"  # takes what the others leave
-        table.expand |= flexible
-        table.add_column(
-            name,
-            justify=justify,
-            no_wrap=not wraps,
-            overflow=overflow,
-            min_width=WIDTHS.get(name),
-            ratio=1 if flexible else None,
-        )
-    return table
-
-
-def _as_is(name: str) -> Text:
-    """Text from the database, in which nothing is markup."""
-    return Text(text.plain(name))
+def _marks(trials: Sequence[Trial]) -> str | None:
+    """What the marks at the latencies of these trials mean; None where none is marked."""
+    latencies = [trial.judged["latency_ratio"] for trial in trials if "latency_ratio" in trial.judged]
+    return "; ".join(text.marks(latencies)) or None
 
 
 def _state(state: str) -> Text:
@@ -173,21 +150,6 @@ def _state(state: str) -> Text:
 
 def _headline(best: Trial | None) -> str:
     if best is None:
-        return NOTHING
+        return cells.NOTHING
     accuracy, latency = twins.quoted(best), best.judged["latency_ratio"]
-    return f"{text.percent(accuracy.value)} at {text.percent(latency.value)}"
-
-
-def _share(measured: Measurement | None, *, spread: bool = True) -> str:
-    if measured is None:
-        return NOTHING
-    # Half the interval's width: intervals of shares near 100 % lean to one side, the pages and JSON show both ends.
-    return text.percent(measured.value) + (f" ±{50 * (measured.high - measured.low):.1f}" if spread else "")
-
-
-def _milliseconds(measured: Measurement | None) -> str:
-    return NOTHING if measured is None else text.milliseconds(measured.value).removesuffix(" ms")
-
-
-def _macs(measured: Measurement | None) -> str:
-    return NOTHING if measured is None else text.macs(measured.value)
+    return f"{text.percent(accuracy.value)} at {cells.share(latency, spread=False)}"

@@ -1,9 +1,15 @@
 """Numbers and names as people read them, the same on the pages and in the terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from vittle.objectives.measurement import LatencyBudget
+from vittle.objectives.measurement import LatencyBudget, Measurement
 from vittle.objectives.phase import PhaseChange
+from vittle.objectives.profile import LatencyProfile
+from vittle.objectives.provenance import hardware
+
+MARKS = {"~": "predicted from the latency profile, not measured", "!": "noisy: something disturbed the measurement"}
+STRETCHES = 3  # of free tokens that a sentence names
 
 
 def percent(share: float, digits: int = 1) -> str:
@@ -48,3 +54,64 @@ def merge_start(phase: PhaseChange) -> str:
         )
     span = f"block {phase.low + 1}" + (f" to {phase.high + 1}" if phase.high > phase.low else "")
     return f"Merging may start {where} (95% interval: {span}; {phase.images} images)."
+
+
+def predicted(measured: Measurement) -> bool:
+    """Whether a value comes out of a latency profile."""
+    return measured.protocol.get("source") == "predicted"
+
+
+def noise(measured: Measurement) -> str | None:
+    """What disturbed a measurement; None where nothing did."""
+    reason = measured.protocol.get("noisy")
+    return None if reason is None else str(reason)
+
+
+def mark(measured: Measurement) -> str:
+    """What stands before a value that is no plain measurement; see `MARKS`."""
+    return "~" if predicted(measured) else "!" if noise(measured) else ""
+
+
+def marks(measured: Iterable[Measurement]) -> list[str]:
+    """What the marks before these values mean, each of them once."""
+    there = {mark(one) for one in measured}
+    return [f"{sign} {meaning}" for sign, meaning in MARKS.items() if sign in there]
+
+
+def device(environment: Mapping[str, Any]) -> str:
+    """AMD EPYC, 2 threads."""
+    return plain(hardware(environment))
+
+
+def staircase(profile: LatencyProfile) -> str:
+    """What a dense block takes with all tokens and with half of them, and which tokens cost no time."""
+    block, ms = profile.block, profile.backbone_ms
+    whole, half = profile.shape.tokens, round(profile.shape.tokens / 2)
+    images = profile.protocol["batch_size"]
+    batch = "1 image" if images == 1 else f"{images} images"
+    taken = (
+        f"A dense block takes {milliseconds(ms * block.at(whole))} for {batch} with all {whole} tokens, "
+        f"{milliseconds(ms * block.at(half))} with half of them."
+    )
+    widest = sorted(profile.flats, key=lambda flat: flat[0] - flat[1])[:STRETCHES]
+    if not widest:
+        return taken
+    first, *others = [f"{low} to {high}" for low, high in sorted(widest)]
+    more = len(profile.flats) - len(widest)
+    listed = "".join(f", and so do {other}" for other in others) + (f" (and {more} shorter stretches)" if more else "")
+    return f"{taken} {first} tokens cost the same time{listed}."
+
+
+def trust(profile: LatencyProfile) -> str:
+    """How good predictions are on schedules that they were not fitted to, and whether they are used."""
+    checks = len(profile.checks)
+    if not checks:
+        return "Its predictions were not checked, so every latency is measured."
+    off = f"Predictions for {checks} held-out schedules are {percent(profile.mape)} off on average"
+    used = "so they are used" if profile.trusted else "too far off to be used, so every latency is measured"
+    return f"{off} (rank correlation {profile.spearman:.3f}), {used}."
+
+
+def latency(profile: LatencyProfile) -> str:
+    """What a latency profile says, in two or three sentences."""
+    return f"{staircase(profile)} {trust(profile)}"

@@ -9,6 +9,7 @@ from urllib.parse import quote
 from vittle.dashboards import text
 from vittle.objectives.measurement import OBJECTIVES, Measurement, Phase
 from vittle.objectives.phase import STATISTICS, PhaseChange
+from vittle.objectives.profile import LatencyProfile
 from vittle.spaces import costs
 from vittle.storage import records
 from vittle.storage.records import Study, Trial
@@ -37,8 +38,15 @@ def listed(study: Study, trials: Sequence[Trial]) -> dict[str, Any]:
     }
 
 
-def detailed(study: Study, trials: Sequence[Trial], phase: PhaseChange | None = None) -> dict[str, Any]:
-    """A study with every trial, which of them are on the front, the best one for the budget, and where merging may start."""
+def detailed(
+    study: Study, trials: Sequence[Trial], phase: PhaseChange | None = None, profile: LatencyProfile | None = None
+) -> dict[str, Any]:
+    """A study with every trial, which of them are on the front, and the best one for the budget.
+
+    Args:
+        phase: where merging may start in its backbone.
+        profile: what its latencies were predicted with.
+    """
     front = {trial.number for trial in records.front(trials)}
     nearest = records.nearest(trials)
     shape = study.backbone.shape
@@ -60,6 +68,7 @@ def detailed(study: Study, trials: Sequence[Trial], phase: PhaseChange | None = 
         if nearest is None
         else {"trial": nearest.number, "latency_ratio": nearest.judged["latency_ratio"].value},
         "phase": None if phase is None else _phase(phase),
+        "profile": None if profile is None else _profile(profile),
         "trials": [_trial(study, trial, on_front=trial.number in front) for trial in trials],
     }
 
@@ -84,17 +93,46 @@ def _phase(phase: PhaseChange) -> dict[str, Any]:
     return {**phase.to_dict(), "text": text.merge_start(phase), "meanings": STATISTICS}
 
 
+def _profile(profile: LatencyProfile) -> dict[str, Any]:
+    """A latency profile; times of a dense block in ms of the whole batch, checks as shares of the backbone's time."""
+    block, checked = profile.block, bool(profile.checks)
+    times = {"low": block.low, "high": block.high, "fitted": block.fitted}
+    return {
+        "key": profile.key,
+        "model": profile.model,
+        "device": text.device(profile.environment),
+        **{name: profile.protocol[name] for name in ("batch_size", "dtype", "compiled")},
+        "backbone_ms": profile.backbone_ms,
+        "rivals_ms": dict(profile.rivals_ms),
+        "mape": profile.mape if checked else None,
+        "spearman": profile.spearman if checked else None,
+        "margin": profile.margin if checked else None,
+        "trusted": profile.trusted,
+        "noisy": profile.noisy,
+        "measured_at": profile.measured_at,
+        "block": {
+            "counts": list(block.counts),
+            **{name: [profile.backbone_ms * one for one in shares] for name, shares in times.items()},
+        },
+        "flats": [list(flat) for flat in profile.flats],
+        "checks": [dataclasses.asdict(check) for check in profile.checks],
+        "text": text.latency(profile),
+    }
+
+
 def _headline(trial: Trial) -> dict[str, Any]:
     return {
         "trial": trial.number,
         "accuracy": quoted(trial).value,
         "images": "held-out" if trial.confirmed else "search",
         "latency_ratio": trial.judged["latency_ratio"].value,
+        "mark": text.mark(trial.judged["latency_ratio"]),
     }
 
 
 def _trial(study: Study, trial: Trial, *, on_front: bool) -> dict[str, Any]:
     measured = study.budget.objective in trial.judged
+    latency = trial.judged.get("latency_ratio")
     return {
         "number": trial.number,
         "state": trial.state,
@@ -103,6 +141,8 @@ def _trial(study: Study, trial: Trial, *, on_front: bool) -> dict[str, Any]:
         "front": on_front,
         "within_budget": measured and trial.within(study.budget),
         "confirmed": trial.confirmed,
+        "predicted": latency is not None and text.predicted(latency),
+        "noisy": None if latency is None else text.noise(latency),
         "reason": trial.reason,
         "seconds": trial.seconds,
         "tokens": list(costs.tokens(study.backbone.shape, trial.schedule)),

@@ -21,7 +21,11 @@ def to_input(pixels: NDArray[np.uint8], preprocessing: Preprocessing, device: to
 
 @torch.inference_mode()
 def predict(
-    model: nn.Module, pixels: NDArray[np.uint8], preprocessing: Preprocessing, device: torch.device
+    model: nn.Module,
+    pixels: NDArray[np.uint8],
+    preprocessing: Preprocessing,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
 ) -> NDArray[np.int64]:
     """The class of each image, (n,).
 
@@ -30,7 +34,7 @@ def predict(
     """
     answers = []
     for start in range(0, len(pixels), BATCH):
-        logits = model(to_input(pixels[start : start + BATCH], preprocessing, device))
+        logits = model(to_input(pixels[start : start + BATCH], preprocessing, device).to(dtype))
         if not torch.isfinite(logits).all():
             raise FloatingPointError("the model's logits are not finite")
         answers.append(logits.argmax(-1).cpu())

@@ -1,20 +1,12 @@
 """Where a latency was measured: the device and everything else that it depends on besides the model."""
 
-import hashlib
-import json
 import platform
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pynvml
 import torch
-
-IDENTITY = ("device", "processors", "threads", "driver", "cuda", "torch")
-"""What makes two environments different ones; a latency of one says nothing of the other."""
-HARDWARE = ("device", "processors", "threads")
-"""What of it is the device itself."""
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -25,22 +17,6 @@ def environment(device: torch.device) -> dict[str, Any]:
         about = {"device": properties.name, "processors": properties.multi_processor_count, "cuda": torch.version.cuda}
         return {**about, "driver": _driver(), **libraries}
     return {"device": _cpu_name(), "threads": torch.get_num_threads(), **libraries}
-
-
-def fingerprint(about: Mapping[str, Any]) -> str:
-    """Twelve hexadecimal digits of an environment, or of anything else that JSON can say."""
-    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def identity(about: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of an environment that decides whether latencies can be compared."""
-    return {name: about[name] for name in IDENTITY if name in about}
-
-
-def hardware(about: Mapping[str, Any]) -> str:
-    """The device in words: `AMD EPYC, 2 threads`."""
-    units = {"threads": "threads", "processors": "processors"}
-    return ", ".join([str(about["device"]), *(f"{about[name]} {unit}" for name, unit in units.items() if name in about)])
 
 
 def physical(device: torch.device) -> str:

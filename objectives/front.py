@@ -1,4 +1,8 @@
-"""The non-dominated candidates. Starts without torch."""
+"""The candidates that no other one beats beyond the noise. Starts without torch.
+
+One candidate beats another where it is no worse in any objective, by value, and better in at least one by more than the noise:
+their intervals are apart. Two that differ by no more than noise are tied, and both stay.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,27 +10,43 @@ import numpy as np
 
 from vittle.objectives.measurement import OBJECTIVES, SEARCHED, LatencyBudget, Measurement
 
+Measured = Mapping[str, Measurement]
 
-def front(candidates: Sequence[Mapping[str, Measurement]], objectives: Sequence[str] = SEARCHED) -> list[int]:
-    """Positions of the candidates that no other one beats or equals everywhere, cheapest latency first.
 
-    Of candidates that are equal in every objective the first one stays.
+def front(candidates: Sequence[Measured], objectives: Sequence[str] = SEARCHED) -> list[int]:
+    """Positions of the candidates that no other one beats, cheapest latency first.
 
     Args:
         candidates: the measurements of each, by objective; every one of `objectives` must be there.
+        objectives: what they are compared in.
     """
     if not candidates:
         return []
-    costs = np.array([[oriented(candidate[name]) for name in objectives] for candidate in candidates])  # (n, m), less is better
+    # Each (n, m), less is better.
+    costs, least, most = (np.array(rows) for rows in zip(*(_costs(one, objectives) for one in candidates), strict=True))
     order = np.lexsort((np.arange(len(costs)), *costs.T[::-1]))
     kept: list[int] = []
-    for index in order:  # whatever dominates a candidate comes before it
-        if not (kept and np.all(costs[kept] <= costs[index], axis=1).any()):
+    for index in order:  # whatever beats a candidate comes before it
+        no_worse, apart = costs[kept] <= costs[index], most[kept] < least[index]
+        if not (no_worse.all(1) & apart.any(1)).any():
             kept.append(int(index))
     return sorted(kept, key=lambda index: (candidates[index]["latency_ratio"].value, index))
 
 
-def best(candidates: Sequence[Mapping[str, Measurement]], budget: LatencyBudget) -> int | None:
+def enters(candidate: Measured, rivals: Sequence[Measured]) -> bool:
+    """Whether a candidate may enter a front: at the lower end of its latency, no rival is as good in everything."""
+    costs = np.array([oriented(candidate[name]) for name in SEARCHED])
+    costs[SEARCHED.index("latency_ratio")] = candidate["latency_ratio"].low
+    return not any(all(oriented(rival[name]) <= cost for name, cost in zip(SEARCHED, costs, strict=True)) for rival in rivals)
+
+
+def tied(first: Measured, second: Measured) -> bool:
+    """Whether two candidates differ in accuracy and in latency by no more than noise."""
+    pairs = ((first[name], second[name]) for name in ("accuracy", "latency_ratio"))
+    return all(one.low <= other.high and other.low <= one.high for one, other in pairs)
+
+
+def best(candidates: Sequence[Measured], budget: LatencyBudget) -> int | None:
     """Position of the most accurate candidate that holds the budget, the fastest of equals; None where none holds it."""
     holding = [index for index, candidate in enumerate(candidates) if budget.holds(candidate)]
     if not holding:
@@ -37,3 +57,14 @@ def best(candidates: Sequence[Mapping[str, Measurement]], budget: LatencyBudget)
 def oriented(measurement: Measurement) -> float:
     """The value as a cost: less is better."""
     return -measurement.value if OBJECTIVES[measurement.objective].direction == "maximize" else measurement.value
+
+
+def _costs(candidate: Measured, objectives: Sequence[str]) -> tuple[list[float], list[float], list[float]]:
+    """Values and both ends of their intervals, as costs."""
+    rows: tuple[list[float], list[float], list[float]] = ([], [], [])
+    for name in objectives:
+        one = candidate[name]
+        sign = -1 if OBJECTIVES[name].direction == "maximize" else 1
+        for row, cost in zip(rows, (sign * one.value, *sorted((sign * one.low, sign * one.high))), strict=True):
+            row.append(cost)
+    return rows

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vittle.objectives import allocator, memory
@@ -82,8 +81,13 @@ class Stand:
             "allocator": allocator.keep(self.device),
         }
 
-    def measure(self, model: ReducedViT, effort: Effort) -> dict[str, Measurement]:
+    def measure(self, model: ReducedViT, effort: Effort, about: Mapping[str, Any] | None = None) -> dict[str, Measurement]:
         """Time one batch under a schedule.
+
+        Args:
+            model: the backbone under the schedule.
+            effort: how often.
+            about: what else belongs into the protocol.
 
         Returns:
             `latency_ms` and `latency_ratio`, each the median with its bootstrap interval, `throughput`, and `memory` where the
@@ -95,7 +99,14 @@ class Stand:
         run = self.runner(model)
         before = clocks(self.device)
         turns = take_turns(self.reference, [run], self.device, rounds=effort.rounds, precision=effort.precision)
-        protocol = {**environment(self.device), **self.protocol(), **self._about(model), **_how(turns), **before}
+        protocol = {
+            **environment(self.device),
+            **self.protocol(),
+            **self._about(model),
+            **_how(turns),
+            **before,
+            **(about or {}),
+        }
         taken, reference = turns.times[:, 0], turns.reference.ravel()
         tails = {
             "p95_ms": _tail(taken),
@@ -105,9 +116,9 @@ class Stand:
         }
         per_second = 1000 * len(self.images) / taken
         measured = {
-            "latency_ms": _median("latency_ms", taken, {**protocol, **tails}),
-            "latency_ratio": _median("latency_ratio", turns.ratios[:, 0], protocol),
-            "throughput": _median("throughput", per_second, {}),
+            "latency_ms": median("latency_ms", taken, {**protocol, **tails}),
+            "latency_ratio": median("latency_ratio", turns.ratios[:, 0], protocol),
+            "throughput": median("throughput", per_second, {}),
         }
         with torch.inference_mode():
             peak = memory.peak(run, model, self.device)
@@ -138,7 +149,8 @@ def _how(turns: Turns) -> dict[str, Any]:
     }
 
 
-def _median(objective: str, samples: NDArray[np.float64], protocol: Mapping[str, Any]) -> Measurement:
+def median(objective: str, samples: Floats, protocol: Mapping[str, Any]) -> Measurement:
+    """The median of samples (n,) with its bootstrap interval."""
     value = float(np.median(samples))
     low, high = _interval(samples, np.median)
     return Measurement(objective, value, min(value, low), max(value, high), len(samples), protocol)

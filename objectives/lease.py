@@ -1,7 +1,8 @@
 """Who may use a device: many that evaluate images at once, or one that measures time, and then nobody else.
 
 The lease is a readers-writer lock on a file of this machine, so it holds between the workers of a study and between studies
-of one user, and ends with the process that holds it, however that ends. Whoever waits to measure goes before whoever comes later.
+of one user, and ends with the process that holds it, however that ends. Whoever waits to measure goes before those who come
+later.
 """
 
 import getpass

@@ -318,4 +318,5 @@ def spearman(first: Sequence[float], second: Sequence[float]) -> float:
     """Rank correlation; 0 where it is not defined."""
     if len(first) < 3 or np.ptp(first) == 0 or np.ptp(second) == 0:
         return 0.0
-    return float(stats.spearmanr(first, second).statistic)
+    correlation: Any = stats.spearmanr(first, second)
+    return float(correlation.statistic)

@@ -18,7 +18,7 @@ from sklearn.isotonic import IsotonicRegression
 from torch import Tensor
 
 from vittle.objectives.clock import Call
-from vittle.objectives.environment import environment, fingerprint, identity
+from vittle.objectives.environment import environment
 from vittle.objectives.images import Progress
 from vittle.objectives.latency import Stand
 from vittle.objectives.profile import (
@@ -31,11 +31,11 @@ from vittle.objectives.profile import (
     Correction,
     LatencyProfile,
     Staircase,
-    Sums,
     fit,
     left_out,
 )
-from vittle.objectives.turns import Floats, Turns, take_turns
+from vittle.objectives.provenance import fingerprint, identity
+from vittle.objectives.turns import SAMPLE_MS, Floats, Turns, take_turns
 from vittle.reductions.backbone import Backbone
 from vittle.reductions.tokens import Tokens
 from vittle.reductions.vit import ReducedViT, classify, pass_attention, pass_mlp, weighted_form
@@ -47,6 +47,8 @@ T = TypeVar("T")
 VERSION = 1  # of this protocol: a profile that was measured otherwise is not found again
 SECONDS = 120.0  # that a profile should take, as far as the smallest plan allows
 DRAWN = 160  # random schedules out of which whole models, and sites for every variant, are chosen
+CHEAP = (0.0, 0.2, 0.3, 0.4, 0.5)  # MACs of further schedules, as shares of the backbone's
+VARIANTS = 17  # of reductions, about
 SITES = 6  # where each variant is timed
 TOGETHER = 3  # whole models in one round
 OPERATORS_TOGETHER = 8
@@ -61,13 +63,17 @@ class Plan:
     rounds: int
     models: int
 
-    @property
-    def backbones(self) -> float:
-        """About how many runs of the backbone it takes as long as."""
-        # The parts at half the tokens take 0.85 of a backbone together, a model under a schedule two thirds of one.
-        parts = self.counts * (self.rounds * 1.85 + 2)
-        whole = self.models / TOGETHER * (self.rounds * (1 + TOGETHER * 0.65) + 3)
-        return parts + whole
+    def seconds(self, backbone_ms: float) -> float:
+        """About how long it takes, where the backbone takes `backbone_ms`."""
+
+        def sample(share: float) -> float:
+            return max(SAMPLE_MS, share * backbone_ms) / 1000
+
+        # The four parts at half the tokens take a backbone together, a model under a schedule two thirds of one.
+        parts = self.counts * (4 * (self.rounds + 2) * sample(0.25) + (self.rounds + 1) * sample(1))
+        acting = VARIANTS * SITES * (self.rounds + 3) * sample(0.02)
+        whole = self.models * ((self.rounds + 2) * sample(0.65) + (self.rounds + 1) * sample(1) / TOGETHER)
+        return parts + acting + whole
 
 
 PLANS = (Plan(25, 7, 24), Plan(17, 5, 24), Plan(13, 3, 18), Plan(10, 3, 15), Plan(8, 2, 12), Plan(6, 1, 9))
@@ -79,18 +85,18 @@ class Profiler:
     Args:
         backbone: its model is the stand's.
         stand: device, batch and rival.
-        seconds: how long it may take.
+        seconds: how long it may take; `SECONDS` where nothing is said.
         seed: of the random schedules.
         progress: told (done, total).
     """
 
     def __init__(
-        self, backbone: Backbone, stand: Stand, *, seconds: float = SECONDS, seed: int = 0, progress: Progress | None = None
+        self, backbone: Backbone, stand: Stand, *, seconds: float | None = None, seed: int = 0, progress: Progress | None = None
     ) -> None:
         self.backbone = backbone
         self.shape = backbone.shape
         self.stand = stand
-        self.seconds = seconds
+        self.seconds = SECONDS if seconds is None else seconds
         self.progress = progress or (lambda _done, _total: None)
         fitting = [name for name, entry in REDUCTIONS.items() if entry.settings.refusal(self.shape) is None]
         self.space = Space(self.shape, fitting)
@@ -106,7 +112,7 @@ class Profiler:
         """
         begun = time.monotonic()
         rival = self.stand.rival
-        self.plan = _affordable(self.seconds * 1000 / min(rival.times_ms.values()))
+        self.plan = _affordable(self.seconds, rival.times_ms[rival.form])
         sites = self._sites()
         self.total = self.plan.counts + -(-len(sites) // OPERATORS_TOGETHER) + -(-self.plan.models // TOGETHER)
         base = ReducedViT(self.stand.model, Schedule())
@@ -118,7 +124,7 @@ class Profiler:
             environment=environment(self.stand.device),
             protocol=self.stand.protocol(),
             backbone_ms=rival.times_ms[rival.form],
-            rivals_ms=dict(rival.times_ms),
+            rivals_ms={**rival.times_ms},
             embed=embed,
             parts=parts,
             acting=self._acting(base, parts[MLP], sites),
@@ -174,11 +180,11 @@ class Profiler:
                     variant = settings[name].variant(self.shape, index)
                     found.setdefault(variant, []).append((entering * 1000 + left, schedule, index, position))
                     entering = left
-        chosen = []
+        chosen: list[Site] = []
         for variant, there in sorted(found.items()):
             there.sort(key=lambda site: site[0])
-            for place in np.unique(np.linspace(0, len(there) - 1, SITES).round().astype(int)):
-                chosen.append((variant, *there[place][1:]))
+            places = np.unique(np.linspace(0, len(there) - 1, SITES).round().astype(int))
+            chosen += [(variant, *there[place][1:]) for place in places]
         return chosen
 
     def _acting(self, base: ReducedViT, mlp: Staircase, sites: Sequence[Site]) -> dict[str, ActingCost]:
@@ -226,17 +232,19 @@ def _groups(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
         yield items[start : start + size]
 
 
-def _affordable(backbones: float) -> Plan:
-    return next((plan for plan in PLANS if plan.backbones <= backbones), PLANS[-1])
+def _affordable(seconds: float, backbone_ms: float) -> Plan:
+    return next((plan for plan in PLANS if plan.seconds(backbone_ms) <= seconds), PLANS[-1])
 
 
 def _drawn(space: Space, generator: np.random.Generator) -> list[Schedule]:
-    """Random schedules of every reduction that fits, each of them and all together in turn."""
+    """Random schedules of every reduction that fits, each of them and all together in turn, those that cost least, and none."""
     names = space.reductions
     spaces = [Space(space.shape, (name,)) for name in names] + ([space] if len(names) > 1 else [])
     drawn = [spaces[index % len(spaces)] for index in range(DRAWN)]
-    schedules = {schedule.id: schedule for one in drawn if (schedule := one.schedule(one.draw(generator))).reductions}
-    return list(schedules.values())
+    # Few of them are cheap, and a search looks for those.
+    cheap = [one.schedule(values) for one in spaces for values in one.starting_points(CHEAP)]
+    every = [Schedule((), space.context.tail), *cheap, *(one.schedule(one.draw(generator)) for one in drawn)]
+    return list({schedule.id: schedule for schedule in every}.values())
 
 
 def _spread(schedules: Sequence[Schedule], costs: Sequence[float], count: int) -> list[Schedule]:

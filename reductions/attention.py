@@ -67,7 +67,9 @@ def fastest_form(device: torch.device, dtype: torch.dtype, heads: int, channels:
     return min(best, key=lambda form: best[form])
 
 
-def kernel(device: torch.device, dtype: torch.dtype, heads: int, channels: int, shape: tuple[int, int], form: Form | None) -> str:
+def kernel(
+    device: torch.device, dtype: torch.dtype, heads: int, channels: int, shape: tuple[int, int], form: Form | None
+) -> str:
     """Which kernel a device runs attention with: flash, efficient, cudnn, math, or flex.
 
     Args:
@@ -84,8 +86,8 @@ def kernel(device: torch.device, dtype: torch.dtype, heads: int, channels: int, 
     width = channels + 1 + -(channels + 1) % 8 if form == "channel" else channels
     tokens = torch.empty(b, heads, n, width, device=device, dtype=dtype)
     mask = torch.empty(b, 1, 1, n, device=device, dtype=dtype) if form == "mask" else None
-    choice: Any = torch._fused_sdp_choice  # the one place that knows; what asks "may it" does not say which one does
-    return SDPBackend(choice(tokens, tokens, tokens, mask)).name.removesuffix("_ATTENTION").lower()
+    private: Any = torch  # the public functions say which kernel may run, only this one says which does
+    return SDPBackend(private._fused_sdp_choice(tokens, tokens, tokens, mask)).name.removesuffix("_ATTENTION").lower()
 
 
 def forms(device: torch.device) -> tuple[Form, ...]:

@@ -73,6 +73,16 @@ def load_backbone(name: str = EMBEDDED, checkpoint: str | Path | None = None) ->
     return describe_backbone(model.eval(), name)
 
 
+def load_architecture(name: str) -> Backbone:
+    """A timm Vision Transformer without its weights, for what does not depend on them; nothing is downloaded.
+
+    Raises:
+        VittleError: no such model.
+        UnsupportedBackboneError: a model that cannot be reduced, with the reason.
+    """
+    return describe_backbone(_create(name, pretrained=False).eval(), name)
+
+
 def describe_backbone(model: nn.Module, name: str) -> Backbone:
     """A loaded model with its shape, preprocessing and fingerprint.
 

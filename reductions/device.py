@@ -1,8 +1,20 @@
-"""Which device a model runs on."""
+"""Which device a model runs on, and in which type."""
 
 import torch
 
 from vittle.spaces.errors import VittleError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def check_dtype(name: str) -> None:
+    """Refuse a type that models do not run in.
+
+    Raises:
+        VittleError: an unknown type.
+    """
+    if name not in DTYPES:
+        raise VittleError(f"unknown dtype {name!r}; accepted: {', '.join(DTYPES)}")
 
 
 def choose_device(name: str | None) -> str:

@@ -214,7 +214,8 @@ def pass_attention(
 
 def pass_mlp(block: Any, features: Tensor) -> Tensor:
     """The second half of timm's block, of tokens (b, n, d)."""
-    return features + block.drop_path2(block.ls2(block.mlp(block.norm2(features))))
+    passed: Tensor = block.drop_path2(block.ls2(block.mlp(block.norm2(features))))
+    return features + passed
 
 
 def attend(

@@ -1,14 +1,23 @@
 """Which schedule next, and what became of the last: the one writer of a study. It knows neither Ray nor threads.
 
 An outcome is committed to the store first and told to the sampler second, so a crash between the two loses nothing.
+
+Where the backbone's latency profile predicts well, a proposal that it puts over the budget is told to the sampler at once and
+never evaluated, token counts are raised to what costs the device no more, and a trial's latency is measured only where the
+trial enters the front. Where it does not, or there is none, every trial is measured, and only what is hopeless by its MACs is
+ruled out.
 """
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from vittle.objectives.measurement import Measurement
+from vittle.objectives import front as fronts
+from vittle.objectives.measurement import Measurement, exact
+from vittle.objectives.profile import LatencyProfile
+from vittle.objectives.provenance import hardware
 from vittle.search.sampler import Sampler
 from vittle.spaces import costs
 from vittle.spaces.reduction import Values
@@ -18,7 +27,8 @@ from vittle.storage.records import Study, Trial, TrialState
 from vittle.storage.store import Store
 
 FRUITLESS = 200  # proposals in a row that are known or hopeless, after which the space counts as exhausted
-STARTS = (0.85, 0.7, 0.55, 0.4, 0.3)  # costs of the first schedules, as shares of what the budget allows
+STARTS = (0.97, 0.85, 0.7, 0.55, 0.4)  # predicted latencies of the first schedules, as shares of what the budget allows
+BLIND_STARTS = (0.85, 0.7, 0.55, 0.4, 0.3)  # the same in MACs, which fall faster than latency
 HOPELESS = 1.1  # a schedule is not tried where even the best latency per MAC seen so far would put it this far over
 SEEN = 5  # trials that have to be measured before their latency per MAC is believed; until then it is the backbone's
 
@@ -33,10 +43,21 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Assignment:
-    """A trial that a worker should evaluate."""
+    """A trial that a worker should evaluate.
+
+    Attributes:
+        number: of the trial.
+        schedule: what to evaluate.
+        profile: key of the latency profile, if there is one.
+        predicted: its latency, where that can be believed.
+        rivals: the front so far; the latency of a trial that enters it is measured.
+    """
 
     number: int
     schedule: Schedule
+    profile: str | None = None
+    predicted: Mapping[str, Measurement] | None = None
+    rivals: Sequence[Mapping[str, Measurement]] = ()
 
 
 class Coordinator:
@@ -45,8 +66,15 @@ class Coordinator:
     What an earlier run left running is handed out again, under its own number.
     """
 
-    def __init__(self, study: Study, store: Store, on_finish: Callable[[Trial], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        study: Study,
+        store: Store,
+        on_finish: Callable[[Trial], None] = lambda _: None,
+        profile: LatencyProfile | None = None,
+    ) -> None:
         self.study = study
+        self.profile = profile
         self._store = store
         self._on_finish = on_finish
         backbone, settings = study.backbone, study.settings
@@ -57,8 +85,9 @@ class Coordinator:
             start=phase.start if phase else None,
             adapters=backbone.adapters,
             residuals=settings.residuals,
+            free=profile.free if profile is not None and profile.trusted else (),
         )
-        self._dense = costs.macs(self._space.shape, Schedule())
+        self._front: list[Mapping[str, Measurement]] = []
         self._known: dict[str, Mapping[str, Measurement]] = {}
         self._tickets: dict[int, int] = {}
         self._trials: dict[int, Trial] = {}
@@ -99,16 +128,15 @@ class Coordinator:
         if self._started >= self.study.settings.trials or (self._deadline and time.monotonic() > self._deadline):
             return None
         if self._starts is None:
-            self._starts = deque(self._space.starting_points([part * self._allowed_share() for part in STARTS]))
+            self._starts = deque(self._starting_points())
         for _ in range(FRUITLESS):
             origin = "start" if self._starts else "sampler"
             proposal = self._sampler.ask(self._starts.popleft() if self._starts else None)
             schedule = self._space.schedule(proposal.parameters)
-            excess = self._share(schedule) * self._latency_per_mac() / (HOPELESS * self._allowed_share()) - 1
             if schedule.id in self._known:
                 self._sampler.tell(proposal.ticket, self._known[schedule.id] or None)
-            elif excess > 0:
-                self._sampler.reject(proposal.ticket, costs.macs(self._space.shape, schedule), excess)
+            elif (estimate := self._over_budget(schedule)) is not None:
+                self._sampler.tell(proposal.ticket, estimate)
             else:
                 self._known[schedule.id] = {}
                 self._started += 1
@@ -134,7 +162,7 @@ class Coordinator:
         self._store.finish_trial(self.study.name, number, state, outcome.measurements, reason)
         measured = None if state == "failed" else outcome.measurements
         self._known[trial.schedule.id] = measured or {}
-        self._note_latency(trial.schedule, outcome.measurements)
+        self._note(trial.schedule, outcome.measurements)
         ticket = self._tickets.pop(number, None)
         if ticket is not None:
             self._sampler.tell(ticket, measured)
@@ -153,7 +181,49 @@ class Coordinator:
         self._trials[trial.number] = trial
         if ticket is not None:
             self._tickets[trial.number] = ticket
-        return Assignment(trial.number, trial.schedule)
+        key = None if self.profile is None else self.profile.key
+        return Assignment(trial.number, trial.schedule, key, self._predicted(trial.schedule), list(self._front))
+
+    def _starting_points(self) -> Iterator[Values]:
+        allowed = self._allowed_share()
+        if not self._predicts:
+            return self._space.starting_points([part * allowed for part in BLIND_STARTS])
+
+        def cost(schedule: Schedule) -> float:
+            predicted = self._predicted(schedule)
+            return predicted["latency_ratio"].value if predicted else self._space.macs_share(schedule)
+
+        return self._space.starting_points([part * allowed for part in STARTS], cost)
+
+    @property
+    def _predicts(self) -> bool:
+        return self.profile is not None and (self.profile.trusted or self.study.settings.target is not None)
+
+    def _predicted(self, schedule: Schedule) -> Mapping[str, Measurement] | None:
+        """The latency of a schedule by the profile; None where it has to be measured, as the backbone's always is here."""
+        here = self.study.settings.target is None
+        if not self._predicts or (here and not schedule.reductions):
+            return None
+        assert self.profile is not None
+        return self.profile.predict(schedule) if self.profile.knows(schedule) else None
+
+    def _over_budget(self, schedule: Schedule) -> Mapping[str, Measurement] | None:
+        """What a schedule is estimated to cost, where that is over the budget for sure; None where it may be within."""
+        macs = {"macs": exact("macs", costs.macs(self._space.shape, schedule))}
+        predicted = self._predicted(schedule)
+        if predicted is not None:
+            over = predicted[self.study.budget.objective].low > self.study.budget.limit
+            return {**macs, **predicted} if over else None
+        ratio = self._space.macs_share(schedule) * self._latency_per_mac() / HOPELESS
+        allowed = self._allowed_share()
+        if ratio <= allowed:
+            return None
+        limit = self.study.budget.limit
+        return {
+            **macs,
+            "latency_ratio": exact("latency_ratio", ratio),
+            "latency_ms": exact("latency_ms", limit * ratio / allowed),
+        }
 
     def _allowed_share(self) -> float:
         """The budget as a share of the backbone's latency; all of it while an absolute one cannot be compared yet."""
@@ -162,10 +232,6 @@ class Coordinator:
             return min(1.0, budget.limit)
         return 1.0 if self._backbone_ms is None else min(1.0, budget.limit / self._backbone_ms)
 
-    def _share(self, schedule: Schedule) -> float:
-        """MACs of a schedule as a share of the backbone's."""
-        return costs.macs(self._space.shape, schedule) / self._dense
-
     def _latency_per_mac(self) -> float:
         """The least latency for its MACs that a trial took, as a multiple of the backbone's.
 
@@ -173,15 +239,26 @@ class Coordinator:
         """
         return max(1.0, min(self._per_mac)) if len(self._per_mac) >= SEEN else 1.0
 
-    def _note_latency(self, schedule: Schedule, measurements: Mapping[str, Measurement]) -> None:
+    def _note(self, schedule: Schedule, measurements: Mapping[str, Measurement]) -> None:
         if "latency_ms" in measurements:
+            self._check_device(measurements["latency_ms"].protocol)
             self._backbone_ms = measurements["latency_ms"].protocol["backbone_ms"]
             if schedule.reductions:
-                self._per_mac.append(measurements["latency_ratio"].value / self._share(schedule))
+                self._per_mac.append(measurements["latency_ratio"].value / self._space.macs_share(schedule))
+        if "accuracy" in measurements and self.study.budget.excess(measurements) <= 0:
+            self._front.append(measurements)
+            self._front = [self._front[index] for index in fronts.front(self._front)]
+
+    def _check_device(self, protocol: Mapping[str, Any]) -> None:
+        """Predict no more where workers turn out to run on another device than the one that the profile is of."""
+        if self.profile is None or protocol.get("source") == "predicted" or "device" not in protocol:
+            return
+        if hardware(protocol) != hardware(self.profile.environment):
+            self.profile = None
 
     def _learn(self, trial: Trial) -> None:
         measured = {} if trial.state == "failed" else trial.measurements.get("search", {})
         self._known[trial.schedule.id] = measured
-        self._note_latency(trial.schedule, measured)
+        self._note(trial.schedule, measured)
         if trial.parameters and measured:
             self._sampler.remember(trial.parameters, measured)

@@ -54,20 +54,13 @@ class Sampler:
         return Proposal(trial.number, dict(trial.params))
 
     def tell(self, ticket: int, measurements: Mapping[str, Measurement] | None) -> None:
-        """Report what a proposal measured, or None where it failed."""
+        """Report what a proposal measured, or costs by estimate where it was not worth measuring; None where it failed."""
         trial = self._open.pop(ticket)
         if measurements is None:
             self._study.tell(trial, state=TrialState.FAIL)
             return
         trial.set_constraint(BUDGET, self._budget.excess(measurements))
         self._study.tell(trial, _values(measurements))
-
-    def reject(self, ticket: int, macs: int, excess: float) -> None:
-        """Report a proposal that arithmetic alone puts over the budget, by `excess` of its limit."""
-        trial = self._open.pop(ticket)
-        trial.set_constraint(BUDGET, excess)
-        imputed = {"accuracy": 0.0, "latency_ratio": 1 + excess, "macs": float(macs)}
-        self._study.tell(trial, [imputed[name] for name in SEARCHED])
 
     def remember(self, parameters: Values, measurements: Mapping[str, Measurement]) -> None:
         """Learn from a trial of an earlier run."""

@@ -8,9 +8,11 @@ from vittle.objectives.images import Progress, Splits, load_images
 from vittle.objectives.measurement import LatencyBudget
 from vittle.objectives.phase_change import phase_change
 from vittle.reductions.backbone import Backbone, load_backbone
+from vittle.reductions.device import check_dtype
 from vittle.reductions.embedding import MergeEmbedding
 from vittle.reductions.vit import check_identity
 from vittle.search.coordinator import Coordinator
+from vittle.search.feasibility import LAUNCH_SECONDS, check_budget, find_profile, find_target
 from vittle.search.workers import Pool, ray_session
 from vittle.spaces.errors import VittleError
 from vittle.spaces.merging import Merging
@@ -28,12 +30,14 @@ class Reporter:
         finished: each finished trial.
         confirmed: each confirmed trial, with how many are to come.
         observed: how many images the backbone itself has been observed on, and of how many.
+        profiled: how much of the latency profile is measured, and of how much.
         warned: what went wrong without ending the search.
     """
 
     finished: Callable[[Trial], None] = lambda _: None
     confirmed: Callable[[Trial, int], None] = lambda _trial, _left: None
     observed: Progress = lambda _done, _total: None
+    profiled: Progress = lambda _done, _total: None
     warned: Callable[[str], None] = warnings.warn
 
 
@@ -65,6 +69,7 @@ def prepare(settings: Settings, progress: Progress | None = None) -> Job:
         VittleError: bad input; nothing has been written.
     """
     LatencyBudget.parse(settings.latency_budget)  # first, because it is wrong most often
+    check_dtype(settings.dtype)
     backbone = load_backbone(settings.model, settings.checkpoint)
     if backbone.classes == 0:
         raise VittleError(
@@ -76,6 +81,25 @@ def prepare(settings: Settings, progress: Progress | None = None) -> Job:
     check_identity(backbone.model)
     splits = load_images(settings.data, backbone.preprocessing, backbone.classes, seed=settings.seed, progress=progress)
     return Job(settings, backbone, splits)
+
+
+def check(job: Job, store: Store, target: str | None = None) -> Job:
+    """Refuse a budget that nothing meets, before anything is written; the job, with the profile of its target found.
+
+    Args:
+        job: what was asked for.
+        store: where profiles are.
+        target: another device whose budget it is, by name or by the key of its profile.
+
+    Raises:
+        InfeasibleBudgetError: with the nearest budget that something meets.
+        VittleError: there is no profile of the target.
+    """
+    if target is not None:
+        found = find_target(job.backbone, target, job.settings, store)
+        job = replace(job, settings=job.settings.model_copy(update={"target": found.key}))
+    check_budget(job.backbone, job.settings, store)
+    return job
 
 
 def _with_adapter(backbone: Backbone, settings: Settings) -> Backbone:
@@ -95,9 +119,12 @@ def run(study: Study, job: Job, store: Store, reporter: Reporter, ray_address: s
     state: StudyState = "interrupted"
     try:
         find_start(job, store, reporter)
+        profile = None
+        if job.settings.predict:
+            profile = find_profile(job.backbone, job.settings, store, seconds=LAUNCH_SECONDS, progress=reporter.profiled)
         with ray_session(study.settings, ray_address):
             pool = Pool(study.settings, job.backbone, job.splits)
-            coordinator = Coordinator(study, store, reporter.finished)
+            coordinator = Coordinator(study, store, reporter.finished, profile)
             pool.search(coordinator)
             if coordinator.broken is not None:
                 state = "failed"

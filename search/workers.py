@@ -30,7 +30,7 @@ from vittle.objectives.evaluate import Evaluator
 from vittle.objectives.images import Splits
 from vittle.objectives.measurement import Measurement
 from vittle.reductions.backbone import Backbone
-from vittle.search.coordinator import Coordinator, Outcome
+from vittle.search.coordinator import Assignment, Coordinator, Outcome
 from vittle.spaces.errors import VittleError
 from vittle.spaces.schedule import Schedule
 from vittle.storage.records import Settings
@@ -45,10 +45,10 @@ class Worker(tune.Trainable):
         self._settings: Settings = built["settings"]
         self._built = built
         self._evaluator: Evaluator | None = None
-        self._schedule: dict[str, Any] = config["schedule"]
+        self._assignment: Assignment = config["assignment"]
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._schedule = new_config["schedule"]
+        self._assignment = new_config["assignment"]
         return True
 
     def step(self) -> dict[str, Any]:
@@ -56,9 +56,16 @@ class Worker(tune.Trainable):
             # Made here and not in `setup`, so that whatever goes wrong has a trial to be told of.
             if self._evaluator is None:
                 self._evaluator = make_evaluator(self._settings, self._built["backbone"], self._built["splits"])
-            schedule = Schedule.from_dict(self._schedule)
-            budget = self._settings.budget if schedule.reductions else None  # the backbone itself is always evaluated
-            outcome = Outcome(self._evaluator.measure(schedule, "search", budget))
+            assigned = self._assignment
+            measured = self._evaluator.measure(
+                assigned.schedule,
+                "search",
+                budget=self._settings.budget if assigned.schedule.reductions else None,  # the backbone is always evaluated
+                profile=assigned.profile,
+                predicted=assigned.predicted,
+                rivals=assigned.rivals,
+            )
+            outcome = Outcome(measured)
         except Exception as error:  # whatever a model can raise is this trial's failure, not the search's
             outcome = Outcome(failure=f"{type(error).__name__}: {error}")
         return {OUTCOME: outcome, "done": True}
@@ -81,7 +88,7 @@ class Bridge(Searcher):
             finished: Any = Searcher.FINISHED  # Tune's word for it is a string
             return finished  # type: ignore[no-any-return]
         self._numbers[trial_id] = assignment.number
-        return {"number": assignment.number, "schedule": assignment.schedule.to_dict()}
+        return {"assignment": assignment}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         number = self._numbers.pop(trial_id, None)
@@ -132,7 +139,10 @@ class Pool:
             ).fit()
 
     def confirm(self, schedules: Iterable[Schedule]) -> Iterator[dict[str, Measurement]]:
-        """Measure schedules one after another with care, on images that the search never saw, nothing else running."""
+        """Measure schedules one after another with care, on images that the search never saw, nothing else running.
+
+        Where the budget is another device's, accuracy alone is measured.
+        """
         resources = {"num_cpus": self._settings.cpus_per_worker, "num_gpus": self._settings.gpus_per_worker}
         confirmer: Any = _Confirmer
         actor = confirmer.options(**resources).remote(self._settings, ray.put(self._backbone), ray.put(self._splits))
@@ -148,15 +158,19 @@ class Pool:
 class _Confirmer:
     def __init__(self, settings: Settings, backbone: Backbone, splits: Splits) -> None:
         self._evaluator = make_evaluator(settings, backbone, splits)
+        self._judges_only = settings.target is not None
 
     def measure(self, schedule: dict[str, Any]) -> dict[str, Measurement]:
-        return self._evaluator.measure(Schedule.from_dict(schedule), "confirmation")
+        confirmed = Schedule.from_dict(schedule)
+        if self._judges_only:
+            return {"accuracy": self._evaluator.judge(confirmed, "confirmation")}
+        return self._evaluator.measure(confirmed, "confirmation")
 
 
 def make_evaluator(settings: Settings, backbone: Backbone, splits: Splits) -> Evaluator:
     """An evaluator that uses exactly the CPUs that its worker was granted: more threads than cores run many times slower."""
     torch.set_num_threads(settings.cpus_per_worker)
-    return Evaluator(backbone, splits, device=settings.device, batch_size=settings.batch_size)
+    return Evaluator(backbone, splits, **settings.stand)
 
 
 @contextmanager

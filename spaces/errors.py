@@ -4,6 +4,8 @@
 class VittleError(ValueError):
     """Bad input. The message says in one line what is wrong and what is accepted."""
 
+    exit_code = 2
+
 
 class ScheduleError(VittleError):
     """A schedule that cannot run on a backbone, or a file that is not a schedule."""

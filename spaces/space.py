@@ -82,9 +82,7 @@ class Space:
         """MACs of a schedule as a share of the backbone's."""
         return costs.macs(self.shape, schedule) / costs.macs(self.shape, Schedule())
 
-    def starting_points(
-        self, shares: Sequence[float], cost: Callable[[Schedule], float] | None = None
-    ) -> Iterator[Values]:
+    def starting_points(self, shares: Sequence[float], cost: Callable[[Schedule], float] | None = None) -> Iterator[Values]:
         """Values to try first: each reduction alone, then all together, brought down to each of `shares` of the cost.
 
         Args:
@@ -104,9 +102,7 @@ class Space:
                 strengths = [settings.strength for settings in self._settings]
                 yield self._costing(most, cost, {**neutral, **together}, strengths)
 
-    def _costing(
-        self, most: float, cost: Callable[[Schedule], float], values: Values, strengths: Sequence[str]
-    ) -> Values:
+    def _costing(self, most: float, cost: Callable[[Schedule], float], values: Values, strengths: Sequence[str]) -> Values:
         """`values` with the most kept, to 1 % of its range, that costs at most `most`; with the least kept where none does."""
         turned = [one for one in self.parameters if isinstance(one, Parameter) and one.name in strengths]
         steps = 100

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from vittle.objectives.measurement import Measurement, Phase
+from vittle.objectives.provenance import ENVIRONMENT
 from vittle.spaces import costs
 from vittle.spaces.errors import VittleError
 from vittle.spaces.schedule import Schedule
@@ -36,6 +37,8 @@ def document(study: Study, trial: Trial, reference: Trial | None = None) -> dict
     """The exported file: the schedule, the backbone it belongs to, and what was measured, how, and with which interval.
 
     Args:
+        study: whose schedule it is.
+        trial: the schedule and its measurements.
         reference: the trial of the backbone itself.
 
     Raises:
@@ -46,6 +49,7 @@ def document(study: Study, trial: Trial, reference: Trial | None = None) -> dict
     phase: Phase = "confirmation" if trial.confirmed else "search"
     shape = study.backbone.shape
     settings = study.settings
+    about = trial.judged["latency_ms"].protocol
     exported: dict[str, Any] = {
         "schedule": trial.schedule.to_dict(),
         "backbone": {
@@ -60,7 +64,12 @@ def document(study: Study, trial: Trial, reference: Trial | None = None) -> dict
         "budget": settings.latency_budget,
         "tokens": list(costs.tokens(shape, trial.schedule)),
         "measured_on": {"images": "held-out" if trial.confirmed else "search", "data": settings.data},
-        "measurements": _measured(trial.measurements[phase]),
+        "measurements": _measured({**trial.judged, **trial.measurements[phase]}),
+        "certificate": {
+            "stand": settings.stand,
+            "environment": {name: about[name] for name in ENVIRONMENT if name in about},
+            "protocol": {name: value for name, value in about.items() if name not in (*ENVIRONMENT, *settings.stand)},
+        },
         "study": study.name,
         "trial": trial.number,
         "id": trial.schedule.id,
@@ -77,6 +86,7 @@ def to_yaml(exported: dict[str, Any]) -> str:
     stream = io.StringIO()
     adapter = f', "{exported["adapter"]}"' if "adapter" in exported else ""
     stream.write(f'# Apply with: vittle.apply(model, vittle.Schedule.load("this file"){adapter})\n')
+    stream.write("# Check that it still holds, on this machine or another: vittle verify this-file\n")
     yaml.safe_dump(exported, stream, sort_keys=False, default_flow_style=None, width=120)
     return stream.getvalue()
 
@@ -91,7 +101,8 @@ def _measured(measurements: Mapping[str, Measurement]) -> dict[str, Any]:
             "value": one.value,
             "interval": [one.low, one.high],
             "n": one.n,
-            **({"protocol": dict(one.protocol)} if one.protocol else {}),
+            **({"against": one.protocol["against"]} if "against" in one.protocol else {}),
+            **({"source": one.protocol["source"]} if "source" in one.protocol else {}),
         }
         for name, one in sorted(measurements.items())
     }

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from vittle.objectives import front as fronts
-from vittle.objectives.measurement import LatencyBudget, Measurement, Phase
+from vittle.objectives.measurement import LatencyBudget, Measurement
 from vittle.spaces.reduction import AdapterRecord, Values
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
@@ -29,6 +29,10 @@ class Settings(BaseModel):
     latency_budget: str = "60%"
     batch_size: int = 64
     device: str = "cpu"
+    dtype: str = "float32"
+    compiled: bool = False
+    predict: bool = True  # latency, from a profile that is measured once
+    target: str | None = None  # key of the latency profile of another device, whose budget this is
     reductions: tuple[str, ...] = ("merging",)
     residuals: bool = False
     adapter: str | None = None
@@ -42,6 +46,11 @@ class Settings(BaseModel):
     @property
     def budget(self) -> LatencyBudget:
         return LatencyBudget.parse(self.latency_budget)
+
+    @property
+    def stand(self) -> dict[str, Any]:
+        """Where latency is measured: the arguments of `vittle.objectives.evaluate.make_stand`."""
+        return {name: getattr(self, name) for name in ("device", "batch_size", "dtype", "compiled")}
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,7 @@ class Trial:
         number: 0, 1, 2, ... within its study; 0 is the backbone itself.
         origin: where the schedule came from: `backbone`, `start` (tried first because people do) or `sampler`.
         parameters: the searched values that the schedule stands for; empty for the backbone.
-        measurements: by phase, then by objective.
+        measurements: by phase, then by objective; a front that was timed on another device has phases of its own.
         reason: why it failed or is infeasible.
     """
 
@@ -72,7 +81,7 @@ class Trial:
     origin: str
     schedule: Schedule
     parameters: Values
-    measurements: Mapping[Phase, Mapping[str, Measurement]] = field(default_factory=dict)
+    measurements: Mapping[str, Mapping[str, Measurement]] = field(default_factory=dict)
     reason: str | None = None
     seconds: float | None = None
 
@@ -87,8 +96,8 @@ class Trial:
 
     @property
     def profile(self) -> str | None:
-        """The key of the latency profile that its latency was predicted with; None where there was none."""
-        ratio = self.judged.get("latency_ratio")
+        """The key of the latency profile that the search knew; None where there was none."""
+        ratio = self.measurements.get("search", {}).get("latency_ratio")
         return None if ratio is None else ratio.protocol.get("profile")
 
     @property
@@ -131,6 +140,15 @@ def best(trials: Sequence[Trial], budget: LatencyBudget) -> Trial | None:
     return None if chosen is None else eligible[chosen]
 
 
+def tied_with_best(trials: Sequence[Trial], budget: LatencyBudget) -> set[int]:
+    """Numbers of the trials on the front that differ from the best one by no more than noise."""
+    chosen = best(trials, budget)
+    if chosen is None:
+        return set()
+    others = (trial for trial in front(trials, budget) if trial.number != chosen.number)
+    return {trial.number for trial in others if fronts.tied(trial.judged, chosen.judged)}
+
+
 def nearest(trials: Sequence[Trial]) -> Trial | None:
     """The fastest trial that was measured at all, whatever its accuracy; None where none was."""
     measured = [trial for trial in trials if "latency_ratio" in trial.judged]
@@ -138,7 +156,7 @@ def nearest(trials: Sequence[Trial]) -> Trial | None:
 
 
 def profiled(trials: Sequence[Trial]) -> str | None:
-    """The key of the latency profile that a study predicts with; None where it predicts nothing."""
+    """The key of the latency profile that a study knows; None where it measures everything."""
     return next((trial.profile for trial in trials if trial.profile is not None), None)
 
 

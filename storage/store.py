@@ -16,7 +16,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from vittle.objectives.measurement import Measurement, Phase
+from vittle.objectives.measurement import Measurement
 from vittle.objectives.phase import PhaseChange
 from vittle.objectives.profile import LatencyProfile
 from vittle.spaces.errors import VittleError
@@ -166,12 +166,16 @@ class Store:
 
     def confirm_trial(self, study: str, number: int, measurements: Mapping[str, Measurement]) -> None:
         """Keep a trial's careful measurements, in place of earlier ones."""
+        self.keep_again(study, number, "confirmation", measurements)
+
+    def keep_again(self, study: str, number: int, phase: str, measurements: Mapping[str, Measurement]) -> None:
+        """Keep what was measured of a trial in a phase after its end, in place of what was measured there before."""
         with self._transaction() as session:
             row = self._trial_row(session, study, number)
-            for old in [old for old in row.measurements if old.phase == "confirmation"]:
+            for old in [old for old in row.measurements if old.phase == phase]:
                 row.measurements.remove(old)
             session.flush()
-            row.measurements += _rows("confirmation", measurements)
+            row.measurements += _rows(phase, measurements)
 
     def trials(self, study: str) -> list[Trial]:
         """All trials of a study, by number."""
@@ -263,7 +267,7 @@ def _prepare_sqlite(engine: Engine, database: str | None, *, create: bool) -> No
         cursor.close()
 
 
-def _rows(phase: Phase, measurements: Mapping[str, Measurement]) -> list[MeasurementRow]:
+def _rows(phase: str, measurements: Mapping[str, Measurement]) -> list[MeasurementRow]:
     return [
         MeasurementRow(
             phase=phase, objective=name, value=one.value, low=one.low, high=one.high, n=one.n, protocol=dict(one.protocol)
@@ -286,11 +290,10 @@ def _in_utc(moment: datetime) -> datetime:
 
 
 def _trial(row: TrialRow) -> Trial:
-    measurements: dict[Phase, dict[str, Measurement]] = {}
+    measurements: dict[str, dict[str, Measurement]] = {}
     for one in row.measurements:
-        phase: Any = one.phase
         measured = Measurement(one.objective, one.value, one.low, one.high, one.n, one.protocol)
-        measurements.setdefault(phase, {})[one.objective] = measured
+        measurements.setdefault(one.phase, {})[one.objective] = measured
     state: Any = row.state
     seconds = (row.finished - row.started).total_seconds() if row.finished else None
     schedule = Schedule.from_dict(row.schedule)

@@ -3,6 +3,7 @@
 To look at it:  python tests/dashboard_study.py /tmp/demo.db
 """
 
+import dataclasses
 import itertools
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from vittle import presets
 from vittle.objectives.measurement import Measurement, exact, proportion
 from vittle.objectives.phase import PhaseChange, detect
+from vittle.objectives.profile import LAST, MLP, PLAIN, WEIGHTED, ActingCost, Check, LatencyProfile, Staircase
 from vittle.spaces import costs
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
@@ -37,6 +39,9 @@ SHAPE = BackboneShape(
 BACKBONE_MS = 8.2
 FINGERPRINT = "5f2c9a0d71be"
 DENSE = costs.macs(SHAPE, Schedule())
+PROFILE = "c4d91be07a35"
+NOISE = "something else had the processor for 31% of the time"
+COUNTS = (2, 9, 17, 25, 33, 41, 48, 55, 60, 65)
 PROTOCOL = {
     "device": "Intel(R) Xeon(R) Gold 6448Y",
     "torch": "2.15.0",
@@ -48,10 +53,22 @@ PROTOCOL = {
 
 
 class Synthetic:
-    """A study in `store` whose trials follow a plausible law of accuracy and latency over the tokens that are left."""
+    """A study in `store` whose trials follow a plausible law of accuracy and latency over the tokens that are left.
 
-    def __init__(self, store: Store, name: str = "digits-60", *, budget: str = "60%", trials: int = 40, seed: int = 0) -> None:
-        self.store, self.name = store, name
+    With the key of a `profile`, what the sampler proposes is predicted until it is confirmed, and one confirmation is noisy.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        name: str = "digits-60",
+        *,
+        budget: str = "60%",
+        trials: int = 40,
+        seed: int = 0,
+        profile: str | None = None,
+    ) -> None:
+        self.store, self.name, self.profile = store, name, profile
         self.budget = Settings(latency_budget=budget).budget
         self.random = np.random.default_rng(seed)
         record = BackboneRecord("vit_digits_patch4_32", FINGERPRINT, 10, SHAPE)
@@ -85,6 +102,8 @@ class Synthetic:
             self.store.finish_trial(self.name, number, "failed", reason=reason)
             return number
         measured = self.latency(schedule, repeats=5)
+        if self.profile is not None and origin == "sampler":
+            measured = {**predicted(measured, self.profile), "macs": measured["macs"]}
         if origin != "backbone" and self.budget.excess(measured) > 0:
             reason = f"{measured['latency_ratio'].value:.1%} of the backbone's latency, the budget is {self.budget}"
             self.store.finish_trial(self.name, number, "infeasible", measured, reason)
@@ -111,8 +130,11 @@ class Synthetic:
     def confirm(self) -> None:
         """Measure the backbone and the front again: more repeats, other images."""
         trials = self.store.trials(self.name)
-        for trial in trials[:1] + [one for one in records.front(trials, self.budget) if one.number]:
+        found = trials[:1] + [one for one in records.front(trials, self.budget) if one.number]
+        for trial in found:
             measured = {**self.latency(trial.schedule, repeats=20), "accuracy": self.images(trial.schedule, 449)}
+            if self.profile is not None and trial is found[1]:
+                measured = {name: disturbed(one) if name.startswith("latency") else one for name, one in measured.items()}
             self.store.confirm_trial(self.name, trial.number, measured)
 
     def latency(self, schedule: Schedule, repeats: int) -> dict[str, Measurement]:
@@ -122,8 +144,11 @@ class Synthetic:
         ratio = 1.0 if untouched else 0.04 + 0.96 * macs / DENSE
         ratio *= 1 + 0.02 * float(self.random.normal()) / np.sqrt(repeats)
         spread = 0.05 / np.sqrt(repeats) * float(self.random.uniform(0.6, 1.4))
-        protocol = {**PROTOCOL, "repeats": repeats}
+        protocol = {**PROTOCOL, "rounds": repeats}
+        images = 1000 * PROTOCOL["batch_size"] / (BACKBONE_MS * ratio)
         return {
+            "throughput": Measurement("throughput", images, images / (1 + spread), images / (1 - spread), repeats),
+            "memory": exact("memory", 300 + 40 * ratio),
             "macs": exact("macs", macs),
             "latency_ratio": Measurement("latency_ratio", ratio, ratio * (1 - spread), ratio * (1 + spread), repeats, protocol),
             "latency_ms": Measurement(
@@ -146,6 +171,57 @@ class Synthetic:
         """An accuracy on `n` images drawn at random."""
         right = int(self.random.binomial(n, np.clip(self.accuracy(schedule), 0.1, 0.99)))
         return proportion("accuracy", right, n, {"against": "labels"})
+
+
+def predicted(measured: dict[str, Measurement], profile: str) -> dict[str, Measurement]:
+    """The latencies as a profile with that key would give them."""
+    about = {"source": "predicted", "profile": profile, "mape": 0.02, **PROTOCOL, "backbone_ms": BACKBONE_MS}
+    return {
+        name: Measurement(name, one.value, one.value * 0.97, one.value * 1.03, 12, about)
+        for name, one in measured.items()
+        if name in ("latency_ratio", "latency_ms", "throughput")
+    }
+
+
+def disturbed(measured: Measurement) -> Measurement:
+    """The same with a reason to doubt it."""
+    return dataclasses.replace(measured, protocol={**measured.protocol, "noisy": NOISE})
+
+
+def latency_profile(*, off: float = 0.02, flat: bool = True, checks: int = 12, noisy: str | None = None) -> LatencyProfile:
+    """A staircase that is flat from 48 to 55 tokens, and held-out schedules that are predicted `off` too high or too low."""
+    times = np.array(COUNTS) / 65
+    if flat:
+        times[7] = times[6]
+    halves = [staircase(0.6 * times, 0.05), staircase(0.4 * times, 0.05)]
+    measured = np.linspace(0.45, 1.05, checks)
+    predicted_shares = measured * (1 + off * np.where(np.arange(checks) % 2, -1, 1))
+    return LatencyProfile(
+        key=PROFILE,
+        model="digits",
+        shape=SHAPE,
+        environment={name: PROTOCOL[name] for name in ("device", "threads", "torch")},
+        protocol={"batch_size": 64, "dtype": "float32", "compiled": False},
+        backbone_ms=BACKBONE_MS,
+        rivals_ms={"eager": 8.9, "fused": BACKBONE_MS},
+        embed=0.04,
+        parts={PLAIN: halves[0], WEIGHTED: halves[0], LAST: halves[0], MLP: halves[1]},
+        acting={"merging key bipartite size": ActingCost(0.001, 0.0001, 0.0001)},
+        checks=tuple(
+            Check(f"{index:012x}", float(share) - 0.03, float(share), float(share) * 0.98, float(share) * 1.03, float(guess))
+            for index, (share, guess) in enumerate(zip(measured, predicted_shares, strict=True))
+        ),
+        noisy=noisy,
+        seconds=33.0,
+        measured_at="2026-11-24T20:57:19+00:00",
+    )
+
+
+def staircase(times: np.ndarray, spread: float) -> Staircase:
+    """Over `COUNTS`, twelve blocks of which take 96 % of the backbone's time at all tokens for `times` of 1."""
+    shares = 0.08 * times
+    low, high = shares * (1 - spread), shares * (1 + spread)
+    return Staircase(COUNTS, *(tuple(map(float, row)) for row in (low, high, shares)))
 
 
 def phase_change(fingerprint: str = FINGERPRINT, *, rising: bool = True) -> PhaseChange:
@@ -176,6 +252,7 @@ def open_store(folder: Path) -> Store:
 if __name__ == "__main__":
     opened = Store.open(f"sqlite:///{sys.argv[1]}", create=True)
     opened.save_phase(phase_change())
-    Synthetic(opened, "digits-60").fill(40)
+    opened.save_profile(latency_profile())
+    Synthetic(opened, "digits-60", profile=PROFILE).fill(40)
     Synthetic(opened, "digits-4ms", budget="4ms", seed=3).fill(26, "running")
     Synthetic(opened, "digits-25", budget="25%", seed=5).fill(12, "interrupted")

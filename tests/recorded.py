@@ -1,9 +1,23 @@
 """A study without a model: a backbone's shape, and outcomes computed from a schedule instead of measured."""
 
+from collections.abc import Callable
+
+import numpy as np
+
 from vittle.objectives.measurement import Measurement, exact, proportion
+from vittle.objectives.profile import (
+    LAST,
+    MLP,
+    PLAIN,
+    WEIGHTED,
+    ActingCost,
+    Check,
+    Correction,
+    LatencyProfile,
+    Staircase,
+)
 from vittle.search.coordinator import Coordinator, Outcome
 from vittle.spaces import BackboneShape, Schedule, Space, macs, tokens
-from vittle.spaces.reduction import Values
 from vittle.spaces.table import REDUCTIONS
 from vittle.storage.records import BackboneRecord, Settings, Study
 from vittle.storage.store import Store
@@ -51,3 +65,41 @@ def run(coordinator: Coordinator, limit: int | None = None) -> list[int]:
         coordinator.finish(assignment.number, outcome(assignment.schedule, coordinator.study.settings))
         numbers.append(assignment.number)
     return numbers
+
+
+ENVIRONMENT = {"device": "a processor", "threads": 2, "torch": "2.15.0", "python": "3.11.7"}
+
+
+def latency_profile(*, error: float = 0.01, flat: tuple[int, int] | None = None, key: str = "0123456789ab") -> LatencyProfile:
+    """A profile that predicts exactly what `outcome` measures, and says that it is `error` off; `flat` is one free stretch."""
+
+    def part(cost: Callable[[int], int]) -> Staircase:
+        counts = range(1, SHAPE.tokens + 1)
+        costs = [cost(flat[0] if flat and flat[0] <= count <= flat[1] else count) / DENSE for count in counts]
+        return Staircase(tuple(counts), *(tuple(costs),) * 3)
+
+    attention = part(lambda count: SHAPE.block_macs(queries=count, keys=count, mlp=0))
+    rng = np.random.default_rng(0)
+    space = Space(SHAPE, tuple(REDUCTIONS))
+    drawn = [space.schedule(space.draw(rng)) for _ in range(300)]
+    acting = {part.variant(SHAPE, block) for one in drawn for part in one.reductions for block in range(SHAPE.depth)}
+    measured = np.linspace(0.4, 1.0, 12)
+    return LatencyProfile(
+        key=key,
+        model="digits",
+        shape=SHAPE,
+        environment=ENVIRONMENT,
+        protocol={"batch_size": 64, "dtype": "float32", "compiled": False},
+        backbone_ms=100.0,
+        rivals_ms={"fused": 100.0, "eager": 110.0},
+        embed=(SHAPE.embed_macs + SHAPE.head_macs) / DENSE,
+        parts={
+            PLAIN: attention,
+            WEIGHTED: attention,
+            LAST: part(lambda count: SHAPE.block_macs(queries=SHAPE.prefix, keys=count, mlp=0)),
+            MLP: part(lambda count: SHAPE.block_macs(queries=0, keys=0, mlp=count)),
+        },
+        acting=dict.fromkeys(acting, ActingCost(0.0, 0.0, 0.0)),
+        correction=Correction(0.95, 1.0, 0.05),
+        checks=tuple(Check("x", one, one, one, one, one * (1 + error)) for one in measured),
+    )

@@ -61,7 +61,15 @@ def studied(home: Path) -> str:
         (["launch", "--study", "a/b"], "study name 'a/b' cannot be used; accepted: up to 100 letters"),
         (["launch", "--study", "x.json"], "study name 'x.json' cannot be used"),
         (["launch", "--time-limit", "soon"], "time limit 'soon' is not a time; accepted: 90s, 10m or 2h"),
-        (["profile", "--model", "vit_tiny_patch16_224"], "model 'vit_tiny_patch16_224' needs images; give --data"),
+        (["launch", "--dtype", "int4"], "unknown dtype 'int4'; accepted: float32, bfloat16, float16"),
+        (["profile", "--model", "vit_nothing"], "unknown model 'vit_nothing'"),
+        (["profile", "--model", "resnet18"], "this model cannot be reduced: ResNet is not a timm VisionTransformer"),
+        (["profile", "--latency-budget", "fast"], "latency budget 'fast' is not a time"),
+        (["profile", "--time-limit", "soon"], "time limit 'soon' is not a time; accepted: 90s, 10m or 2h"),
+        (["profile", "--dtype", "int4"], "unknown dtype 'int4'"),
+        (["verify", "nowhere.yaml"], "cannot read nowhere.yaml"),
+        (["profiles"], "no database at"),
+        (["retime"], "no database at"),
         (["profile", "--device", "tpu"], "unknown device 'tpu'; accepted: cpu, cuda"),
         (["profile", "--data", "nowhere.npz"], "no file at nowhere.npz"),
         (["front"], "no database at"),
@@ -158,5 +166,5 @@ def test_a_port_that_is_taken(studied: str, home: Path) -> None:
 
 
 def test_every_command_explains_itself() -> None:
-    for command in ["launch", "resume", "extend", "studies", "trials", "front", "export", "dashboard", "profile"]:
+    for command in ["launch", "resume", "extend", "studies", "trials", "front", "export", "dashboard", "profile", "profiles", "retime", "verify"]:
         assert invoke(command, "--help").exit_code == 0

@@ -5,7 +5,7 @@ import pytest
 
 from recorded import DENSE, SHAPE, make_study, neutral, outcome, run
 from vittle import Schedule, VittleError
-from vittle.objectives.measurement import Measurement
+from vittle.objectives.measurement import Measurement, exact
 from vittle.search.coordinator import Coordinator, Outcome
 from vittle.search.sampler import Sampler
 from vittle.spaces import Space, macs
@@ -166,14 +166,14 @@ def test_the_sampler_sees_the_constraint_of_every_kind_of_trial(store) -> None:
             sampler.remember(values, measured)
             continue
         ticket = sampler.ask(values).ticket
-        if name == "rejected":
-            sampler.reject(ticket, 5, 0.25)
-        else:
-            sampler.tell(ticket, None if name == "failed" else measured)
+        if name == "rejected":  # by prediction: it has no accuracy
+            measured = {"macs": exact("macs", 5), "latency_ratio": exact("latency_ratio", 0.75)}
+        sampler.tell(ticket, None if name == "failed" else measured)
     over, within, rejected, failed, remembered = sampler._study.trials
     assert over.constraints["latency budget"] > 0
     assert within.constraints["latency budget"] <= 0
-    assert rejected.constraints["latency budget"] == 0.25
+    assert rejected.constraints["latency budget"] == pytest.approx(0.25)
+    assert rejected.values == [0.0, 0.75, 5]
     assert failed.state.name == "FAIL"
     assert "latency budget" in remembered.constraints
     assert [trial.state.name for trial in (over, within, rejected, remembered)] == ["COMPLETE"] * 4

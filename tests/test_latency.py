@@ -1,73 +1,31 @@
-import time
+"""Latency at a stand, and what an evaluation measures when."""
+
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from vittle import Schedule, presets
-from vittle.objectives import latency
+from vittle.objectives import latency, memory
 from vittle.objectives.accuracy import accuracy, predict, to_input
-from vittle.objectives.evaluate import Evaluator
+from vittle.objectives.evaluate import Evaluator, make_stand
 from vittle.objectives.images import Images, Splits
-from vittle.objectives.measurement import LatencyBudget
+from vittle.objectives.latency import EFFORTS, Effort, Stand, median
+from vittle.objectives.measurement import LatencyBudget, Measurement, exact
+from vittle.objectives.turns import Turns
 from vittle.reductions.backbone import describe_backbone
+from vittle.reductions.vit import ReducedViT
 
-
-class Takes(nn.Module):
-    """A model of known duration."""
-
-    def __init__(self, milliseconds: float) -> None:
-        super().__init__()
-        self.milliseconds = milliseconds
-        self.calls = 0
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        self.calls += 1
-        time.sleep(self.milliseconds / 1000)
-        return images
+TOLD = memory.STATUS.exists() and memory.PEAK_RESET.exists()
+EVERY = {"latency_ms", "latency_ratio", "throughput", *(["memory"] if TOLD else [])}
+ONCE = Effort(rounds=1)
 
 
 @pytest.fixture
-def drifting_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine on which every call takes 6 % longer than the one before."""
-    slowness = [1.0]
-
-    def stopwatch(model: nn.Module, images: torch.Tensor) -> float:
-        slowness[0] *= 1.06
-        model(images)
-        return model.milliseconds * slowness[0]
-
-    monkeypatch.setattr(latency, "_cpu_ms", stopwatch)
-
-
-def test_the_stopwatch_sees_the_whole_call() -> None:
-    assert latency._cpu_ms(Takes(20), torch.zeros(1)) >= 20
-
-
-def test_drift_cancels_in_the_ratio(drifting_clock) -> None:
-    measured = latency.measure(Takes(0.5), Takes(1), torch.zeros(1), "confirmation")
-    ratio = measured["latency_ratio"]
-    assert ratio.value == pytest.approx(0.5, rel=0.01)
-    assert ratio.high - ratio.low < 0.01
-    assert measured["latency_ms"].high > 1.5 * measured["latency_ms"].low  # the times themselves did drift
-
-
-def test_samples_and_protocol() -> None:
-    candidate, backbone = Takes(1), Takes(2)
-    measured = latency.measure(candidate, backbone, torch.zeros(5, 3, 8, 8), "search")
-    for one in measured.values():
-        assert one.low <= one.value <= one.high
-        assert one.n == latency.EFFORTS["search"].repeats
-    protocol = measured["latency_ms"].protocol
-    assert protocol["batch_size"] == 5
-    assert protocol["dtype"] == "float32"
-    assert protocol["threads"] == torch.get_num_threads()
-    assert protocol["backbone_ms"] >= 2
-    assert protocol["p95_ms"] >= measured["latency_ms"].value
-    effort = latency.EFFORTS["search"]
-    assert candidate.calls == effort.warmup + effort.repeats
-    assert backbone.calls == effort.warmup + effort.repeats + 1  # one on each side of every candidate
+def stand(tiny, images_for) -> Stand:
+    return Stand(tiny, images_for(tiny, 3))
 
 
 @pytest.fixture
@@ -75,18 +33,189 @@ def evaluator(tiny, splits) -> Evaluator:
     return Evaluator(describe_backbone(tiny, "tiny"), splits, device="cpu", batch_size=4)
 
 
-def test_an_evaluation_has_every_objective(evaluator) -> None:
+@pytest.fixture
+def timings(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """How often times were taken, and how; they are always 4 ms against a backbone of 5 ms."""
+    found: list[dict[str, Any]] = []
+
+    def take_turns(reference: Callable[[], object], calls: list[Callable[[], object]], device: object, **how: Any) -> Turns:
+        found.append({"device": device, **how})
+        taken = np.full((3, len(calls)), 4.0)
+        return Turns(np.full((3, 2), 5.0), taken, taken, 2, 1, 0, None, "scripted")
+
+    monkeypatch.setattr(latency, "take_turns", take_turns)
+    return found
+
+
+def scripted(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
+    times = np.array([[2.0], [3.0], [8.0]])
+    about = {"warmup": 4, "runs": 2, "repeated": 1, "noise": None, "clock": "monotonic", "host": times, **changes}
+    turns = Turns(reference=np.array([[4.0, 4.0], [4.0, 8.0], [10.0, 10.0]]), times=times, **about)
+    monkeypatch.setattr(latency, "take_turns", lambda *_, **__: turns)
+
+
+def test_a_measurement_says_all_that_it_takes_to_repeat_it(stand) -> None:
+    measured = stand.measure(ReducedViT(stand.model, presets.constant(stand.model, 6)), Effort(rounds=3), {"profile": "0123"})
+    assert set(measured) == EVERY
+    for name in ("latency_ms", "latency_ratio"):
+        one = measured[name]
+        assert one.low <= one.value <= one.high
+        protocol = one.protocol
+        assert one.n == protocol["rounds"] >= 3
+        assert (protocol["batch_size"], protocol["dtype"], protocol["compiled"]) == (3, "float32", False)
+        assert protocol["threads"] == torch.get_num_threads()
+        assert protocol["torch"] == torch.__version__
+        assert {"device", "allocator", "python", "repeated"} <= set(protocol)
+        assert protocol["rival"] in protocol["rivals_ms"]
+        assert set(protocol["rivals_ms"]) == {"fused", "eager"}
+        assert set(protocol["attention"]) == {"form", "kernel", "backbone"}
+        assert protocol["attention"]["form"] in ("mask", "channel")
+        assert protocol["clock"] == "monotonic"
+        assert min(protocol["warmup"], protocol["runs"]) >= 1
+        assert protocol["profile"] == "0123"
+        assert "launch_bound" not in protocol
+    ms = measured["latency_ms"].protocol
+    assert ms["p95_ms"] >= measured["latency_ms"].value
+    assert ms["p95_ms_interval"][0] <= ms["p95_ms"] <= ms["p95_ms_interval"][1]
+    assert 0 < ms["backbone_ms"] <= ms["backbone_p95_ms"]
+    assert measured["throughput"].value == pytest.approx(3000 / measured["latency_ms"].value)
+
+
+def test_an_unreduced_model_has_no_form_of_attention(stand) -> None:
+    measured = stand.measure(ReducedViT(stand.model, Schedule()), ONCE)
+    assert measured["latency_ms"].protocol["attention"]["form"] is None
+    unweighted = presets.constant(stand.model, 6, proportional="off")
+    assert stand.measure(ReducedViT(stand.model, unweighted), ONCE)["latency_ms"].protocol["attention"]["form"] is None
+
+
+def test_values_follow_from_the_turns(stand, monkeypatch) -> None:
+    scripted(monkeypatch, noise="somebody", clock="cuda events")
+    measured = stand.measure(ReducedViT(stand.model, Schedule()), Effort(rounds=3))
+    assert measured["latency_ms"].value == 3.0
+    assert (measured["latency_ms"].low, measured["latency_ms"].high) == (2.0, 8.0)
+    assert measured["latency_ratio"].value == 0.5  # of 1/2, 1/2, 4/5: of the ratios, not of the medians
+    assert measured["throughput"].value == 1000.0
+    protocol = measured["latency_ms"].protocol
+    assert (protocol["backbone_ms"], protocol["noisy"], protocol["launch_bound"]) == (6.0, "somebody", True)
+    assert protocol["p95_ms"] == pytest.approx(7.5)
+    assert {name: protocol[name] for name in ("warmup", "rounds", "runs", "repeated")} == {
+        "warmup": 4, "rounds": 3, "runs": 2, "repeated": 1,
+    }  # fmt: skip
+    scripted(monkeypatch)
+    assert "noisy" not in stand.measure(ReducedViT(stand.model, Schedule()), ONCE)["latency_ratio"].protocol
+
+
+def test_the_interval_is_the_bootstraps() -> None:
+    samples = np.random.default_rng(1).normal(10, 1, 200)
+    found = median("latency_ms", samples, {})
+    expected = 1.2533 / 200**0.5  # the standard error of a normal sample's median
+    assert found.value == np.median(samples)
+    assert found.high - found.low == pytest.approx(2 * 1.96 * expected, rel=0.3)
+    alone = median("latency_ms", np.array([5.0]), {})
+    assert (alone.low, alone.value, alone.high, alone.n) == (5.0, 5.0, 5.0, 1)
+
+
+def test_the_rival_is_known_before_anything_is_timed_against_it(stand, timings, monkeypatch) -> None:
+    order: list[int] = []
+    fastest = latency.fastest
+    monkeypatch.setattr("vittle.objectives.rivals.ROUNDS", 1)
+    monkeypatch.setattr(latency, "fastest", lambda *given, **how: order.append(len(timings)) or fastest(*given, **how))
+    for _ in range(2):
+        stand.measure(ReducedViT(stand.model, Schedule()), ONCE)
+    assert order == [0]  # once, and not inside the first warm-up
+
+
+@pytest.mark.skipif(not TOLD, reason="this system does not tell how much memory a process takes")
+def test_memory_grows_with_the_batch_and_falls_with_merged_tokens(tiny, images_for) -> None:
+    def peak(batch: int, removed: int) -> float:
+        model, images = ReducedViT(tiny, presets.constant(tiny, removed)), images_for(tiny, batch)
+        with torch.inference_mode():
+            found = memory.peak(lambda: model(images), tiny, torch.device("cpu"))
+        assert found is not None
+        return found.value
+
+    weights = sum(one.nbytes for one in tiny.parameters()) / 1e6
+    assert weights < peak(32, 0) < 0.7 * peak(128, 0)
+    assert peak(128, 30) < peak(128, 0)
+
+
+def test_memory_is_absent_where_the_system_does_not_tell(stand, timings, monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(memory, "STATUS", tmp_path / "nowhere")
+    assert "memory" not in stand.measure(ReducedViT(stand.model, Schedule()), ONCE)
+
+
+def test_another_type_is_timed_in_it_and_said(tiny) -> None:
+    stand = make_stand(describe_backbone(tiny, "tiny"), device="cpu", batch_size=2, dtype="bfloat16")
+    assert stand.images.dtype == next(stand.model.parameters()).dtype == torch.bfloat16
+    model = ReducedViT(stand.model, presets.constant(stand.model, 6))
+    with torch.inference_mode():
+        assert model(stand.images).dtype == torch.bfloat16
+    measured = stand.measure(model, ONCE)
+    assert measured["latency_ratio"].protocol["dtype"] == "bfloat16"
+    assert measured["latency_ms"].value > 0
+
+
+def test_a_batch_is_filled_from_what_there_is(tiny, splits) -> None:
+    backbone = describe_backbone(tiny, "tiny")
+    pixels = splits.search.pixels[:3]
+    stand = make_stand(backbone, device="cpu", batch_size=7, pixels=pixels)
+    expected = to_input(pixels[[0, 1, 2, 0, 1, 2, 0]], backbone.preprocessing, torch.device("cpu"))
+    torch.testing.assert_close(stand.images, expected, rtol=0, atol=0)
+    noise = [make_stand(backbone, device="cpu", batch_size=2).images for _ in range(2)]
+    assert noise[0].shape == (2, 3, 64, 64)
+    assert torch.equal(*noise)
+    assert noise[0].std() > 0.5
+
+
+def test_an_evaluation_has_every_objective(evaluator, timings) -> None:
     schedule = presets.constant(evaluator.model, 6)
-    measured = evaluator.measure(schedule)
-    assert set(measured) == {"macs", "latency_ms", "latency_ratio", "accuracy"}
+    measured = evaluator.measure(schedule, profile="0123")
+    assert set(measured) == {"macs", "accuracy", *EVERY}
     assert measured["accuracy"].n == 20
+    assert measured["latency_ratio"].protocol["profile"] == "0123"
+    assert "profile" not in evaluator.measure(schedule)["latency_ratio"].protocol
     assert evaluator.measure(schedule, "confirmation")["accuracy"].n == 12
+    efforts = [EFFORTS["search"], EFFORTS["search"], EFFORTS["confirmation"]]
+    assert [(one["rounds"], one["precision"]) for one in timings] == [(one.rounds, one.precision) for one in efforts]
+    assert evaluator.judge(schedule, "search") == measured["accuracy"]
+    assert len(timings) == 3
 
 
-def test_a_schedule_over_budget_is_not_evaluated_on_images(evaluator) -> None:
-    measured = evaluator.measure(presets.constant(evaluator.model, 1), budget=LatencyBudget.parse("0.001ms"))
-    assert "accuracy" not in measured
-    assert "latency_ms" in measured
+@pytest.mark.parametrize(("budget", "judged"), [("79%", False), ("80%", True), ("3.9ms", False), ("4ms", True)])
+def test_a_schedule_over_budget_is_not_evaluated_on_images(evaluator, timings, budget: str, judged: bool) -> None:
+    measured = evaluator.measure(presets.constant(evaluator.model, 1), budget=LatencyBudget.parse(budget))
+    assert ("accuracy" in measured) == judged
+    assert measured["latency_ms"].value == 4.0
+
+
+def predicted(ratio: float) -> dict[str, Measurement]:
+    about = {"source": "predicted"}
+    return {
+        "latency_ratio": Measurement("latency_ratio", ratio, 0.9 * ratio, 1.1 * ratio, 9, about),
+        "latency_ms": Measurement("latency_ms", 5 * ratio, 4 * ratio, 6 * ratio, 9, about),
+    }
+
+
+@pytest.mark.parametrize(("ratio", "enters"), [(0.7, True), (0.77, True), (0.79, False), (0.9, False)])
+def test_a_prediction_stands_unless_the_schedule_enters_the_front(evaluator, timings, ratio: float, enters: bool) -> None:
+    schedule = presets.constant(evaluator.model, 6)
+    alone = evaluator.measure(schedule)
+    rival = {**alone, "latency_ratio": exact("latency_ratio", 0.7)}
+    timings.clear()
+    guess = predicted(ratio)
+    measured = evaluator.measure(
+        schedule, profile="0123", predicted=guess, rivals=[rival], budget=LatencyBudget.parse("1%")
+    )  # whether a predicted schedule is within the budget is for the caller to know
+    assert measured["accuracy"] == alone["accuracy"]
+    assert len(timings) == enters
+    if enters:
+        assert set(measured) == set(alone)
+        assert measured["latency_ratio"].value == 0.8
+        protocol = measured["latency_ratio"].protocol
+        assert (protocol["profile"], protocol["predicted"]) == ("0123", ratio)
+        assert "source" not in protocol
+    else:
+        assert measured == {"macs": alone["macs"], "accuracy": alone["accuracy"], **guess}
 
 
 def test_accuracy_counts_hits(tiny, splits) -> None:
@@ -106,7 +235,7 @@ def test_input_is_normalised(tiny) -> None:
     torch.testing.assert_close(to_input(pixels, preprocessing, torch.device("cpu"))[0, :, 0, 0], expected)
 
 
-def test_without_labels_the_backbone_is_the_reference(tiny, splits) -> None:
+def test_without_labels_the_backbone_is_the_reference(tiny, splits, timings) -> None:
     unlabelled = Splits(Images(splits.search.pixels, None), Images(splits.held_out.pixels, None))
     evaluator = Evaluator(describe_backbone(tiny, "tiny"), unlabelled, device="cpu", batch_size=4)
     agreement = evaluator.measure(Schedule())["accuracy"]

@@ -36,6 +36,8 @@ const ORIGINS = { backbone: "the untouched model", start: "tried first, as peopl
 const percent = share => `${(100 * share).toFixed(1)}%`;
 const milliseconds = value => `${value.toFixed(value < 10 ? 2 : value < 100 ? 1 : 0)} ms`;
 const macs = value => value >= 1e9 ? `${(value / 1e9).toFixed(2)} G` : `${(value / 1e6).toFixed(1)} M`;
+const perSecond = value => `${value < 10 ? value.toFixed(1) : Math.round(value).toLocaleString("en")} images/s`;
+const megabytes = value => `${Math.round(value).toLocaleString("en")} MB`;
 const interval = ({ low, high }) => `${(100 * low).toFixed(1)}–${(100 * high).toFixed(1)}`;
 const escaped = text => String(text).replace(/[&<>]/g, letter => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;" })[letter]);
 const colour = name => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
@@ -44,7 +46,10 @@ const numbered = number => study.trials.find(trial => trial.number === number);
 const bestTrial = () => numbered(study.best?.trial);
 const backbone = () => study.trials.find(trial => trial.kind === "backbone");
 const large = () => backbone()?.judged.macs.value >= 1e9;
+const signed = trial => trial.predicted ? "~" : trial.noisy ? "!" : ""; // before a latency that is no plain measurement
 const chosenTrial = () => numbered(chosen) ?? bestTrial();
+
+const signMeaning = ({ predicted, noisy }) => predicted ? "predicted from the latency profile, not measured" : noisy && `noisy: ${noisy}`;
 
 function accuracyName() {
   const against = backbone()?.measurements.search?.accuracy.protocol.against;
@@ -57,13 +62,21 @@ function element(tag, properties = {}, ...children) {
   return node;
 }
 
+function latencyText(trial, text) { // with its sign, which explains itself
+  if (!signed(trial)) return text;
+  const sign = element("span", { className: trial.predicted ? "mark" : "mark noisy", title: signMeaning(trial) }, signed(trial));
+  return element("span", {}, sign, text);
+}
+
 // --- the chart ---
-function hoverText({ number, kind, reason, judged: { accuracy, latency_ratio: ratio, latency_ms: ms, macs: cost } }) {
+function hoverText(trial) {
+  const { number, kind, reason, judged: { accuracy, latency_ratio: ratio, latency_ms: ms, macs: cost } } = trial;
   return [
     `Trial ${number}`,
     accuracy && `accuracy ${percent(accuracy.value)} (${interval(accuracy)}), ${accuracy.n} images`,
-    ratio && `latency ${percent(ratio.value)} (${interval(ratio)}) of the backbone`,
-    ms && cost && `${milliseconds(ms.value)} per batch, ${macs(cost.value)} MACs per image`,
+    ratio && `latency ${signed(trial)}${percent(ratio.value)} (${interval(ratio)}) of the backbone`,
+    signed(trial) && escaped(`${signed(trial)} ${signMeaning(trial)}`),
+    ms && cost && `${signed(trial)}${milliseconds(ms.value)} per batch, ${macs(cost.value)} MACs per image`,
     reason && escaped(reason),
     KINDS[kind].meaning,
   ].filter(Boolean).join("<br>"); // no other markup: plotly styles it inline, which the content security policy blocks
@@ -155,6 +168,10 @@ function fact(name, value, note) {
   return element("div", {}, element("dt", {}, name), element("dd", { className: "value" }, value), note ? element("dd", { className: "note" }, note) : null);
 }
 
+function measuredHow(trial, { rounds }) {
+  return signed(trial) ? `${signed(trial)} ${signMeaning(trial)}` : rounds && `${rounds} rounds`;
+}
+
 function drawPanel() {
   const trial = chosenTrial();
   const panel = byId("panel");
@@ -165,7 +182,7 @@ function drawPanel() {
     panel.replaceChildren(element("h2", {}, `Nothing holds ${study.budget} yet`), element("p", { className: "origin" }, text));
     return;
   }
-  const { accuracy, latency_ratio: ratio, latency_ms: ms, macs: cost } = trial.judged;
+  const { accuracy, latency_ratio: ratio, latency_ms: ms, macs: cost, throughput, memory } = trial.judged;
   const { kind, measurements } = trial;
   const held = heldOut(trial);
   const dense = kind !== "backbone" && backbone()?.judged.macs.value;
@@ -178,14 +195,16 @@ function drawPanel() {
     element("dl", { className: "values" },
       accuracy && fact(accuracyName(), percent(accuracy.value), `95% interval ${interval(accuracy)}, ${accuracy.n} search images`),
       held && fact("On held-out images", percent(held.value), `95% interval ${interval(held)}, ${held.n} images no search saw`),
-      ratio && fact("Latency", percent(ratio.value), `95% interval ${interval(ratio)}, of the backbone's`),
-      ms && fact(`Per batch of ${study.settings.batch_size}`, milliseconds(ms.value)),
+      ratio && fact("Latency", latencyText(trial, percent(ratio.value)), `95% interval ${interval(ratio)}, of the backbone's`),
+      ms && fact(`Per batch of ${study.settings.batch_size}`, latencyText(trial, milliseconds(ms.value)),
+        throughput && latencyText(trial, perSecond(throughput.value))),
+      memory && fact("Peak memory", megabytes(memory.value)),
       cost && fact("MACs per image", macs(cost.value), dense && `${percent(cost.value / dense)} of the backbone's`)),
     element("div", {}, element("h3", {}, "Tokens after each block"), bars(trial),
       trial.kind !== "backbone" && element("p", { className: "hint" }, `${trial.summary[0].toUpperCase()}${trial.summary.slice(1)}.`),
       trial.schedule.tail === "prefix" && element("p", { className: "hint" },
         `Only ${study.backbone.prefix === 1 ? "the class token is" : "prefix tokens are"} read after the last block, and computed in it.`)),
-    protocol && element("p", { className: "hint" }, [protocol.device, protocol.dtype, `${protocol.repeats} runs`].join(", ")),
+    protocol && element("p", { className: "hint" }, [protocol.device, protocol.dtype, measuredHow(trial, protocol)].filter(Boolean).join(", ")),
     trial.export && element("a", { className: "button", href: trial.export, download: "" }, "Export schedule"),
   ].filter(Boolean));
 }
@@ -198,7 +217,7 @@ function drawTiles() {
   byId("tiles").replaceChildren(
     fact(`${accuracyName()} within ${study.budget}`, best ? accuracy(best) : "–",
       untouched ? `backbone ${accuracy(untouched)}${best && heldOut(best) ? ", held-out images" : ""}` : "backbone not measured yet"),
-    fact("Latency", best ? percent(ratio) : "–", best ? `of the backbone, ${(1 / ratio).toFixed(2)}× as fast` : "no schedule holds the budget"),
+    fact("Latency", best ? latencyText(best, percent(ratio)) : "–", best ? `of the backbone, ${(1 / ratio).toFixed(2)}× as fast` : "no schedule holds the budget"),
     fact("MACs per image", best ? macs(best.judged.macs.value) : "–", untouched ? `backbone ${macs(untouched.judged.macs.value)}` : null),
     fact("Trials", `${study.finished}`, `of ${study.planned}`),
   );
@@ -209,7 +228,7 @@ function drawTable() {
   const focused = document.activeElement.dataset.trial;
   const best = bestTrial();
   const measure = (one, show) => element("td", { className: "number" }, one ? show(one.value) : "–", one && element("span", { className: "range" }, interval(one)));
-  const plain = text => element("td", { className: "number wide" }, text);
+  const plain = value => element("td", { className: "number wide" }, value);
   const rows = study.trials.filter(trial => trial.front || trial === best);
   rows.sort((one, other) => one.judged.latency_ratio.value - other.judged.latency_ratio.value);
   body.replaceChildren(...rows.map(trial => {
@@ -219,10 +238,13 @@ function drawTable() {
     const tag = trial === best ? `best for ${study.budget}` : trial.kind === "backbone" ? "backbone" : null;
     return element("tr", { className: current ? "chosen" : "", onclick: () => choose(trial.number) },
       element("th", { scope: "row" }, button, tag && element("span", { className: "tag" }, tag)),
-      measure(trial.judged.accuracy, percent), measure(heldOut(trial), percent), measure(trial.judged.latency_ratio, percent),
-      plain(milliseconds(trial.judged.latency_ms.value)), plain(macs(trial.judged.macs.value)),
+      measure(trial.judged.accuracy, percent), measure(heldOut(trial), percent), measure(trial.judged.latency_ratio, share => latencyText(trial, percent(share))),
+      plain(latencyText(trial, milliseconds(trial.judged.latency_ms.value))), plain(macs(trial.judged.macs.value)),
       element("td", { className: "wide" }, bars(trial, false)));
   }));
+  const signs = new Map(rows.filter(signed).map(trial => [signed(trial), trial.predicted ? signMeaning(trial) : "noisy: something disturbed the measurement"]));
+  byId("marks").hidden = !signs.size;
+  byId("marks").textContent = [...signs].map(([sign, meaning]) => `${sign} ${meaning}`).join("; ");
   if (focused) body.querySelector(`[data-trial="${focused}"]`)?.focus();
 }
 
@@ -245,7 +267,7 @@ async function draw() {
   if (!study) return;
   for (const part of [drawCounts, drawTiles, drawPanel, drawTable]) part();
   const first = !chart.on;
-  await Promise.all([drawChart(), drawPhase()]);
+  await Promise.all([drawChart(), drawPhase(), drawProfile()]);
   if (first) chart.on("plotly_click", ({ points }) => choose(points[0].customdata));
 }
 

@@ -1,0 +1,193 @@
+"""`vittle profile`, `profiles`, `retime` and `verify`: latency measured, kept, and measured again."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vittle.arguments import (
+    DIGITS,
+    BatchSize,
+    Checkpoint,
+    Compiled,
+    Data,
+    Device,
+    Dtype,
+    Json,
+    Model,
+    Storage,
+    StudyName,
+    cpus,
+    find_study,
+    parse_seconds,
+    source,
+)
+from vittle.dashboards import again as measured_again
+from vittle.dashboards import terminal, terminal_latency, text
+from vittle.dashboards.console import counting, err, escape, out, print_json, working
+from vittle.objectives.measurement import LatencyBudget
+from vittle.spaces import costs
+from vittle.spaces.shape import BackboneShape
+from vittle.spaces.table import REDUCTIONS
+from vittle.storage.certificate import EXIT_CODES
+from vittle.storage.records import Settings
+from vittle.storage.store import Store
+
+latency_app = typer.Typer()
+
+
+@latency_app.command()
+def profile(
+    model: Model = DIGITS,
+    checkpoint: Checkpoint = None,
+    data: Data = None,
+    latency_budget: Annotated[
+        str | None, typer.Option(help="Can it be met? For example 4ms, or 60% of the backbone.", show_default=False)
+    ] = None,
+    batch_size: BatchSize = 64,
+    device: Device = None,
+    dtype: Dtype = "float32",
+    compiled: Compiled = False,
+    images: Annotated[int, typer.Option(min=2, help="Images to look for the start of merging on.")] = 256,
+    time_limit: Annotated[str, typer.Option(help="How long measuring latency may take, about: 30s, 5m.")] = "2m",
+    again: Annotated[bool, typer.Option("--again", help="Measure anew what is known already.")] = False,
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a backbone on this device: what each block costs, what a schedule will take, and where merging may start.
+
+    Latency needs no weights: without --checkpoint and --data nothing is downloaded. With --data, or for digits, the block from
+    which tokens grow alike is looked for, too. Both are kept and used by every later study.
+    """
+    budget = None if latency_budget is None else LatencyBudget.parse(latency_budget)
+    seconds = parse_seconds(time_limit)
+    where = source(model, data) if data is not None or model == DIGITS else None
+    with working("loading"):
+        from vittle.objectives.images import load_images
+        from vittle.objectives.phase_change import phase_change
+        from vittle.reductions.backbone import load_architecture, load_backbone
+        from vittle.reductions.device import check_dtype, choose_device
+        from vittle.search.feasibility import choices, find_profile
+        from vittle.spaces.space import Space
+    check_dtype(dtype)
+    settings = Settings(
+        model=model,
+        batch_size=batch_size,
+        device=choose_device(device),
+        dtype=dtype,
+        compiled=compiled,
+        cpus_per_worker=cpus(),
+    )
+    weightless = where is None and checkpoint is None
+    backbone = load_architecture(model) if weightless else load_backbone(model, checkpoint)
+    phase = None
+    splits = None
+    if where is not None:
+        with counting("images") as progress:
+            splits = load_images(where, backbone.preprocessing, backbone.classes, progress=progress)
+    store = Store.open(storage, create=True)
+    if splits is not None:
+        with counting("attention") as progress:
+            phase = phase_change(backbone, splits.search, settings.device, limit=images, progress=progress)
+        store.save_phase(phase)
+    with counting("latency") as progress:
+        found = find_profile(backbone, settings, store, again=again, seconds=seconds, progress=progress)
+    fitting = [name for name, entry in REDUCTIONS.items() if entry.settings.refusal(backbone.shape) is None]
+    offered = choices(found, Space(backbone.shape, fitting))
+    if as_json:
+        latency = {"profile": found.to_dict(), "mape": found.mape, "spearman": found.spearman, "trusted": found.trusted}
+        print_json({"model": model, "phase": phase and phase.to_dict(), "latency": latency, "choices": _plain(offered, budget)})
+        raise typer.Exit(_unmet(offered, budget))
+    if phase is not None:
+        out.print(terminal.phase_table(phase))
+        out.print(text.merge_start(phase), highlight=False, soft_wrap=True)
+    out.print(terminal_latency.profile_table(found))
+    out.print(text.latency(found), highlight=False, soft_wrap=True)
+    out.print(terminal_latency.choices_table([_shown(one, found.shape, budget) for one in offered]))
+    if _unmet(offered, budget) and budget is not None:
+        near = budget.covering(offered[0].latency)
+        message = f"no schedule fits {budget}; the nearest feasible budget is {near}: launch with --latency-budget {near}"
+        err.print(message, highlight=False, soft_wrap=True)
+        raise typer.Exit(1)
+
+
+@latency_app.command("profiles")
+def list_profiles(storage: Storage = None, as_json: Json = False) -> None:
+    """List the latency profiles of all devices: what `vittle launch --target` can search for."""
+    profiles = Store.open(storage).profiles()
+    if as_json:
+        print_json([one.to_dict() for one in profiles])
+    else:
+        out.print(terminal_latency.profiles_table(profiles))
+
+
+@latency_app.command()
+def retime(study: StudyName = None, device: Device = None, storage: Storage = None, as_json: Json = False) -> None:
+    """Time a study's front on this machine, without its images, and show which ranks change."""
+    store = Store.open(storage)
+    found = find_study(store, study)
+    with working("loading"):
+        from vittle.reductions.device import choose_device
+        from vittle.search.remeasure import retime as measure_again
+    with counting("front") as progress:
+        retiming = measure_again(found, store, choose_device(device), progress)
+    rows = measured_again.retimed(retiming.trials, retiming.measured, found.budget)
+    if as_json:
+        print_json(
+            {
+                "device": retiming.device,
+                "before": retiming.before,
+                "trials": [measured_again.plain_retimed(row) for row in rows],
+            }
+        )
+    else:
+        out.print(f"there: {retiming.before}; here: {retiming.device}", highlight=False, soft_wrap=True)
+        out.print(terminal_latency.retimed_table(rows))
+
+
+@latency_app.command()
+def verify(
+    certificate: Annotated[Path, typer.Argument(help="What `vittle export` wrote, such as best.yaml.", show_default=False)],
+    checkpoint: Checkpoint = None,
+    adapter: Annotated[
+        Path | None, typer.Option(help="The merge embedding, where it lies elsewhere now.", show_default=False)
+    ] = None,
+    device: Device = None,
+    as_json: Json = False,
+) -> None:
+    """Measure an exported schedule again: exit code 0 where it holds, 1 where it drifted, 3 on another device."""
+    with working("loading"):
+        from vittle.reductions.device import choose_device
+        from vittle.search.remeasure import verify as measure_again
+    with working("measuring"):
+        verdict = measure_again(certificate, device=choose_device(device), checkpoint=checkpoint, adapter=adapter)
+    if as_json:
+        print_json(measured_again.plain_verdict(verdict))
+    else:
+        for line in measured_again.verdict_lines(verdict):
+            out.print(escape(line), highlight=False, soft_wrap=True)
+    raise typer.Exit(EXIT_CODES[verdict.state])
+
+
+def _unmet(offered: list[Any], budget: LatencyBudget | None) -> int:
+    """Exit code 1 where even the cheapest schedule is over the budget."""
+    return int(budget is not None and offered[0].latency[budget.objective].low > budget.limit)
+
+
+def _plain(offered: list[Any], budget: LatencyBudget | None) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": one.name,
+            "schedule": one.schedule.to_dict(),
+            "latency_ratio": one.latency["latency_ratio"].value,
+            "latency_ms": one.latency["latency_ms"].value,
+            "within_budget": None if budget is None else budget.excess(one.latency) <= 0,
+        }
+        for one in offered
+    ]
+
+
+def _shown(one: Any, shape: BackboneShape, budget: LatencyBudget | None) -> terminal_latency.Choice:
+    holds = None if budget is None else budget.excess(one.latency) <= 0
+    left = costs.tokens(shape, one.schedule)
+    return terminal_latency.Choice(one.name, left, one.latency["latency_ratio"], one.latency["latency_ms"], holds)

@@ -1,0 +1,133 @@
+"""Timing again what a study has found: a certificate on this machine, a front on another device. No image is evaluated."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vittle.objectives.environment import environment
+from vittle.objectives.evaluate import make_stand
+from vittle.objectives.images import Progress
+from vittle.objectives.latency import EFFORTS, Stand
+from vittle.objectives.measurement import Measurement
+from vittle.objectives.provenance import HARDWARE, IDENTITY, fingerprint, hardware, identity
+from vittle.reductions.backbone import Backbone, load_backbone
+from vittle.reductions.embedding import MergeEmbedding
+from vittle.reductions.vit import ReducedViT
+from vittle.spaces.errors import VittleError
+from vittle.spaces.merging import Merging
+from vittle.spaces.schedule import Schedule
+from vittle.storage.certificate import Certificate, State, Verdict
+from vittle.storage.records import Study, Trial, front, reference
+from vittle.storage.store import Store
+
+
+def verify(path: Path, *, device: str, checkpoint: Path | None = None, adapter: Path | None = None) -> Verdict:
+    """Measure the latency of an exported schedule again, as it was measured for the export.
+
+    Args:
+        path: what `vittle export` wrote.
+        device: where to measure.
+        checkpoint: the backbone's weights, where they lie elsewhere now.
+        adapter: the merge embedding, where it lies elsewhere now.
+
+    Raises:
+        VittleError: no certificate, or the weights are not those that it is of.
+    """
+    certificate = Certificate.load(path)
+    backbone = _backbone(
+        certificate.model, checkpoint or certificate.checkpoint, certificate.fingerprint, f"certificate {path}"
+    )
+    adapters = _adapters(certificate.schedule, adapter or certificate.adapter, backbone)
+    stand = make_stand(backbone, **{**certificate.stand, "device": device})
+    with _threads(certificate.environment.get("threads")):
+        here = environment(stand.device)
+        measured = stand.measure(ReducedViT(stand.model, certificate.schedule, adapters), EFFORTS["confirmation"])
+    then = certificate.environment
+    changed = tuple((name, then.get(name), here.get(name)) for name in IDENTITY if then.get(name) != here.get(name))
+    state: State = "holds" if certificate.covers(measured) else "drifted"
+    if any(name in HARDWARE for name, _, _ in changed):
+        state = "other device"
+    return Verdict(state, certificate, measured, here, changed)
+
+
+@dataclass(frozen=True)
+class Retiming:
+    """A front as it was timed before, and as it is timed here.
+
+    Attributes:
+        device: this one, in words.
+        before: where the study's latencies are of.
+        trials: the front, the backbone first.
+        measured: latencies here, by trial number.
+    """
+
+    device: str
+    before: str
+    trials: tuple[Trial, ...]
+    measured: Mapping[int, Mapping[str, Measurement]]
+
+
+def retime(study: Study, store: Store, device: str, progress: Progress | None = None) -> Retiming:
+    """Time the backbone and every schedule of a study's front on a device of this machine, and keep what comes out.
+
+    Raises:
+        VittleError: nothing to time yet, or the weights are not those of the study.
+    """
+    trials = store.trials(study.name)
+    wanted = [trial for trial in (reference(trials), *front(trials)) if trial is not None]
+    wanted = list({trial.number: trial for trial in wanted}.values())
+    if not wanted:
+        raise VittleError(f"study {study.name!r} has no front to time yet; continue it with: vittle resume {study.name}")
+    settings = study.settings
+    backbone = _backbone(settings.model, settings.checkpoint, study.backbone.fingerprint, f"study {study.name!r}")
+    measured: dict[int, Mapping[str, Measurement]] = {}
+    with _threads(settings.cpus_per_worker):
+        stand = make_stand(backbone, **{**settings.stand, "device": device})
+        for done, trial in enumerate(wanted, start=1):
+            measured[trial.number] = _timed(stand, trial.schedule, _adapters(trial.schedule, settings.adapter, backbone))
+            store.keep_again(study.name, trial.number, timed_on(stand), measured[trial.number])
+            if progress is not None:
+                progress(done, len(wanted))
+        here = hardware(environment(stand.device))
+    return Retiming(here, hardware(wanted[0].judged["latency_ms"].protocol), tuple(wanted), measured)
+
+
+def timed_on(stand: Stand) -> str:
+    """The phase under which measurements of another device are kept."""
+    return f"device:{fingerprint(identity(environment(stand.device)))}"
+
+
+def _timed(stand: Stand, schedule: Schedule, adapters: Mapping[str, Any]) -> dict[str, Measurement]:
+    return stand.measure(ReducedViT(stand.model, schedule, adapters), EFFORTS["confirmation"])
+
+
+def _backbone(model: str, checkpoint: Path | str | None, expected: str, whose: str) -> Backbone:
+    backbone = load_backbone(model, checkpoint)
+    if backbone.fingerprint != expected:
+        raise VittleError(
+            f"the weights of {model} are not those of {whose} (fingerprint {backbone.fingerprint}, not {expected}); "
+            f"give them with --checkpoint"
+        )
+    return backbone
+
+
+def _adapters(schedule: Schedule, path: Path | str | None, backbone: Backbone) -> dict[str, Any]:
+    if not any(part.adapter for part in schedule.reductions):
+        return {}
+    if path is None:
+        raise VittleError("the schedule needs a merge embedding; give its file with --adapter")
+    return {Merging.name: MergeEmbedding.load(str(path), backbone).to(next(backbone.model.parameters()).device)}
+
+
+@contextmanager
+def _threads(wanted: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(wanted or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
