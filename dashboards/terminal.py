@@ -74,14 +74,16 @@ def front_table(trials: Sequence[Trial], budget: LatencyBudget, reference: Trial
         shape: the backbone's, which the token counts need.
     """
     table = cells.table("trial>", "accuracy>", "held-out>", "latency>", "ms>", "MACs>", "tokens left", "how")
-    best = records.best(trials, budget)
+    best, tied = records.best(trials, budget), records.tied_with_best(trials, budget)
+    signs = {**dict.fromkeys(tied, "≈ "), **({best.number: "* "} if best is not None else {})}
     for trial in trials:
         if reference is None or trial.number != reference.number:
-            _add_front_row(table, trial, shape, is_best=best is not None and trial.number == best.number)
+            _add_front_row(table, trial, shape, signs.get(trial.number, ""))
     if reference is not None:
         table.add_section()
-        _add_front_row(table, reference, shape, is_best=best is not None and reference.number == best.number)
+        _add_front_row(table, reference, shape, signs.get(reference.number, ""))
     holder = f"* best for {budget}" if best is not None else f"none holds {budget} beyond the noise"
+    holder += "; ≈ no different from it beyond the noise" if tied else ""
     marks = _marks([*trials, *([] if reference is None else [reference])])
     table.caption = f"{holder}; ± is 95%; latency in % of the backbone's and in ms for one batch" + (
         f"; {marks}" if marks else ""
@@ -123,10 +125,10 @@ def _barred(curve: Curve, block: int, color: str) -> Text:
     return Text.assemble(f"{curve.values[block]:.3f} ", (f"{cells.bar(share):{cells.BAR}}", color))
 
 
-def _add_front_row(table: Table, trial: Trial, shape: BackboneShape, *, is_best: bool) -> None:
+def _add_front_row(table: Table, trial: Trial, shape: BackboneShape, sign: str) -> None:
     judged = trial.judged
     table.add_row(
-        f"* {trial.number}" if is_best else str(trial.number),
+        f"{sign}{trial.number}",
         cells.share(judged.get("accuracy")),
         cells.share(trial.measurements.get("confirmation", {}).get("accuracy"), spread=False),
         cells.share(judged.get("latency_ratio")),
@@ -134,7 +136,7 @@ def _add_front_row(table: Table, trial: Trial, shape: BackboneShape, *, is_best:
         cells.macs(judged.get("macs")),
         text.tokens(costs.tokens(shape, trial.schedule)),
         cells.as_is(trial.schedule.summary),
-        style="bold" if is_best else "",
+        style="bold" if sign.startswith("*") else "",
     )
 
 

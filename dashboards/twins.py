@@ -69,6 +69,7 @@ def detailed(
         else {"trial": nearest.number, "latency_ratio": nearest.judged["latency_ratio"].value},
         "phase": None if phase is None else _phase(phase),
         "profile": None if profile is None else _profile(profile),
+        "tied": sorted(records.tied_with_best(trials, study.budget)),
         "trials": [_trial(study, trial, on_front=trial.number in front) for trial in trials],
     }
 

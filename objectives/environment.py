@@ -11,7 +11,7 @@ import torch
 
 def environment(device: torch.device) -> dict[str, Any]:
     """Device, driver and library versions. Threads are those of the processor, which CUDA does not compute on."""
-    libraries = {"torch": torch.__version__, "python": platform.python_version()}
+    libraries = {"torch": str(torch.__version__), "python": platform.python_version()}
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         about = {"device": properties.name, "processors": properties.multi_processor_count, "cuda": torch.version.cuda}

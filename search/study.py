@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from vittle.objectives.images import Progress, Splits, load_images
 from vittle.objectives.measurement import LatencyBudget
 from vittle.objectives.phase_change import phase_change
+from vittle.objectives.profile import LatencyProfile
 from vittle.reductions.backbone import Backbone, load_backbone
 from vittle.reductions.device import check_dtype
 from vittle.reductions.embedding import MergeEmbedding
@@ -119,9 +120,7 @@ def run(study: Study, job: Job, store: Store, reporter: Reporter, ray_address: s
     state: StudyState = "interrupted"
     try:
         find_start(job, store, reporter)
-        profile = None
-        if job.settings.predict:
-            profile = find_profile(job.backbone, job.settings, store, seconds=LAUNCH_SECONDS, progress=reporter.profiled)
+        profile = known_profile(job, store, reporter)
         with ray_session(study.settings, ray_address):
             pool = Pool(study.settings, job.backbone, job.splits)
             coordinator = Coordinator(study, store, reporter.finished, profile)
@@ -147,6 +146,24 @@ def find_start(job: Job, store: Store, reporter: Reporter) -> None:
     except Exception as error:  # whatever a model can raise: out of memory, a block that does not run, values that overflow
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         reporter.warned(f"where merging may start is not known ({reason}); the search goes on without it")
+
+
+def known_profile(job: Job, store: Store, reporter: Reporter) -> LatencyProfile | None:
+    """The latency profile to predict with, measured once for each backbone and device; None where everything is measured.
+
+    A search can do without one, so a failure is a warning, unless the budget is another device's.
+    """
+    settings = job.settings
+    if not settings.predict:
+        return None
+    try:
+        return find_profile(job.backbone, settings, store, seconds=LAUNCH_SECONDS, progress=reporter.profiled)
+    except Exception as error:  # whatever a model or a compiler can raise
+        if settings.target is not None:
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reporter.warned(f"latency cannot be predicted ({reason}); every trial is measured")
+        return None
 
 
 def confirm(study: Study, pool: Pool, store: Store, reporter: Reporter) -> None:

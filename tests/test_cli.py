@@ -166,5 +166,6 @@ def test_a_port_that_is_taken(studied: str, home: Path) -> None:
 
 
 def test_every_command_explains_itself() -> None:
-    for command in ["launch", "resume", "extend", "studies", "trials", "front", "export", "dashboard", "profile", "profiles", "retime", "verify"]:
+    measuring = ["profile", "profiles", "retime", "verify"]
+    for command in ["launch", "resume", "extend", "studies", "trials", "front", "export", "dashboard", *measuring]:
         assert invoke(command, "--help").exit_code == 0

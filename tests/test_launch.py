@@ -14,20 +14,23 @@ import torch
 
 import vittle
 from vittle.objectives.images import load_images
+from vittle.objectives.profile import LatencyProfile
 from vittle.reductions.backbone import load_backbone
-from vittle.search.coordinator import Coordinator
+from vittle.search import study as studies
+from vittle.search.coordinator import Assignment, Coordinator
 from vittle.search.study import Reporter, prepare, run
 from vittle.search.workers import Pool, Worker, ray_session
+from vittle.storage import records
 from vittle.storage.records import Settings
 from vittle.storage.store import Store
 
 # A wide budget and few small trials: what is tested is the machinery, not the speed of a busy test machine.
-QUICK = {"latency_budget": "500%", "trials": 4, "batch_size": 4}
+QUICK = {"latency_budget": "500%", "trials": 4, "batch_size": 4, "predict": False}
 
 
 def launch_command(url: str, *options: str) -> list[str]:
     program = [sys.executable, "-m", "vittle", "launch", "--storage", url, "--study", "drill"]
-    return [*program, "--latency-budget", "500%", "--batch-size", "4", *options]
+    return [*program, "--latency-budget", "500%", "--batch-size", "4", "--measure-all", *options]
 
 
 def wait_for_trials(url: str, count: int, process: subprocess.Popen[str]) -> None:
@@ -73,6 +76,29 @@ def test_a_search_ends_with_a_confirmed_front(store) -> None:
     measured = front[0].measurements["confirmation"]
     assert measured["accuracy"].n == len(job.splits.held_out)
     assert measured["latency_ms"].protocol["batch_size"] == 4
+
+
+def test_a_search_that_predicts_measures_what_enters_its_front(store, monkeypatch) -> None:
+    monkeypatch.setattr(studies, "LAUNCH_SECONDS", 1.0)
+    # However busy this machine is: what is tested is what is done with predictions.
+    monkeypatch.setattr(LatencyProfile, "trusted", property(lambda self: True))
+    settings = Settings(**{**QUICK, "trials": 8, "predict": True})
+    job = prepare(settings)
+    told: list[tuple[int, int]] = []
+    reporter = Reporter(profiled=lambda *done: told.append(done))
+    study = run(store.create_study("a", settings, job.record), job, store, reporter)
+    assert study.state == "complete"
+    assert told[-1][0] == told[-1][1]
+    (profile,) = store.profiles()
+    trials = store.trials("a")
+    assert records.profiled(trials) == profile.key
+    searched = [trial.measurements["search"]["latency_ratio"].protocol for trial in trials[1:]]
+    measured = [protocol for protocol in searched if protocol.get("source") != "predicted"]
+    assert measured  # the first trial enters an empty front
+    assert all(protocol["profile"] == profile.key and protocol["predicted"] > 0 for protocol in measured)
+    for trial in records.front(trials, study.budget):
+        assert trial.judged["latency_ratio"].protocol.get("source") != "predicted"
+        assert trial.confirmed
 
 
 def test_workers_share_a_gpu_and_keep_their_model(store, monkeypatch) -> None:
@@ -122,7 +148,7 @@ def test_a_worker_that_dies_fails_its_trial_and_not_the_search(store, monkeypatc
     class Dying(Worker):
         def step(self):
             mark = Path(os.environ["VITTLE_TEST_LOG"])
-            if self._schedule.get("merging") and not mark.exists():
+            if self._assignment.schedule.reductions and not mark.exists():
                 mark.touch()
                 os._exit(1)
             return super().step()
@@ -144,7 +170,7 @@ def test_an_error_in_a_trial_is_its_reason(monkeypatch) -> None:
         job.backbone.model.head.bias[0] = float("nan")
     monkeypatch.setattr("vittle.objectives.evaluate.check_identity", lambda model: None)
     worker = Worker.__new__(Worker)
-    worker.setup({"schedule": {"tail": "full"}}, settings=settings, backbone=job.backbone, splits=job.splits)
+    worker.setup({"assignment": Assignment(0, vittle.Schedule())}, settings=settings, backbone=job.backbone, splits=job.splits)
     outcome = worker.step()["outcome"]
     assert outcome.failure == "FloatingPointError: the model's logits are not finite"
     assert not outcome.measurements
@@ -237,3 +263,6 @@ def test_the_demo_path_from_launch_to_apply(url: str, tmp_path: Path) -> None:
     assert claimed["n"] == len(held_out)
     assert exported["measured_on"]["images"] == "held-out"
     assert exported["backbone"]["fingerprint"] == backbone.fingerprint
+    verified = subprocess.run([*run_vittle, "verify", "best.yaml", "--json"], capture_output=True, text=True, cwd=tmp_path)
+    verdict = json.loads(verified.stdout)
+    assert (verdict["state"], verdict["within"], verified.returncode) == ("holds", True, 0)

@@ -1,9 +1,10 @@
 import math
 
+import numpy as np
 import pytest
 
 from vittle import VittleError
-from vittle.objectives.front import best, front
+from vittle.objectives.front import best, enters, front, tied
 from vittle.objectives.measurement import LatencyBudget, Measurement, exact, proportion
 
 
@@ -70,27 +71,87 @@ def test_wilson_interval(hits: int, n: int, low: float, high: float) -> None:
     assert (measured.low, measured.high) == pytest.approx((low, high), abs=1e-4)
 
 
-def candidate(accuracy: float, ratio: float, macs: int) -> dict[str, Measurement]:
-    return {**latency(ratio), "accuracy": exact("accuracy", accuracy), "macs": exact("macs", macs)}
+def candidate(accuracy: float, ratio: float, macs: int, noise: float = 0.0, wrong: float = 0.0) -> dict[str, Measurement]:
+    return {
+        **latency(ratio),
+        "latency_ratio": Measurement("latency_ratio", ratio, ratio - noise, ratio + noise, 5),
+        "accuracy": Measurement("accuracy", accuracy, accuracy - wrong, accuracy + wrong, 100),
+        "macs": exact("macs", macs),
+    }
 
 
-def test_front_against_brute_force() -> None:
-    import numpy as np
+def beats(one: dict[str, Measurement], other: dict[str, Measurement]) -> bool:
+    """As the front says it in words."""
+    no_worse = (
+        one["accuracy"].value >= other["accuracy"].value
+        and one["latency_ratio"].value <= other["latency_ratio"].value
+        and one["macs"].value <= other["macs"].value
+    )
+    return no_worse and (
+        one["accuracy"].low > other["accuracy"].high
+        or one["latency_ratio"].high < other["latency_ratio"].low
+        or one["macs"].value < other["macs"].value
+    )
 
+
+@pytest.mark.parametrize(("noise", "wrong"), [(0.0, 0.0), (0.05, 0.0), (0.0, 0.15), (0.06, 0.06)])
+def test_front_against_brute_force(noise: float, wrong: float) -> None:
     rng = np.random.default_rng(0)
-    for size in (0, 1, 2, 60):
-        values = rng.integers(0, 6, (size, 3))  # coarse, so that ties and duplicates occur
-        candidates = [candidate(a / 10, 0.1 + r / 10, int(m)) for a, r, m in values]
-        costs = [(-a, r, m) for a, r, m in values.tolist()]
+    sizes = set()
+    for size in (0, 1, 2, 8, 20, 60):
+        values = rng.integers(0, 5, (size, 3))  # coarse, so that ties and duplicates occur
+        candidates = [candidate(a / 10, 0.1 + r / 10, int(m), noise, wrong) for a, r, m in values]
+        expected = [i for i, one in enumerate(candidates) if not any(beats(other, one) for other in candidates)]
+        found = front(candidates)
+        assert sorted(found) == expected
+        assert found == sorted(expected, key=lambda i: (candidates[i]["latency_ratio"].value, i))
+        sizes.add(len(found))
+    assert max(sizes) < 60
 
-        def beaten(i: int, costs=costs) -> bool:
-            return any(
-                all(x <= y for x, y in zip(costs[j], costs[i], strict=True)) and (costs[j] != costs[i] or j < i)
-                for j in range(len(costs))
-                if j != i
-            )
 
-        assert sorted(front(candidates)) == [i for i in range(size) if not beaten(i)]
+def test_what_is_beaten_itself_still_beats() -> None:
+    # The middle one beats the last, whose accuracy is unsure, by latency; the first beats the middle one by accuracy alone.
+    first, middle, last = candidate(0.9, 0.5, 1, noise=0.3), candidate(0.8, 0.5, 1), candidate(0.8, 0.6, 1, 0.05, wrong=0.3)
+    assert (beats(first, middle), beats(middle, last), beats(first, last)) == (True, True, False)
+    assert front([first, middle, last]) == [0]
+
+
+def test_only_what_is_apart_beats() -> None:
+    slow = candidate(0.9, 0.50, 100, noise=0.02)
+    assert front([slow, candidate(0.9, 0.47, 100, noise=0.02)]) == [1, 0]  # tied: both stay
+    assert front([slow, candidate(0.9, 0.45, 100, noise=0.02)]) == [1]
+    assert front([slow, candidate(0.89, 0.45, 100, noise=0.02)]) == [1, 0]  # worse in accuracy, by whatever
+    assert front([slow, candidate(0.9, 0.50, 99, noise=0.02)]) == [1]  # MACs have no noise
+    assert front([slow, candidate(0.95, 0.50, 100, noise=0.02, wrong=0.04)]) == [1]
+    assert front([slow, candidate(0.95, 0.50, 100, noise=0.02, wrong=0.06)]) == [0, 1]
+    assert front([slow] * 3) == [0, 1, 2]
+    assert front([slow, candidate(0.8, 0.45, 100, noise=0.02)], ("latency_ratio", "macs")) == [1]
+
+
+def test_tied_is_within_the_noise_of_accuracy_and_latency() -> None:
+    one = candidate(0.9, 0.50, 100, noise=0.02, wrong=0.01)
+    assert tied(one, candidate(0.9, 0.539, 1, noise=0.02))
+    assert tied(candidate(0.919, 0.461, 1, 0.02, 0.01), one)
+    for other in (candidate(0.9, 0.541, 100, 0.02), candidate(0.9, 0.459, 100, 0.02), candidate(0.921, 0.5, 100, wrong=0.01)):
+        assert not tied(one, other)
+        assert not tied(other, one)
+
+
+def test_a_schedule_may_enter_a_front_that_it_is_better_than_with_luck() -> None:
+    guess = candidate(0.9, 0.50, 100, noise=0.05, wrong=0.05)
+    assert enters(guess, [])
+    for rival, wins in (
+        (candidate(0.9, 0.46, 100), True),
+        (candidate(0.9, 0.44, 100), False),
+        (candidate(0.9, 0.46, 100, noise=0.1), True),  # a rival counts as measured
+        (candidate(0.89, 0.44, 100), True),
+        (candidate(0.9, 0.44, 101), True),
+        (candidate(0.92, 0.44, 99), False),
+        (candidate(0.89, 0.44, 100, wrong=0.1), True),
+    ):
+        assert enters(guess, [rival]) == wins
+        assert enters(guess, [candidate(0.2, 0.1, 1), rival]) == wins
+        assert enters(guess, [rival, candidate(0.95, 0.3, 1)]) is False
 
 
 def test_best_is_the_most_accurate_that_holds_then_the_fastest() -> None:

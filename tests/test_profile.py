@@ -15,11 +15,14 @@ from vittle.dashboards import text
 from vittle.dashboards.terminal import phase_table
 from vittle.objectives.images import load_images
 from vittle.objectives.phase import PhaseChange
+from vittle.objectives.profile import LatencyProfile
 from vittle.reductions.backbone import load_backbone
 from vittle.search import study as studies
 from vittle.search.study import Job, Reporter, find_start
 from vittle.storage.records import Settings
 from vittle.storage.store import Store
+
+QUICK = ("--batch-size", "2", "--time-limit", "1s")  # the smallest plan: that it works, not how well it predicts
 
 
 def invoke(*arguments: str):
@@ -38,16 +41,16 @@ def job() -> Job:
 
 
 def test_what_is_printed_is_what_is_kept(url: str) -> None:
-    printed = json.loads(invoke("profile", "--storage", url, "--images", "32", "--json").stdout)
+    printed = json.loads(invoke("profile", *QUICK, "--storage", url, "--images", "32", "--json").stdout)
     assert printed["model"] == "digits"
     phase = PhaseChange.from_dict(printed["phase"])
     assert (phase.images, phase.depth) == (32, 12)
     assert Store.open(url).phase(load_backbone().fingerprint) == phase
 
 
-def test_a_second_run_measures_again(url: str) -> None:
+def test_a_second_run_looks_again_where_merging_may_start(url: str) -> None:
     for images in (32, 16):
-        shown = invoke("profile", "--storage", url, "--images", f"{images}").stdout
+        shown = invoke("profile", *QUICK, "--storage", url, "--images", f"{images}").stdout
         phase = Store.open(url).phase(load_backbone().fingerprint)
         assert phase is not None
         assert phase.images == images
@@ -57,7 +60,7 @@ def test_a_second_run_measures_again(url: str) -> None:
 
 def test_bad_input_writes_nothing(tmp_path: Path, url: str) -> None:
     for arguments, message in (
-        (["--model", "vit_tiny_patch16_224"], "needs images; give --data"),
+        (["--model", "vit_nothing"], "unknown model 'vit_nothing'"),
         (["--device", "tpu"], "unknown device 'tpu'"),
         (["--checkpoint", "nowhere.pth"], "no checkpoint at nowhere.pth"),
     ):
@@ -139,5 +142,39 @@ def test_a_failure_is_told_and_does_not_end_a_search(url: str, job: Job) -> None
 def test_images_without_labels_are_enough(tmp_path: Path, url: str) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), np.uint8)
     np.savez(tmp_path / "images.npz", images=pixels)
-    printed = json.loads(invoke("profile", "--data", str(tmp_path / "images.npz"), "--storage", url, "--json").stdout)
+    data = ("--data", str(tmp_path / "images.npz"))
+    printed = json.loads(invoke("profile", *QUICK, *data, "--storage", url, "--json").stdout)
     assert printed["phase"]["images"] == 8  # two thirds; the rest stays unseen
+
+
+def test_latency_is_measured_once_and_answers_for_a_budget(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    measure = ["profile", *QUICK, "--storage", url, "--images", "8"]
+    printed = json.loads(invoke(*measure, "--json").stdout)
+    (kept,) = Store.open(url).profiles()
+    assert LatencyProfile.from_dict(printed["latency"]["profile"]) == kept
+    assert printed["latency"]["mape"] == kept.mape
+    assert [one["name"] for one in printed["choices"]] == ["cheapest", "middle", "dense"]
+    cheapest, middle, dense = (one["latency_ratio"] for one in printed["choices"])
+    assert cheapest <= middle <= dense
+
+    def measured_again(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("vittle.objectives.profiling.Profiler.measure", measured_again)
+    shown = invoke(*measure, "--latency-budget", "500%")
+    assert shown.exit_code == 0
+    assert text.latency(kept) in shown.stdout
+    unmet = invoke(*measure, "--latency-budget", "0.001ms")
+    assert unmet.exit_code == 1
+    near = unmet.stderr.split("--latency-budget ")[1].strip()
+    assert invoke(*measure, "--latency-budget", near).exit_code == 0
+    assert "digits" in invoke("profiles", "--storage", url).stdout
+    with pytest.raises(AssertionError):
+        invoke(*measure, "--again")
+
+
+def test_latency_needs_neither_weights_nor_images(url: str) -> None:
+    quick = ("--batch-size", "1", "--time-limit", "1s")
+    printed = json.loads(invoke("profile", "--model", "test_vit", *quick, "--storage", url, "--json").stdout)
+    assert printed["phase"] is None
+    assert printed["latency"]["profile"]["model"] == "test_vit"

@@ -80,6 +80,96 @@ def test_starting_points_meet_their_cost() -> None:
         assert len(reached) >= 3
 
 
+def test_starting_points_meet_any_cost_with_the_most_kept() -> None:
+    space = Space(SHAPE, tuple(REDUCTIONS))
+
+    def blocks(schedule: Schedule) -> float:  # falls otherwise than MACs do, and in steps
+        return round(sum(left >= 33 for left in tokens(SHAPE, schedule)) / 12, 2)
+
+    strengths = {settings.settings.strength for settings in REDUCTIONS.values()}
+    for share in (0.75, 0.25):
+        for values in space.starting_points([share], blocks):
+            weakest = {0.02} if blocks(space.schedule(values)) > share else set()
+            assert {values[name] for name in strengths} - {1.0} >= weakest  # it cannot cost less
+            turned = [one for one in space.parameters if one.name in strengths and values[one.name] < 1]
+            more = {one.name: values[one.name] + (one.high - one.low) / 100 for one in turned}
+            assert blocks(space.schedule({**values, **more})) > share
+    reached = [
+        [macs(SHAPE, space.schedule(values)) for values in space.starting_points([0.75], cost)] for cost in (blocks, None)
+    ]
+    assert reached[0] != reached[1]
+
+
+def test_where_nothing_costs_as_little_the_cheapest_is_tried() -> None:
+    space = Space(SHAPE, tuple(REDUCTIONS), adapters=ADAPTERS)
+    points = [list(space.starting_points([0.0], cost)) for cost in (None, lambda _: 0.9)]
+    assert points[0] == points[1]
+    for values in points[0]:
+        ends = {values[f"{name}.end"] for name in REDUCTIONS}
+        assert ends in ({0.02}, {0.02, 1.0})  # each alone, or all together
+    assert list(space.starting_points([2.0], lambda _: 1.5)) == [
+        {**values, **{name: 1.0 for name in values if name.endswith(".end")}} for values in points[0]
+    ]
+
+
+def test_the_cheapest_are_as_strong_as_can_be(space: Space) -> None:
+    cheapest = space.cheapest()
+    shares = [macs(space.shape, one) / macs(space.shape, Schedule()) for one in cheapest]
+    assert shares == sorted(shares) == [space.macs_share(one) for one in cheapest]
+    assert len({one.id for one in cheapest}) == len(cheapest)
+    acting = {tuple(part.name for part in one.reductions) for one in cheapest}
+    assert acting >= {(name,) for name in space.reductions}
+    assert space.reductions in acting
+
+
+@pytest.mark.parametrize("names", COMBINATIONS)
+def test_nothing_costs_less_than_the_cheapest(names: tuple[str, ...]) -> None:
+    space = Space(SHAPE, names)
+    rng = np.random.default_rng(0)
+    least = min((space.schedule(space.draw(rng)) for _ in range(300)), key=space.macs_share)
+    assert space.macs_share(space.cheapest()[0]) <= space.macs_share(least)
+
+
+def test_draws_cover_every_range_and_follow_the_generator() -> None:
+    space = Space(SHAPE, tuple(REDUCTIONS), adapters=ADAPTERS, residuals=True)
+    rng = np.random.default_rng(0)
+    drawn = [space.draw(rng) for _ in range(600)]
+    assert [space.draw(np.random.default_rng(5)) for _ in range(2)] == [space.draw(np.random.default_rng(5))] * 2
+    assert all(set(values) == {one.name for one in space.parameters} for values in drawn)
+    for one in space.parameters:
+        values = [given[one.name] for given in drawn]
+        if isinstance(one, Choice):
+            assert set(values) == set(one.options)
+        elif one.integer:
+            assert set(values) == set(range(int(one.low), int(one.high) + 1))
+        else:
+            assert one.low <= min(values) < max(values) <= one.high
+            middle = (one.low * one.high) ** 0.5 if one.log else (one.low + one.high) / 2
+            assert 0.42 < np.mean(np.array(values) < middle) < 0.58
+
+
+def test_counts_use_what_is_free() -> None:
+    flats = ((4, 9), (20, 33), (50, 65))
+    free = list(range(66))
+    for low, high in flats:
+        free[low : high + 1] = [high] * (high + 1 - low)
+    rng = np.random.default_rng(0)
+    spared = 0
+    for name in REDUCTIONS:
+        snapping, plain = (Space(SHAPE, (name,), free=table) for table in (free, ()))
+        for _ in range(200):
+            values = plain.draw(rng)
+            if name == "merging":  # by importance any number can merge: no block is kept from an edge
+                values = {**values, "merging.matching": "importance", "merging.local": 0}
+            snapped, without = (tokens(SHAPE, one.schedule(values))[:-1] for one in (snapping, plain))
+            assert all(count == free[count] for count in snapped)
+            assert snapped == tuple(free[count] for count in without)
+            spared += snapped != without
+    assert spared > 100
+    assert snapping.context.snapped(20) == 33
+    assert plain.context.snapped(20) == 20
+
+
 def test_starting_points_use_what_was_detected_and_trained() -> None:
     detected = [values["merging.start"] for values in Space(SHAPE, ("merging",), start=5).starting_points([0.7])]
     assert 5 in detected

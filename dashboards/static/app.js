@@ -43,6 +43,7 @@ const escaped = text => String(text).replace(/[&<>]/g, letter => ({ "&": "&amp;"
 const colour = name => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 const heldOut = trial => trial.measurements.confirmation?.accuracy;
 const numbered = number => study.trials.find(trial => trial.number === number);
+const TIED = "No different from the best one beyond the noise, in accuracy and in latency";
 const bestTrial = () => numbered(study.best?.trial);
 const backbone = () => study.trials.find(trial => trial.kind === "backbone");
 const large = () => backbone()?.judged.macs.value >= 1e9;
@@ -235,9 +236,10 @@ function drawTable() {
     const current = trial === chosenTrial();
     const button = element("button", { type: "button", ariaPressed: `${current}` }, `Trial ${trial.number}`);
     button.dataset.trial = trial.number;
-    const tag = trial === best ? `best for ${study.budget}` : trial.kind === "backbone" ? "backbone" : null;
+    const tag = trial === best ? `best for ${study.budget}` : trial.kind === "backbone" ? "backbone"
+      : study.tied.includes(trial.number) ? "≈ best" : null;
     return element("tr", { className: current ? "chosen" : "", onclick: () => choose(trial.number) },
-      element("th", { scope: "row" }, button, tag && element("span", { className: "tag" }, tag)),
+      element("th", { scope: "row" }, button, tag && element("span", { className: "tag", title: tag.startsWith("≈") ? TIED : "" }, tag)),
       measure(trial.judged.accuracy, percent), measure(heldOut(trial), percent), measure(trial.judged.latency_ratio, share => latencyText(trial, percent(share))),
       plain(latencyText(trial, milliseconds(trial.judged.latency_ms.value))), plain(macs(trial.judged.macs.value)),
       element("td", { className: "wide" }, bars(trial, false)));
