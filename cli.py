@@ -146,9 +146,12 @@ def launch(
     )
     job = _prepare(settings)
     store = Store.open(storage, create=True)
-    with working("budget"):
-        job = studies.check(job, store, target)
+    if target is not None:
+        job = studies.aim(job, store, target)
     settings = job.settings
+    if study not in [known.name for known in store.studies()]:
+        with working("budget"):
+            studies.check_budget(job.backbone, settings, store)
     made = store.create_study(study or _free_name(store, model), settings, job.record)
     _run(studies, made, job, store, ray_address, as_json)
 

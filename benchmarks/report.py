@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
-from vittle.objectives import latency
+from vittle.objectives import environment as measured
 from vittle.spaces.files import write_at_once
 
 
 def environment(device: torch.device) -> dict[str, Any]:
     """Device, library versions and date."""
-    return {**latency.environment(device), "date": datetime.datetime.now(datetime.UTC).date().isoformat()}
+    return {**measured.environment(device), "date": datetime.datetime.now(datetime.UTC).date().isoformat()}
 
 
 def write(path: Path, document: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from vittle.objectives import lease
 from vittle.objectives.accuracy import to_input
 from vittle.objectives.images import Images, Progress
 from vittle.objectives.phase import PhaseChange, detect
@@ -42,7 +43,8 @@ def phase_change(
             if progress is not None:
                 progress(min(start + BATCH, len(pixels)), len(pixels))
 
-    observed = observe(model, batches())
+    with lease.shared(where):
+        observed = observe(model, batches())
     if not there:
         del model
         torch.cuda.empty_cache()  # the workers of a search are other processes, and want this memory

@@ -84,23 +84,14 @@ def prepare(settings: Settings, progress: Progress | None = None) -> Job:
     return Job(settings, backbone, splits)
 
 
-def check(job: Job, store: Store, target: str | None = None) -> Job:
-    """Refuse a budget that nothing meets, before anything is written; the job, with the profile of its target found.
-
-    Args:
-        job: what was asked for.
-        store: where profiles are.
-        target: another device whose budget it is, by name or by the key of its profile.
+def aim(job: Job, store: Store, target: str) -> Job:
+    """The job with another device's budget, by a part of the device's name or by the key of its profile.
 
     Raises:
-        InfeasibleBudgetError: with the nearest budget that something meets.
-        VittleError: there is no profile of the target.
+        VittleError: there is no profile of the target, or its predictions are too far off.
     """
-    if target is not None:
-        found = find_target(job.backbone, target, job.settings, store)
-        job = replace(job, settings=job.settings.model_copy(update={"target": found.key}))
-    check_budget(job.backbone, job.settings, store)
-    return job
+    found = find_target(job.backbone, target, job.settings, store)
+    return replace(job, settings=job.settings.model_copy(update={"target": found.key}))
 
 
 def _with_adapter(backbone: Backbone, settings: Settings) -> Backbone:

@@ -132,7 +132,9 @@ def test_it_stops_once_the_ratio_is_known(take) -> None:
     ratios = 1 + 0.1 * rng.standard_normal(60)
 
     def law(call: str, nth: int, _: int) -> float:
-        return 8.0 if call == "a" or nth < WARM else 8.0 * ratios[nth - WARM]
+        if call == "a":
+            return 8.0 * (1 + 0.08 * (nth % 2))  # what a ratio is taken of is always the mean of both
+        return 8.0 if nth < WARM else 8.0 * ratios[nth - WARM]
 
     def known(n: int) -> float:
         return 2 * np.std(ratios[:n], ddof=1) / n**0.5 / np.mean(ratios[:n])
