@@ -124,6 +124,7 @@ def launch(
     with working("loading"):
         from vittle.reductions.device import choose_device
         from vittle.search import study as studies
+        from vittle.search.feasibility import check_budget
     settings = Settings(
         model=model,
         checkpoint=None if checkpoint is None else str(checkpoint.resolve()),
@@ -151,7 +152,7 @@ def launch(
     settings = job.settings
     if study not in [known.name for known in store.studies()]:
         with working("budget"):
-            studies.check_budget(job.backbone, settings, store)
+            check_budget(job.backbone, settings, store)
     made = store.create_study(study or _free_name(store, model), settings, job.record)
     _run(studies, made, job, store, ray_address, as_json)
 

@@ -114,4 +114,5 @@ def trust(profile: LatencyProfile) -> str:
 
 def latency(profile: LatencyProfile) -> str:
     """What a latency profile says, in two or three sentences."""
-    return f"{staircase(profile)} {trust(profile)}"
+    waits = " The device waits for the host: a larger batch, or --compile, gains more here." if profile.launch_bound else ""
+    return f"{staircase(profile)} {trust(profile)}{waits}"

@@ -129,6 +129,7 @@ class LatencyProfile:
         acting: by variant of a reduction.
         correction: fitted on whole models.
         checks: those whole models.
+        launch_bound: whether the device waits for the host in most whole models.
         noisy: what disturbed the measurement; None where nothing did.
         seconds: how long it took.
         measured_at: when, ISO 8601 in UTC.
@@ -146,6 +147,7 @@ class LatencyProfile:
     acting: Mapping[str, ActingCost]
     correction: Correction = field(default_factory=Correction)
     checks: tuple[Check, ...] = ()
+    launch_bound: bool = False
     noisy: str | None = None
     seconds: float = 0.0
     measured_at: str = ""

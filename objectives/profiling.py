@@ -131,11 +131,12 @@ class Profiler:
             parts=parts,
             acting=self._acting(base, parts[MLP], sites),
         )
-        correction, checks, backbone_ms = self._whole(bare)
+        correction, checks, backbone_ms, launch_bound = self._whole(bare)
         found = {
             "correction": correction,
             "checks": checks,
             "backbone_ms": backbone_ms,
+            "launch_bound": launch_bound,
             "noisy": self.disturbed[-1] if self.disturbed else None,
             "seconds": time.monotonic() - self.begun,
             "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -205,15 +206,16 @@ class Profiler:
                 rows.setdefault(variant, []).append((tokens, left, float(share)))
         return {variant: _cost(measured) for variant, measured in rows.items()}
 
-    def _whole(self, bare: LatencyProfile) -> tuple[Correction, tuple[Check, ...], float]:
-        """Time whole models, fit the correction to them, and check it."""
+    def _whole(self, bare: LatencyProfile) -> tuple[Correction, tuple[Check, ...], float, bool]:
+        """Time whole models, fit the correction, check it; the backbone's time, and whether the device waits for the host."""
         chosen = _spread(self.schedules, [bare.ratio(schedule) for schedule in self.schedules], self.plan.models)
         measured: list[tuple[float, float, float]] = []
-        references = []
+        references, waiting = [], []
         for some in _groups(chosen, 1 if self.stand.compiled else TOGETHER):
             models = [ReducedViT(self.stand.model, schedule) for schedule in some]
             turns = self._turns([self.stand.runner(model) for model in models])
             references.append(float(np.median(turns.reference)))
+            waiting.append(turns.launch_bound)
             spread = np.quantile(turns.ratios, (0.5, 0.025, 0.975), axis=0).T
             measured += [(float(middle), float(low), float(high)) for middle, low, high in spread]
         sums = [bare.sums(schedule) for schedule in chosen]
@@ -223,7 +225,8 @@ class Profiler:
             Check(schedule.id, share, *interval, predicted)
             for schedule, share, interval, predicted in zip(chosen, shares, measured, left_out(sums, values), strict=True)
         )
-        return fit(sums, values), checks, float(np.median(references))
+        waits = self.stand.device.type == "cuda" and np.mean(waiting) > 0.5
+        return fit(sums, values), checks, float(np.median(references)), bool(waits)
 
 
 def key(backbone: Backbone, stand: Stand) -> str:

@@ -13,7 +13,7 @@ from vittle.reductions.device import check_dtype
 from vittle.reductions.embedding import MergeEmbedding
 from vittle.reductions.vit import check_identity
 from vittle.search.coordinator import Coordinator
-from vittle.search.feasibility import LAUNCH_SECONDS, check_budget, find_profile, find_target
+from vittle.search.feasibility import LAUNCH_SECONDS, find_profile, find_target
 from vittle.search.workers import Pool, ray_session
 from vittle.spaces.errors import VittleError
 from vittle.spaces.merging import Merging

@@ -222,3 +222,11 @@ class TestMarks:
         assert "~ predicted" in shown
         assert twins.listed(study, [searching])["best"]["mark"] == "~"
         assert "~" not in printed(studies_table([(study, trials[:1])]))
+
+
+def test_a_device_that_waits_for_its_host_is_told_of() -> None:
+    waiting = dataclasses.replace(latency_profile(), launch_bound=True)
+    assert text.latency(waiting) == f"{text.latency(latency_profile())} {WAITS}"
+
+
+WAITS = "The device waits for the host: a larger batch, or --compile, gains more here."
