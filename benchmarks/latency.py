@@ -84,11 +84,10 @@ def row(name: str, batch: int, schedules: int, seconds: float, device: str) -> R
     stand = make_stand(backbone, device=device, batch_size=batch)
     profile = Profiler(backbone, stand, seconds=seconds).measure()
     generator, space = np.random.default_rng(SEED), Space(backbone.shape, ("pruning", "merging"))
-    single = [Space(backbone.shape, (one,)) for one in space.reductions]
     known = {check.schedule for check in profile.checks}
     checks: list[Row] = []
     while len(checks) < schedules:
-        one = [space, *single][len(checks) % 3]
+        one = space.parts()[len(checks) % 3]
         schedule = one.schedule(one.draw(generator))
         if schedule.id in known:
             continue

@@ -26,8 +26,9 @@ def front(candidates: Sequence[Measured], objectives: Sequence[str] = SEARCHED) 
     costs, least, most = (np.array(rows) for rows in zip(*(_costs(one, objectives) for one in candidates), strict=True))
     order = np.lexsort((np.arange(len(costs)), *costs.T[::-1]))
     kept: list[int] = []
-    for index in order:  # whatever beats a candidate comes before it
-        no_worse, apart = costs[kept] <= costs[index], most[kept] < least[index]
+    for place, index in enumerate(order):  # whatever beats a candidate comes before it
+        earlier = order[:place]  # also those that are beaten: to beat by more than the noise is not transitive
+        no_worse, apart = costs[earlier] <= costs[index], most[earlier] < least[index]
         if not (no_worse.all(1) & apart.any(1)).any():
             kept.append(int(index))
     return sorted(kept, key=lambda index: (candidates[index]["latency_ratio"].value, index))

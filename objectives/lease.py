@@ -6,6 +6,7 @@ later.
 """
 
 import getpass
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -33,7 +34,8 @@ def shared(device: torch.device) -> Iterator[None]:
 
 def _held(device: torch.device, mode: str) -> AbstractContextManager[None]:
     # A folder of this machine: the user's own may be shared with others over a network.
-    folder = Path(tempfile.gettempdir()) / f"vittle-{getpass.getuser()}"
+    user = os.getuid() if hasattr(os, "getuid") else getpass.getuser()
+    folder = Path(tempfile.gettempdir()) / f"vittle-{user}"
     folder.mkdir(mode=0o700, exist_ok=True)
     lock = ReadWriteLock(folder / f"{physical(device)}.lock")
     return lock.write_lock() if mode == "write" else lock.read_lock()

@@ -302,6 +302,7 @@ def fit(sums: Sequence[Sums], measured: Sequence[float]) -> Correction:
     wanted = np.ones(len(rows))
     neutral = np.array([1.0, 1.0, 0.0])
     size = np.sqrt((rows**2).mean(0)) * PULL
+    size[size == 0] = 1.0  # nothing speaks for or against this scale
     scales = np.linalg.lstsq(np.vstack([rows, np.diag(size)]), np.concatenate([wanted, size * neutral]), rcond=None)[0]
     return Correction(*map(float, scales))
 

@@ -48,7 +48,7 @@ VERSION = 1  # of this protocol: a profile that was measured otherwise is not fo
 LATE = 1.5  # times as long as it should take
 SECONDS = 120.0  # that a profile should take, as far as the smallest plan allows
 DRAWN = 160  # random schedules out of which whole models, and sites for every variant, are chosen
-CHEAP = (0.0, 0.2, 0.3, 0.4, 0.5)  # MACs of further schedules, as shares of the backbone's
+CHEAP = (0.2, 0.3, 0.4, 0.5)  # MACs of further schedules, as shares of the backbone's
 VARIANTS = 17  # of reductions, about
 SITES = 6  # where each variant is timed
 TOGETHER = 3  # whole models in one round
@@ -246,12 +246,11 @@ def _affordable(seconds: float, backbone_ms: float) -> Plan:
 
 def _drawn(space: Space, generator: np.random.Generator) -> list[Schedule]:
     """Random schedules of every reduction that fits, each of them and all together in turn, those that cost least, and none."""
-    names = space.reductions
-    spaces = [Space(space.shape, (name,)) for name in names] + ([space] if len(names) > 1 else [])
+    spaces = space.parts()
     drawn = [spaces[index % len(spaces)] for index in range(DRAWN)]
     # Few of them are cheap, and a search looks for those.
     cheap = [one.schedule(values) for one in spaces for values in one.starting_points(CHEAP)]
-    every = [Schedule((), space.context.tail), *cheap, *(one.schedule(one.draw(generator)) for one in drawn)]
+    every = [Schedule((), space.context.tail), *space.cheapest(), *cheap, *(one.schedule(one.draw(generator)) for one in drawn)]
     return list({schedule.id: schedule for schedule in every}.values())
 
 

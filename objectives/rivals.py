@@ -68,8 +68,8 @@ def compile_model(model: nn.Module, images: Tensor) -> Callable[[Tensor], Tensor
         VittleError: it cannot be compiled here.
     """
     torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = GRAPHS
-    compiled = cast("Callable[[Tensor], Tensor]", torch.compile(model, dynamic=False))
     try:
+        compiled = cast("Callable[[Tensor], Tensor]", torch.compile(model, dynamic=False))
         with torch.inference_mode():
             compiled(images)
     except Exception as error:  # whatever a compiler can meet, a missing C++ compiler first of all

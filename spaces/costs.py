@@ -1,7 +1,7 @@
 """What a schedule does to a backbone, as plain arithmetic: token counts and MACs, before anything runs."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from vittle.spaces.errors import ScheduleError
@@ -73,10 +73,18 @@ def macs(shape: BackboneShape, schedule: Schedule) -> int:
     return shape.embed_macs + inside + shape.head_macs
 
 
-def combined(shape: BackboneShape, parts: Sequence[Reduction], tail: Tail) -> Schedule:
+def combined(
+    shape: BackboneShape, parts: Sequence[Reduction], tail: Tail, snapped: Callable[[int], int] = lambda tokens: tokens
+) -> Schedule:
     """One schedule of reductions that were each made alone: the shares of tokens that they keep multiply.
 
     Where one cannot do in a block what this asks of it, it does the nearest that it can.
+
+    Args:
+        shape: the backbone's.
+        parts: the reductions.
+        tail: of the schedule.
+        snapped: the count to ask for in place of one that the shares give.
     """
     if len(parts) < 2:
         return Schedule(tuple(parts), tail)
@@ -88,7 +96,7 @@ def combined(shape: BackboneShape, parts: Sequence[Reduction], tail: Tail) -> Sc
         for index, part in enumerate(ordered):
             # Those that have acted in this block are at its share, those to come still at the last block's.
             share = math.prod(one[block + 1 if at <= index else block] for at, one in enumerate(shares))
-            after = part.nearest(shape, done[index], left, shape.prefix + round(shape.patches * share))
+            after = part.nearest(shape, done[index], left, snapped(shape.prefix + round(shape.patches * share)))
             done[index].append((left, after))
             left = after
     realised = (part.realising(shape, counts) for part, counts in zip(ordered, done, strict=True))

@@ -1,6 +1,7 @@
 """The set of schedules that a study may propose."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
 
@@ -67,16 +68,40 @@ class Space:
     def schedule(self, values: Values) -> Schedule:
         """The schedule that a value for each parameter stands for. Every value within its range is feasible."""
         parts = (settings.propose(self.context, values) for settings in self._settings)
-        return costs.combined(self.shape, [part for part in parts if part is not None], self.context.tail)
+        there = [part for part in parts if part is not None]
+        return costs.combined(self.shape, there, self.context.tail, self.context.snapped)
 
     def draw(self, generator: np.random.Generator) -> Values:
         """A value for each parameter, at random."""
         return {one.name: _drawn(one, generator) for one in self.parameters}
 
     def cheapest(self) -> list[Schedule]:
-        """The schedules with the lowest cost there is: each reduction alone, and all together, as strong as can be."""
-        found = {schedule.id: schedule for schedule in map(self.schedule, self.starting_points([0.0]))}
-        return sorted(found.values(), key=self.macs_share)
+        """The schedules with the lowest MACs that each reduction alone, and all together, can have; cheapest first."""
+        found = [space._cheapest(values) for space in self.parts() for values in space.starting_points([0.0])]
+        return sorted({schedule.id: schedule for schedule in found}.values(), key=self.macs_share)
+
+    def parts(self) -> list[Self]:
+        """The spaces of each reduction alone, and where there are several this one, of all together."""
+        if len(self._settings) == 1:
+            return [self]
+        context = self.context
+        about: dict[str, Any] = {
+            "start": context.start,
+            "adapters": context.adapters,
+            "residuals": context.residuals,
+            "free": context.free,
+        }
+        return [*(type(self)(self.shape, (name,), **about) for name in self.reductions), self]
+
+    def _cheapest(self, values: Values) -> Schedule:
+        """From `values` on, every parameter at that end of its range, or that option, which costs least."""
+        best, schedule = dict(values), self.schedule(values)
+        for parameter in self.parameters:
+            for end in parameter.options if isinstance(parameter, Choice) else (parameter.low, parameter.high):
+                tried = self.schedule({**best, parameter.name: end})
+                if self.macs_share(tried) < self.macs_share(schedule):
+                    best, schedule = {**best, parameter.name: end}, tried
+        return schedule
 
     def macs_share(self, schedule: Schedule) -> float:
         """MACs of a schedule as a share of the backbone's."""
