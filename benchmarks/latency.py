@@ -1,6 +1,6 @@
 """How well a latency profile predicts: schedules that it has not seen, predicted and then measured.
 
-    python benchmarks/latency.py                 about 20 minutes on two idle CPU cores, a few on CUDA
+    python benchmarks/latency.py                 about 10 minutes on two idle CPU cores, a few on CUDA
     python benchmarks/latency.py --quick         seconds: that it works, not how well
 
 For each model and batch the profile is measured as `vittle profile` does, and then random schedules of every reduction are
@@ -41,7 +41,7 @@ Row = dict[str, Any]
 
 def measure(
     models: Annotated[str, typer.Option(help="timm names, separated by commas.")] = MODELS,
-    batches: Annotated[str, typer.Option(help="Images in a batch, separated by commas.")] = "1,8,32",
+    batches: Annotated[str, typer.Option(help="Images in a batch, separated by commas.")] = "1,8",
     schedules: Annotated[int, typer.Option(min=3, help="Random schedules to predict and measure.")] = 30,
     seconds: Annotated[float, typer.Option(min=0, help="That a profile may take.")] = SECONDS,
     device: Annotated[str | None, typer.Option(help="cpu or cuda.", show_default=False)] = None,

@@ -45,8 +45,10 @@ def studies_table(studies: Iterable[tuple[Study, Sequence[Trial]]]) -> Table:
 
 
 def trials_table(trials: Sequence[Trial]) -> Table:
-    """One line per trial, whatever became of it."""
-    table = cells.table("trial>", "state", "accuracy>", "latency>", "ms>", "MACs>", "origin", "took>", "reason")
+    """One line per trial, whatever became of it; with reasons where there are any."""
+    reasons = any(trial.reason for trial in trials)
+    columns = ("trial>", "state", "accuracy>", "latency>", "ms>", "MACs>", "origin", "took>")
+    table = cells.table(*columns, *(["reason"] if reasons else []))
     for trial in trials:
         judged = trial.judged
         table.add_row(
@@ -58,7 +60,7 @@ def trials_table(trials: Sequence[Trial]) -> Table:
             cells.macs(judged.get("macs")),
             cells.as_is(trial.origin),
             cells.NOTHING if trial.seconds is None else f"{trial.seconds:.1f} s",
-            cells.as_is(trial.reason or ""),
+            *([cells.as_is(trial.reason or "")] if reasons else []),
         )
     table.caption = _marks(trials)
     return table

@@ -121,13 +121,13 @@ def check_budget(backbone: Backbone, settings: Settings, store: Store) -> None:
     budget = settings.budget
     if settings.target is not None:
         profile = find_profile(backbone, settings, store)
-        _refuse(budget, choices(profile, space)[0].latency, f"as predicted for {hardware(profile.environment)}")
+        _refuse(budget, choices(profile, space)[0].latency, f"the cheapest, as predicted for {hardware(profile.environment)}")
         return
     with stand_of(backbone, settings) as stand:
         known = store.profile(key(backbone, stand))
         if known is not None and known.trusted and choices(known, space)[0].latency[budget.objective].high <= budget.limit:
             return
-        _refuse(budget, _probe(stand, space), "the cheapest schedule that a search could try, measured just now")
+        _refuse(budget, _probe(stand, space), "the cheapest, measured just now")
 
 
 def _probe(stand: Stand, space: Space) -> dict[str, Measurement]:
@@ -147,7 +147,7 @@ def _refuse(budget: LatencyBudget, least: dict[str, Measurement], what: str) -> 
     near = budget.covering(least)
     reached = f"{least['latency_ratio'].value:.0%} of the backbone, {least['latency_ms'].value:.3g} ms"
     raise InfeasibleBudgetError(
-        f"no schedule fits {budget}: {what} takes {reached}; the nearest feasible budget is {near}: "
+        f"no schedule fits {budget}: {what}, takes {reached}; the nearest feasible budget is {near}: "
         f"launch with --latency-budget {near}"
     )
 

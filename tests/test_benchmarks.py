@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+import latency
 import merge_embedding
 import merging
 from models import make_model
@@ -39,6 +40,29 @@ def test_a_quick_run_writes_the_document(tmp_path) -> None:
         assert 0 < row["matching_share"] < 1
     assert [aim["rows"] for aim in document["summary"]] == [2, 2]
     assert {path.name for path in output.parent.iterdir()} == {"merging.json"}
+
+
+def test_predictions_are_compared_with_what_is_measured(tmp_path) -> None:
+    output = tmp_path / "latency.json"
+    command = [sys.executable, str(ROOT / "benchmarks" / "latency.py"), "--quick", "--device", "cpu", "--output", str(output)]
+    subprocess.run(command, check=True)
+    document = json.loads(output.read_text())
+    (row,) = document["rows"]
+    assert {"device", "model", "batch", "schedules", "mape", "spearman"} <= set(row)
+    assert row["schedules"] == len(row["checks"]) == 4
+    off = [abs(check["predicted"] / check["measured"] - 1) for check in row["checks"]]
+    assert row["mape"] == pytest.approx(sum(off) / 4, abs=1e-4)
+    assert [aim["rows"] for aim in document["summary"]] == [1, 1]
+
+
+def test_aims_of_prediction_are_met_by_the_rows_that_meet_them() -> None:
+    rows = [
+        {"model": "a", "batch": 1, "mape": 0.04, "spearman": 0.97},
+        {"model": "b", "batch": 8, "mape": 0.06, "spearman": 0.99},
+    ]
+    mape, rank = latency.summarise(rows)
+    assert (mape["rows_met"], mape["worst"], mape["worst_row"], mape["met"]) == (1, 0.06, "b, batch 8", False)
+    assert (rank["rows_met"], rank["worst"], rank["worst_row"], rank["met"]) == (1, 0.97, "a, batch 1", False)
 
 
 def test_the_merge_embedding_is_compared_with_the_keys(tmp_path, monkeypatch) -> None:

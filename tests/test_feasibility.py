@@ -116,7 +116,7 @@ def test_a_budget_is_checked_against_its_target(store, profile) -> None:
     store.save_profile(elsewhere(profile, "Raspberry Pi", "a" * 12))
     backbone = load_backbone()
     check_budget(backbone, settings("60%", target="a" * 12), store)
-    with pytest.raises(InfeasibleBudgetError, match="as predicted for Raspberry Pi, 4 threads takes"):
+    with pytest.raises(InfeasibleBudgetError, match="as predicted for Raspberry Pi, 4 threads, takes"):
         check_budget(backbone, settings("5ms", target="a" * 12), store)
     assert find_profile(backbone, settings(target="a" * 12), store).environment["device"] == "Raspberry Pi"
     with pytest.raises(VittleError, match="no latency profile 'gone' in this database"):

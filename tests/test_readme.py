@@ -76,7 +76,7 @@ def test_the_numbers_of_the_merge_embedding_are_in_their_file() -> None:
 def test_every_number_on_speed_is_in_the_benchmarks_file() -> None:
     document = json.loads((ROOT / "benchmarks" / "results" / "merging.json").read_text(encoding="utf-8"))
     rows = {(row["model"].split("_patch")[0], row["batch"], row["removed"]): row for row in document["rows"]}
-    table = re.findall(r"^\| (deit_\w+) \| (\d+) \| (\d+) \| (.+) \|$", README, re.MULTILINE)
+    table = re.findall(r"^\| (deit_\w+) \| (\d+) \| (\d+) \| (.+%) \|$", README, re.MULTILINE)
     assert len(table) >= 6
     for model, batch, removed, numbers in table:
         row = rows[model, int(batch), int(removed)]
@@ -85,3 +85,19 @@ def test_every_number_on_speed_is_in_the_benchmarks_file() -> None:
     assert document["environment"]["device"] in README
     for aim in document["summary"]:
         assert f"{aim['rows_met']} of {aim['rows']} rows" in README
+
+
+def test_every_number_on_prediction_is_in_the_benchmarks_file() -> None:
+    document = json.loads((ROOT / "benchmarks" / "results" / "latency.json").read_text(encoding="utf-8"))
+    table = re.findall(r"^\| (deit_\w+) \| (\d+) \| (\d+) \| (.+ \| \d+ s) \|$", README, re.MULTILINE)
+    assert len(table) == len(document["rows"])
+    for row, (model, batch, schedules, numbers) in zip(document["rows"], table, strict=True):
+        assert (row["model"].split("_patch")[0], f"{row['batch']}", f"{row['schedules']}") == (model, batch, schedules)
+        assert numbers.split(" | ") == [
+            f"{row['mape']:.1%}",
+            f"{row['spearman']:.3f}",
+            f"{row['macs_mape']:.0%}",
+            f"{row['macs_spearman']:.2f}",
+            f"{row['profile_seconds']:.0f} s",
+        ]
+    assert document["environment"]["device"] in README
