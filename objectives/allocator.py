@@ -1,7 +1,7 @@
 """The C library's memory, kept while times are taken.
 
 glibc gives freed memory back to the system and asks for it again, page by page, and whether it does so depends on what ran
-before. On a small model that moves a time by 20 %, whatever the schedule. A server keeps its memory, as allocators made for
+before. On a small model that moves times more than a schedule does. A server keeps its memory, as allocators made for
 servers do, and so does a measurement. Elsewhere than on glibc nothing is done.
 """
 
