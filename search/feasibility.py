@@ -100,11 +100,11 @@ def find_target(backbone: Backbone, wanted: str, settings: Settings, store: Stor
 
 def choices(profile: LatencyProfile, space: Space) -> list[Choice]:
     """The cheapest schedule, one half-way to the dense one, and the dense one, by prediction."""
-    candidates = [*space.cheapest(), *map(space.schedule, space.starting_points([0.1, 0.2, 0.3]))]
-    cheapest = min(filter(profile.knows, candidates), key=profile.ratio)
     dense = Schedule((), space.context.tail)
+    candidates = [*space.cheapest(), *map(space.schedule, space.starting_points([0.1, 0.2, 0.3])), dense]
+    cheapest = min(filter(profile.knows, candidates), key=profile.ratio)
     wanted = profile.ratio(cheapest) + MIDDLE * (profile.ratio(dense) - profile.ratio(cheapest))
-    middles = map(space.schedule, space.starting_points([wanted], profile.ratio))
+    middles = [*map(space.schedule, space.starting_points([wanted], profile.ratio)), cheapest]
     middle = min(filter(profile.knows, middles), key=lambda schedule: abs(profile.ratio(schedule) - wanted))
     named = {"cheapest": cheapest, "middle": middle, "dense": dense}
     return [Choice(name, schedule, profile.predict(schedule)) for name, schedule in named.items()]

@@ -116,7 +116,7 @@ def test_a_worker_measures_it_and_says_how_attention_was_told_the_sizes(tmp_path
     )
     measured = evaluator.measure(schedule)
     assert measured["accuracy"].value > 0.9
-    assert measured["latency_ms"].protocol["attention"] in ("mask", "channel")
+    assert measured["latency_ms"].protocol["attention"]["form"] in ("mask", "channel")
     embedding_macs = 12 * 96 * 32 * 65 - sum(3 * block for block in range(12)) * 96 * 32
     plain = presets.constant(job.backbone.model, 3)
     assert measured["macs"].value - vittle.macs(job.backbone.model, plain) == embedding_macs

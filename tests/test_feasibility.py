@@ -38,7 +38,7 @@ def settings(budget: str = "60%", **others: object) -> Settings:
 def test_what_nothing_meets_is_refused_with_the_nearest_budget_that_something_does(store, monkeypatch) -> None:
     monkeypatch.setattr(feasibility, "_probe", lambda *_: least(0.42))
     with pytest.raises(
-        InfeasibleBudgetError, match="no schedule fits 20%: the cheapest .* takes 42% of the backbone"
+        InfeasibleBudgetError, match="no schedule fits 20%: the cheapest, .* takes 42% of the backbone"
     ) as refused:
         check_budget(load_backbone(), settings("20%"), store)
     assert refused.value.exit_code == 1
