@@ -77,7 +77,7 @@ class Evaluator:
         budget: LatencyBudget | None = None,
         profile: str | None = None,
         predicted: Measured | None = None,
-        rivals: Sequence[Measured] = (),
+        rivals: Sequence[Measured] | None = (),
     ) -> dict[str, Measurement]:
         """Measure a schedule, cheapest objective first.
 
@@ -87,7 +87,7 @@ class Evaluator:
             budget: a schedule whose measured latency exceeds it is not evaluated further: `accuracy` is then missing.
             profile: key of the latency profile that is known of the backbone, for the protocol.
             predicted: its latency, which stands in for the measured one unless the schedule enters the front.
-            rivals: the front.
+            rivals: the front; None where the latency is another device's, so that it is never measured here.
 
         Raises:
             FloatingPointError: logits that are not finite.
@@ -99,7 +99,7 @@ class Evaluator:
             if budget is not None and budget.excess(measured) > 0:
                 return measured
         measured["accuracy"] = self._accuracy(model, phase)
-        if predicted is not None and enters(measured, rivals):
+        if predicted is not None and rivals is not None and enters(measured, rivals):
             about = {"profile": profile, "predicted": predicted["latency_ratio"].value}
             measured |= self.stand.measure(model, EFFORTS[phase], about)
         return measured

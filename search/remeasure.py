@@ -1,5 +1,6 @@
 """Timing again what a study has found: a certificate on this machine, a front on another device. No image is evaluated."""
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -126,7 +127,8 @@ def _adapters(schedule: Schedule, path: Path | str | None, backbone: Backbone) -
 @contextmanager
 def _threads(wanted: int | None) -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(wanted or before)
+    # More threads than processors wait for one another, and say nothing of either device.
+    torch.set_num_threads(min(wanted or before, os.cpu_count() or before))
     try:
         yield
     finally:

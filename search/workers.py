@@ -63,7 +63,7 @@ class Worker(tune.Trainable):
                 budget=self._settings.budget if assigned.schedule.reductions else None,  # the backbone is always evaluated
                 profile=assigned.profile,
                 predicted=assigned.predicted,
-                rivals=assigned.rivals,
+                rivals=assigned.rivals if self._settings.target is None else None,
             )
             outcome = Outcome(measured)
         except Exception as error:  # whatever a model can raise is this trial's failure, not the search's

@@ -12,6 +12,7 @@ import pytest
 import ray
 import torch
 
+import recorded
 import vittle
 from vittle.objectives.images import load_images
 from vittle.objectives.profile import LatencyProfile
@@ -99,6 +100,20 @@ def test_a_search_that_predicts_measures_what_enters_its_front(store, monkeypatc
     for trial in records.front(trials, study.budget):
         assert trial.judged["latency_ratio"].protocol.get("source") != "predicted"
         assert trial.confirmed
+
+
+def test_a_worker_measures_no_latency_for_another_device() -> None:
+    profile = recorded.latency_profile()
+    job = prepare(Settings(**QUICK))
+    schedule = vittle.presets.constant(job.backbone.model, 5, tail="prefix")
+    assigned = Assignment(1, schedule, profile.key, profile.predict(schedule), [])
+    for target, source in ((profile.key, "predicted"), (None, None)):
+        worker = Worker.__new__(Worker)
+        settings = Settings(**QUICK, target=target)
+        worker.setup({"assignment": assigned}, settings=settings, backbone=job.backbone, splits=job.splits)
+        measured = worker.step()["outcome"].measurements
+        assert measured["accuracy"].n == len(job.splits.search)
+        assert measured["latency_ratio"].protocol.get("source") == source
 
 
 def test_workers_share_a_gpu_and_keep_their_model(store, monkeypatch) -> None:
