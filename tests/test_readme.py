@@ -101,3 +101,6 @@ def test_every_number_on_prediction_is_in_the_benchmarks_file() -> None:
             f"{row['profile_seconds']:.0f} s",
         ]
     assert document["environment"]["device"] in README
+    text = " ".join(README.split())
+    for aim in document["summary"]:
+        assert f"met in {aim['rows_met']} of {aim['rows']} rows" in text
