@@ -28,7 +28,6 @@ from vittle.dashboards.console import counting, err, escape, out, print_json, wo
 from vittle.objectives.measurement import LatencyBudget
 from vittle.spaces import costs
 from vittle.spaces.shape import BackboneShape
-from vittle.spaces.table import REDUCTIONS
 from vittle.storage.certificate import EXIT_CODES
 from vittle.storage.records import Settings
 from vittle.storage.store import Store
@@ -67,8 +66,8 @@ def profile(
         from vittle.objectives.phase_change import phase_change
         from vittle.reductions.backbone import load_architecture, load_backbone
         from vittle.reductions.device import check_dtype, choose_device
-        from vittle.search.feasibility import choices, find_profile
-        from vittle.spaces.space import Space
+        from vittle.search.feasibility import choices, find_profile, out_of_reach
+        from vittle.spaces.space import Space, fitting
     check_dtype(dtype)
     settings = Settings(
         model=model,
@@ -92,22 +91,20 @@ def profile(
         store.save_phase(phase)
     with counting("latency") as progress:
         found = find_profile(backbone, settings, store, again=again, seconds=seconds, progress=progress)
-    fitting = [name for name, entry in REDUCTIONS.items() if entry.settings.refusal(backbone.shape) is None]
-    offered = choices(found, Space(backbone.shape, fitting))
+    offered = choices(found, Space(backbone.shape, fitting(backbone.shape)))
+    nearest = None if budget is None else out_of_reach(budget, offered[0].latency)
     if as_json:
         latency = {"profile": found.to_dict(), "mape": found.mape, "spearman": found.spearman, "trusted": found.trusted}
         print_json({"model": model, "phase": phase and phase.to_dict(), "latency": latency, "choices": _plain(offered, budget)})
-        raise typer.Exit(_unmet(offered, budget))
+        raise typer.Exit(int(nearest is not None))
     if phase is not None:
         out.print(terminal.phase_table(phase))
         out.print(text.merge_start(phase), highlight=False, soft_wrap=True)
     out.print(terminal_latency.profile_table(found))
     out.print(text.latency(found), highlight=False, soft_wrap=True)
     out.print(terminal_latency.choices_table([_shown(one, found.shape, budget) for one in offered]))
-    if _unmet(offered, budget) and budget is not None:
-        near = budget.covering(offered[0].latency)
-        message = f"no schedule fits {budget}; the nearest feasible budget is {near}: launch with --latency-budget {near}"
-        err.print(message, highlight=False, soft_wrap=True)
+    if nearest is not None:
+        err.print(f"no schedule fits {budget}; {nearest}", highlight=False, soft_wrap=True)
         raise typer.Exit(1)
 
 
@@ -167,11 +164,6 @@ def verify(
         for line in measured_again.verdict_lines(verdict):
             out.print(escape(line), highlight=False, soft_wrap=True)
     raise typer.Exit(EXIT_CODES[verdict.state])
-
-
-def _unmet(offered: list[Any], budget: LatencyBudget | None) -> int:
-    """Exit code 1 where even the cheapest schedule is over the budget."""
-    return int(budget is not None and offered[0].latency[budget.objective].low > budget.limit)
 
 
 def _plain(offered: list[Any], budget: LatencyBudget | None) -> list[dict[str, Any]]:

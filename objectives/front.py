@@ -57,7 +57,11 @@ def best(candidates: Sequence[Measured], budget: LatencyBudget) -> int | None:
 
 def oriented(measurement: Measurement) -> float:
     """The value as a cost: less is better."""
-    return -measurement.value if OBJECTIVES[measurement.objective].direction == "maximize" else measurement.value
+    return _sign(measurement.objective) * measurement.value
+
+
+def _sign(objective: str) -> int:
+    return -1 if OBJECTIVES[objective].direction == "maximize" else 1
 
 
 def _costs(candidate: Measured, objectives: Sequence[str]) -> tuple[list[float], list[float], list[float]]:
@@ -65,7 +69,7 @@ def _costs(candidate: Measured, objectives: Sequence[str]) -> tuple[list[float],
     rows: tuple[list[float], list[float], list[float]] = ([], [], [])
     for name in objectives:
         one = candidate[name]
-        sign = -1 if OBJECTIVES[name].direction == "maximize" else 1
+        sign = _sign(name)
         for row, cost in zip(rows, (sign * one.value, *sorted((sign * one.low, sign * one.high))), strict=True):
             row.append(cost)
     return rows

@@ -40,8 +40,7 @@ from vittle.reductions.backbone import Backbone
 from vittle.reductions.tokens import Tokens
 from vittle.reductions.vit import ReducedViT, classify, pass_attention, pass_mlp, weighted_form
 from vittle.spaces.schedule import Schedule
-from vittle.spaces.space import Space
-from vittle.spaces.table import REDUCTIONS
+from vittle.spaces.space import Space, fitting
 
 T = TypeVar("T")
 VERSION = 1  # of this protocol: a profile that was measured otherwise is not found again
@@ -100,8 +99,7 @@ class Profiler:
         self.stand = stand
         self.seconds = SECONDS if seconds is None else seconds
         self.progress = progress or (lambda _done, _total: None)
-        fitting = [name for name, entry in REDUCTIONS.items() if entry.settings.refusal(self.shape) is None]
-        self.space = Space(self.shape, fitting)
+        self.space = Space(self.shape, fitting(self.shape))
         self.schedules = _drawn(self.space, np.random.default_rng(seed))
         self.disturbed: list[str] = []
         self.begun = 0.0

@@ -82,7 +82,7 @@ def find_target(backbone: Backbone, wanted: str, settings: Settings, store: Stor
     named = [
         profile for profile in of_model if profile.key == wanted or wanted.lower() in hardware(profile.environment).lower()
     ]
-    asked = {"batch_size": settings.batch_size, "dtype": settings.dtype, "compiled": settings.compiled}
+    asked = {name: value for name, value in settings.stand.items() if name != "device"}
     fitting = [profile for profile in named if all(profile.protocol[name] == value for name, value in asked.items())]
     if not fitting:
         there = "; ".join(_described(profile) for profile in of_model) or "none; measure one there with: vittle profile"
@@ -141,15 +141,20 @@ def _probe(stand: Stand, space: Space) -> dict[str, Measurement]:
     return {"latency_ms": median("latency_ms", times, {}), "latency_ratio": median("latency_ratio", ratios, {})}
 
 
-def _refuse(budget: LatencyBudget, least: dict[str, Measurement], what: str) -> None:
+def out_of_reach(budget: LatencyBudget, least: dict[str, Measurement]) -> str | None:
+    """The nearest budget that can be met, where the least latency there is exceeds this one for sure; None where it may not."""
     if least[budget.objective].low <= budget.limit:
-        return
+        return None
     near = budget.covering(least)
+    return f"the nearest feasible budget is {near}: launch with --latency-budget {near}"
+
+
+def _refuse(budget: LatencyBudget, least: dict[str, Measurement], what: str) -> None:
+    nearest = out_of_reach(budget, least)
+    if nearest is None:
+        return
     reached = f"{least['latency_ratio'].value:.0%} of the backbone, {least['latency_ms'].value:.3g} ms"
-    raise InfeasibleBudgetError(
-        f"no schedule fits {budget}: {what}, takes {reached}; the nearest feasible budget is {near}: "
-        f"launch with --latency-budget {near}"
-    )
+    raise InfeasibleBudgetError(f"no schedule fits {budget}: {what}, takes {reached}; {nearest}")
 
 
 @contextmanager

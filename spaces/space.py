@@ -47,8 +47,7 @@ class Space:
         self._settings = [REDUCTIONS[name].settings for name in REDUCTIONS if name in reductions]
         for settings in self._settings:
             if (reason := settings.refusal(shape)) is not None:
-                others = [name for name, entry in REDUCTIONS.items() if entry.settings.refusal(shape) is None]
-                raise VittleError(f"{settings.name} does not fit this model: {reason}; accepted: {', '.join(others)}")
+                raise VittleError(f"{settings.name} does not fit this model: {reason}; accepted: {', '.join(fitting(shape))}")
         tail: Tail = "prefix" if shape.reads_prefix_only else "full"
         self.context = Context(shape, tail, start, adapters or {}, residuals, free)
 
@@ -143,6 +142,11 @@ class Space:
             else:
                 high = middle - 1
         return at(low)
+
+
+def fitting(shape: BackboneShape) -> list[str]:
+    """The names of the reductions that fit a backbone."""
+    return [name for name, entry in REDUCTIONS.items() if entry.settings.refusal(shape) is None]
 
 
 def _drawn(one: Parameter | Choice, generator: np.random.Generator) -> Value:

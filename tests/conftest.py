@@ -1,6 +1,7 @@
-"""Small models and images that several tests share."""
+"""Small models and images that several tests share, and a database."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 
 from models import FAMILIES, make_model
 from vittle.objectives.images import Images, Splits
+from vittle.storage.store import Store
 
 
 @pytest.fixture(params=FAMILIES)
@@ -39,3 +41,13 @@ def splits() -> Splits:
         return Images(rng.integers(0, 256, (n, 64, 64, 3), np.uint8), rng.integers(0, 10, n))
 
     return Splits(make(20), make(12))
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'vittle.db'}"
+
+
+@pytest.fixture
+def store(url: str) -> Store:
+    return Store.open(url, create=True)

@@ -21,7 +21,6 @@ from vittle.search.study import prepare
 from vittle.spaces.reduction import AdapterRecord
 from vittle.storage import export
 from vittle.storage.records import Settings
-from vittle.storage.store import Store
 
 
 def save(path: Path, decoupled: int) -> MergeEmbedding:
@@ -31,11 +30,6 @@ def save(path: Path, decoupled: int) -> MergeEmbedding:
     validation = {"images": 449, "against": "labels", "decoupled": decoupled, "key": 440}
     embedding.save(path, {"backbone": backbone.fingerprint, "removed": 6, "validation": validation})
     return embedding
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(f"sqlite:///{tmp_path / 'vittle.db'}", create=True)
 
 
 def test_an_embedding_that_beats_the_keys_is_searched_with(tmp_path) -> None:

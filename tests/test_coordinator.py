@@ -13,11 +13,6 @@ from vittle.storage.records import Settings, best, front
 from vittle.storage.store import Store
 
 
-@pytest.fixture
-def store(tmp_path) -> Store:
-    return Store.open(f"sqlite:///{tmp_path / 'vittle.db'}", create=True)
-
-
 def test_a_search_runs_its_trials_and_the_backbone_first(store) -> None:
     coordinator = Coordinator(make_study(store, trials=40), store)
     assert run(coordinator) == list(range(41))

@@ -1,7 +1,6 @@
 """Budgets that cannot be met, and budgets of other devices."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,11 +17,6 @@ from vittle.search.study import Job, Reporter, known_profile
 from vittle.spaces.space import Space
 from vittle.storage.records import Settings
 from vittle.storage.store import Store
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(f"sqlite:///{tmp_path / 'vittle.db'}", create=True)
 
 
 @pytest.fixture

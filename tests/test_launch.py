@@ -49,16 +49,6 @@ def wait_for_trials(url: str, count: int, process: subprocess.Popen[str]) -> Non
     raise AssertionError("the search did not get that far in time")
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'vittle.db'}"
-
-
-@pytest.fixture
-def store(url: str) -> Store:
-    return Store.open(url, create=True)
-
-
 def test_a_search_ends_with_a_confirmed_front(store) -> None:
     settings = Settings(**QUICK)
     job = prepare(settings)

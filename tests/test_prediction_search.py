@@ -1,7 +1,6 @@
 """A search that predicts latency: what costs nothing, what is measured, and when predictions are not believed."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -12,11 +11,6 @@ from vittle.search.coordinator import STARTS, Coordinator, Outcome
 from vittle.spaces import tokens
 from vittle.storage.records import Settings, profiled
 from vittle.storage.store import Store
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(f"sqlite:///{tmp_path / 'vittle.db'}", create=True)
 
 
 def coordinated(store: Store, profile: LatencyProfile, trials: int = 30, **settings: object) -> Coordinator:

@@ -30,11 +30,6 @@ def invoke(*arguments: str):
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'vittle.db'}"
-
-
-@pytest.fixture
 def job() -> Job:
     backbone = load_backbone()
     return Job(Settings(), backbone, load_images("digits", backbone.preprocessing, 10))

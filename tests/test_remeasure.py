@@ -24,16 +24,6 @@ from vittle.storage.store import Store
 THREADS = torch.get_num_threads()
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'vittle.db'}"
-
-
-@pytest.fixture
-def store(url: str) -> Store:
-    return Store.open(url, create=True)
-
-
 def protocol(**changes: object) -> dict[str, object]:
     return {**environment(torch.device("cpu")), "backbone_ms": 10.0, "rounds": 15, **changes}
 

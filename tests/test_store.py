@@ -15,16 +15,6 @@ from vittle.storage.store import Store
 SCHEDULE = Schedule((Merging(kept=tuple(range(60, 0, -5))),), "prefix")
 
 
-@pytest.fixture
-def url(tmp_path) -> str:
-    return f"sqlite:///{tmp_path / 'vittle.db'}"
-
-
-@pytest.fixture
-def store(url) -> Store:
-    return Store.open(url, create=True)
-
-
 def test_everything_comes_back_as_it_was_written(store, url) -> None:
     study = make_study(store, trials=7, latency_budget="5ms", reductions=("merging",))
     number = store.start_trial("study", "start", SCHEDULE, {"merging.end": 0.3})
