@@ -248,7 +248,7 @@ def _drawn(space: Space, generator: np.random.Generator) -> list[Schedule]:
     spaces = space.parts()
     drawn = [spaces[index % len(spaces)] for index in range(DRAWN)]
     # Few of them are cheap, and a search looks for those.
-    cheap = [one.schedule(values) for one in spaces for values in one.starting_points(CHEAP)]
+    cheap = [one.schedule(start.values) for one in spaces for start in one.starting_points(CHEAP)]
     every = [Schedule((), space.context.tail), *space.cheapest(), *cheap, *(one.schedule(one.draw(generator)) for one in drawn)]
     return list({schedule.id: schedule for schedule in every}.values())
 

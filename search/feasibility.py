@@ -1,7 +1,7 @@
 """What a backbone's latency profile says before a search: what can be had, and whether a budget can be met at all."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import NamedTuple
@@ -101,13 +101,17 @@ def find_target(backbone: Backbone, wanted: str, settings: Settings, store: Stor
 def choices(profile: LatencyProfile, space: Space) -> list[Choice]:
     """The cheapest schedule, one half-way to the dense one, and the dense one, by prediction."""
     dense = Schedule((), space.context.tail)
-    candidates = [*space.cheapest(), *map(space.schedule, space.starting_points([0.1, 0.2, 0.3])), dense]
+    candidates = [*space.cheapest(), *_started(space, [0.1, 0.2, 0.3]), dense]
     cheapest = min(filter(profile.knows, candidates), key=profile.ratio)
     wanted = profile.ratio(cheapest) + MIDDLE * (profile.ratio(dense) - profile.ratio(cheapest))
-    middles = [*map(space.schedule, space.starting_points([wanted], profile.ratio)), cheapest]
+    middles = [*_started(space, [wanted], profile.ratio), cheapest]
     middle = min(filter(profile.knows, middles), key=lambda schedule: abs(profile.ratio(schedule) - wanted))
     named = {"cheapest": cheapest, "middle": middle, "dense": dense}
     return [Choice(name, schedule, profile.predict(schedule)) for name, schedule in named.items()]
+
+
+def _started(space: Space, shares: Sequence[float], cost: Callable[[Schedule], float] | None = None) -> list[Schedule]:
+    return [space.schedule(start.values) for start in space.starting_points(shares, cost)]
 
 
 def check_budget(backbone: Backbone, settings: Settings, store: Store) -> None:

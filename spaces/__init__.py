@@ -4,7 +4,7 @@ from vittle.spaces.costs import BlockPlan, macs, plan, tokens
 from vittle.spaces.errors import ScheduleError, UnsupportedBackboneError, VittleError
 from vittle.spaces.merging import Merging
 from vittle.spaces.pruning import Pruning
-from vittle.spaces.reduction import Choice, Parameter, Reduction
+from vittle.spaces.reduction import Choice, Parameter, Reduction, Start
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
 from vittle.spaces.space import Space
@@ -20,6 +20,7 @@ __all__ = [
     "Schedule",
     "ScheduleError",
     "Space",
+    "Start",
     "UnsupportedBackboneError",
     "VittleError",
     "macs",

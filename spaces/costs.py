@@ -1,14 +1,10 @@
 """What a schedule does to a backbone, as plain arithmetic: token counts and MACs, before anything runs."""
 
-import math
-from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from vittle.spaces.errors import ScheduleError
-from vittle.spaces.reduction import Reduction, Tail
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
-from vittle.spaces.table import REDUCTIONS
 
 
 class BlockPlan(NamedTuple):
@@ -73,31 +69,7 @@ def macs(shape: BackboneShape, schedule: Schedule) -> int:
     return shape.embed_macs + inside + shape.head_macs
 
 
-def combined(
-    shape: BackboneShape, parts: Sequence[Reduction], tail: Tail, snapped: Callable[[int], int] = lambda tokens: tokens
-) -> Schedule:
-    """One schedule of reductions that were each made alone: the shares of tokens that they keep multiply.
-
-    Where one cannot do in a block what this asks of it, it does the nearest that it can.
-
-    Args:
-        shape: the backbone's.
-        parts: the reductions.
-        tail: of the schedule.
-        snapped: the count to ask for in place of one that the shares give.
-    """
-    if len(parts) < 2:
-        return Schedule(tuple(parts), tail)
-    ordered = [part for name in REDUCTIONS for part in parts if part.name == name]
-    shares = [[1.0, *((left - shape.prefix) / shape.patches for left in tokens(shape, Schedule((part,))))] for part in ordered]
-    done: list[list[tuple[int, int]]] = [[] for _ in ordered]
-    left = shape.tokens
-    for block in range(shape.depth):
-        for index, part in enumerate(ordered):
-            # Those that have acted in this block are at its share, those to come still at the last block's.
-            share = math.prod(one[block + 1 if at <= index else block] for at, one in enumerate(shares))
-            after = part.nearest(shape, done[index], left, snapped(shape.prefix + round(shape.patches * share)))
-            done[index].append((left, after))
-            left = after
-    realised = (part.realising(shape, counts) for part, counts in zip(ordered, done, strict=True))
-    return Schedule(tuple(part for part in realised if part is not None), tail)
+def prefix_macs(shape: BackboneShape, block: int) -> int:
+    """MACs of one image through a dense backbone up to and including the attention of a block."""
+    whole = shape.block_macs(queries=shape.tokens, keys=shape.tokens, mlp=shape.tokens)
+    return shape.embed_macs + block * whole + shape.block_macs(queries=shape.tokens, keys=shape.tokens, mlp=0)

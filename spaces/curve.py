@@ -1,4 +1,4 @@
-"""A curve over depth, searched in place of one number per block.
+"""A curve over depth, which says in three numbers what else takes one number per block.
 
 From block `start` on, the share of patch tokens kept falls from 1 to `end`:
 
@@ -10,10 +10,8 @@ single blocks. The result never rises and stays between 0 and 1.
 
 from dataclasses import dataclass
 
-from vittle.spaces.reduction import Context, Parameter, Value, Values
+from vittle.spaces.reduction import Context
 from vittle.spaces.shape import BackboneShape
-
-RESIDUAL = 0.1  # the most that a residual moves a block's share
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,45 +35,13 @@ class Curve:
         return shares
 
     def counts(self, context: Context) -> list[int]:
-        """Tokens wanted after each block of the backbone, prefix tokens included; not yet feasible.
-
-        Each is rounded, and then raised to what costs the device no more.
-        """
+        """Tokens wanted after each block of the backbone, prefix tokens included; not yet feasible."""
         shape = context.shape
         shares = self.shares(context.blocks)
         shares += [shares[-1]] * (shape.depth - len(shares))
-        return [context.snapped(shape.prefix + round(shape.patches * share)) for share in shares]
-
-
-def parameters(name: str, context: Context) -> tuple[Parameter, ...]:
-    """The numbers of the curve of the reduction `name`."""
-    curve = (
-        Parameter(f"{name}.start", 0, latest_start(context.shape), integer=True),
-        Parameter(f"{name}.end", 0.02, 1.0),
-        Parameter(f"{name}.exponent", 0.25, 4.0, log=True),
-    )
-    if not context.residuals:
-        return curve
-    return curve + tuple(Parameter(_residual(name, block), -RESIDUAL, RESIDUAL) for block in range(context.blocks))
-
-
-def curve(name: str, context: Context, values: Values) -> Curve:
-    """The curve that searched values stand for."""
-    residuals = tuple(float(values[_residual(name, block)]) for block in range(context.blocks)) if context.residuals else ()
-    start, end, exponent = (float(values[f"{name}.{part}"]) for part in ("start", "end", "exponent"))
-    return Curve(int(start), end, exponent, residuals)
-
-
-def neutral(name: str, context: Context) -> dict[str, Value]:
-    """Values of a curve that keeps everything."""
-    values: dict[str, Value] = {f"{name}.start": 0, f"{name}.end": 1.0, f"{name}.exponent": 1.0}
-    return values | {_residual(name, block): 0.0 for block in range(context.blocks) if context.residuals}
+        return [shape.prefix + round(shape.patches * share) for share in shares]
 
 
 def latest_start(shape: BackboneShape) -> int:
     """The last block in which it still makes sense to start."""
     return max(0, shape.depth - 2)
-
-
-def _residual(name: str, block: int) -> str:
-    return f"{name}.residual.{block}"

@@ -11,17 +11,18 @@ groups, so that isolated ones are protected (energy, PiToMe, arXiv 2405.16148), 
 (importance, DiffRate). Before block `global_from`, tokens merge bipartitely inside windows of the patch grid that are `window`
 patches high and wide (delayed spatial merging, arXiv 2303.02331); this needs the grid to be whole, so windows come first.
 
-A search varies a curve over depth (see `curve`) and these choices.
+A search varies the share kept after each block (see `shares`) and these choices.
 """
 
 from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import BeforeValidator, field_validator, model_validator
 
-from vittle.spaces import curve
-from vittle.spaces.errors import ScheduleError
+from vittle.spaces import published, shares
+from vittle.spaces.curve import Curve, latest_start
+from vittle.spaces.errors import ScheduleError, VittleError
 from vittle.spaces.pruning import NEEDS_CLASS
-from vittle.spaces.reduction import Choice, Context, Counts, Parameter, Reduction, Value, Values
+from vittle.spaces.reduction import Choice, Context, Counts, Parameter, Reduction, Start, Value, Values
 from vittle.spaces.shape import BackboneShape
 from vittle.spaces.validation import falling
 from vittle.spaces.windows import Windows
@@ -52,7 +53,6 @@ class Merging(Reduction):
     """
 
     name: ClassVar[str] = "merging"
-    strength: ClassVar[str] = "merging.end"
 
     kept: tuple[int, ...]
     metric: Metric = "key"
@@ -185,7 +185,7 @@ class Merging(Reduction):
         metrics = [metric for metric in get_args(Metric) if metric != "decoupled" or cls.name in context.adapters]
         matchings = [matching for matching in get_args(Matching) if matching != "importance" or context.shape.has_class]
         return (
-            *curve.parameters(cls.name, context),
+            *shares.parameters(cls.name, context),
             Choice("merging.metric", tuple(metrics)),
             Choice("merging.matching", tuple(matchings)),
             Choice("merging.weights", get_args(Weights)),
@@ -195,56 +195,98 @@ class Merging(Reduction):
         )
 
     @classmethod
-    def propose(cls, context: Context, values: Values) -> Self | None:
+    def propose(cls, context: Context, values: Values) -> Self:
         shape = context.shape
-        line = curve.curve(cls.name, context, values)
         decoupled = context.adapters.get(cls.name) if values["merging.metric"] == "decoupled" else None
         local = int(values["merging.local"])
         proportional = values["merging.proportional"]
-        settings = cls.model_validate(
+        return cls.model_validate(
             {
                 "kept": (shape.tokens,) * shape.depth,
                 **{name: values[f"merging.{name}"] for name in ("metric", "matching", "weights")},
                 "proportional": "auto" if proportional == cls._auto(shape) else proportional,
                 "window": int(values["merging.window"]) if local else None,
-                "global_from": min(line.start + local, shape.depth) if local else 0,
+                "global_from": min(_first_asked(context, values) + local, shape.depth) if local else 0,
                 "embedding": decoupled.name if decoupled else None,
                 "embedding_width": decoupled.width if decoupled else 0,
             }
         )
-        wanted = line.counts(context)
-        return settings.following(shape, lambda block, _: wanted[block])
+
+    def encode(self, context: Context) -> Values:
+        if self.embedding is not None and (self.embedding, self.embedding_width) != context.adapters.get(self.name):
+            there = context.adapters[self.name].name if self.name in context.adapters else "none"
+            raise VittleError(f"merging compares by {self.embedding}, which is not at hand; there is: {there}")
+        windows: dict[str, Value] = {}
+        # Nothing has acted on the grid before the first merge inside windows.
+        first = next((block for block, kept in enumerate(self.kept) if kept < context.shape.tokens), self.depth)
+        if self.window is not None and first < self.global_from:
+            windows = {"merging.local": self.global_from - first, "merging.window": self.window}
+        return {
+            **self._neutral_choices(context.shape),
+            "merging.metric": self.metric,
+            "merging.matching": self.matching,
+            "merging.weights": self.weights,
+            "merging.proportional": self._auto(context.shape) if self.proportional == "auto" else self.proportional,
+            **windows,
+        }
 
     @classmethod
     def neutral(cls, context: Context) -> Values:
-        values: dict[str, Value] = {
+        return shares.neutral(cls.name, context) | cls._neutral_choices(context.shape)
+
+    @classmethod
+    def _neutral_choices(cls, shape: BackboneShape) -> dict[str, Value]:
+        return {
             "merging.metric": "key",
             "merging.matching": "bipartite",
             "merging.weights": "size",
-            "merging.proportional": cls._auto(context.shape),
+            "merging.proportional": cls._auto(shape),
             "merging.local": 0,
             "merging.window": 2,
         }
-        return curve.neutral(cls.name, context) | values
 
     @classmethod
-    def starting_points(cls, context: Context) -> tuple[Values, ...]:
-        # Constant removal from the first block (ToMe), more of it early, and a delayed start (DSM), global or in windows first.
-        shape = context.shape
+    def starting_points(cls, context: Context, end: float) -> tuple[Start, ...]:
+        shape, blocks = context.shape, context.blocks
         delay = context.start if context.start is not None else round(shape.depth / 6)
-        latest = curve.latest_start(shape)
-        curves: list[dict[str, Value]] = [
-            {"merging.start": start, "merging.exponent": exponent} for start, exponent in ((0, 1.0), (0, 0.5), (0, 0.25))
+        constant = Curve(0, end).shares(blocks)
+        decreasing = [Curve(0, end, exponent).shares(blocks) for exponent in (0.5, 0.25)]
+        delayed = Curve(min(delay, latest_start(shape)), end).shares(blocks)
+        learnt = [published.shares(kept, shape.depth, blocks, end) for kept in published.MERGED]
+        windows: Values = {"merging.local": 2, "merging.window": _half_of_the_grid(shape)}
+        by_importance: Values = (
+            {
+                "merging.metric": "feature",
+                "merging.matching": "importance",
+                "merging.weights": "equal",
+                "merging.proportional": "on",
+            }
+            if shape.has_class
+            else {}
+        )
+        starts: list[tuple[str, list[float], Values]] = [
+            ("constant", constant, {}),
+            *(("decreasing", kept, {}) for kept in decreasing),
+            ("delayed", delayed, {}),
+            ("delayed", delayed, windows),
+            *(("published", kept, by_importance) for kept in learnt),
         ]
-        delayed: dict[str, Value] = {"merging.start": min(delay, latest), "merging.exponent": 1.0}
-        local: dict[str, Value] = {"merging.local": 2, "merging.window": _half_of_the_grid(shape)}
-        learned = [{**curves[0], "merging.metric": "decoupled"}] if cls.name in context.adapters else []
-        return (*curves, delayed, delayed | local, *learned)
+        if cls.name in context.adapters:
+            starts.append(("learned", constant, {"merging.metric": "decoupled"}))
+        neutral = cls._neutral_choices(shape)
+        return tuple(Start(origin, {**neutral, **shares.written(cls.name, kept), **chosen}) for origin, kept, chosen in starts)
 
 
 def most_merged(tokens: int, prefix: int) -> int:
     """How many of a block's `tokens` can merge at once: half of its patch tokens, since each needs a partner that stays."""
     return max(0, tokens - prefix) // 2
+
+
+def _first_asked(context: Context, values: Values) -> int:
+    """The first block that should merge."""
+    patches = context.shape.patches
+    kept = shares.read(Merging.name, context, values)
+    return next((block for block, share in enumerate(kept) if round(patches * share) < patches), context.blocks - 1)
 
 
 def _half_of_the_grid(shape: BackboneShape) -> int:

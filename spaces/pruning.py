@@ -2,16 +2,18 @@
 
 Importance is the attention that the class token pays in the same block (Chen et al., "DiffRate: Differentiable Compression
 Rate for Efficient Vision Transformers", arXiv 2305.17997, section 3; Liang et al., "EViT", arXiv 2202.07800). Pruning comes
-before merging in a block. Any number of patch tokens may go at once, one has to stay. A search varies a curve over depth.
+before merging in a block. Any number of patch tokens may go at once, one has to stay. A search varies the share kept after each
+block.
 """
 
 from typing import ClassVar, Self
 
 from pydantic import field_validator
 
-from vittle.spaces import curve
+from vittle.spaces import published, shares
+from vittle.spaces.curve import Curve, latest_start
 from vittle.spaces.errors import ScheduleError
-from vittle.spaces.reduction import Choice, Context, Counts, Parameter, Reduction, Values
+from vittle.spaces.reduction import Choice, Context, Counts, Parameter, Reduction, Start, Values
 from vittle.spaces.shape import BackboneShape
 from vittle.spaces.validation import falling
 
@@ -26,7 +28,6 @@ class Pruning(Reduction):
     """
 
     name: ClassVar[str] = "pruning"
-    strength: ClassVar[str] = "pruning.end"
 
     kept: tuple[int, ...]
 
@@ -66,19 +67,25 @@ class Pruning(Reduction):
 
     @classmethod
     def parameters(cls, context: Context) -> tuple[Parameter | Choice, ...]:
-        return curve.parameters(cls.name, context)
+        return shares.parameters(cls.name, context)
 
     @classmethod
-    def propose(cls, context: Context, values: Values) -> Self | None:
-        wanted = curve.curve(cls.name, context, values).counts(context)
-        whole = cls(kept=(context.shape.tokens,) * context.shape.depth)
-        return whole.following(context.shape, lambda block, _: wanted[block])
+    def propose(cls, context: Context, values: Values) -> Self:
+        del values
+        return cls(kept=(context.shape.tokens,) * context.shape.depth)
+
+    def encode(self, context: Context) -> Values:
+        del context
+        return {}
 
     @classmethod
     def neutral(cls, context: Context) -> Values:
-        return curve.neutral(cls.name, context)
+        return shares.neutral(cls.name, context)
 
     @classmethod
-    def starting_points(cls, context: Context) -> tuple[Values, ...]:
-        # The learnt rates of DiffRate leave the first blocks alone and fall on a line from there.
-        return ({"pruning.start": min(2, curve.latest_start(context.shape))},)
+    def starting_points(cls, context: Context, end: float) -> tuple[Start, ...]:
+        depth, blocks = context.shape.depth, context.blocks
+        line = Curve(min(2, latest_start(context.shape)), end).shares(blocks)
+        learnt = [published.shares(kept, depth, blocks, end) for kept in published.PRUNED]
+        named = [("delayed", line), *(("published", rates) for rates in learnt)]
+        return tuple(Start(origin, shares.written(cls.name, kept)) for origin, kept in named)

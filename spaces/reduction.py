@@ -26,6 +26,14 @@ class Parameter:
     integer: bool = False
     log: bool = False
 
+    def holds(self, value: Value) -> bool:
+        return not isinstance(value, str) and self.low <= value <= self.high
+
+    @property
+    def accepted(self) -> str:
+        """The range, in words."""
+        return f"{self.low:g} to {self.high:g}"
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -33,6 +41,21 @@ class Choice:
 
     name: str
     options: tuple[str, ...]
+
+    def holds(self, value: Value) -> bool:
+        return value in self.options
+
+    @property
+    def accepted(self) -> str:
+        """The options, in words."""
+        return ", ".join(self.options)
+
+
+class Start(NamedTuple):
+    """Values that a search tries first, and the heuristic that they come from."""
+
+    origin: str
+    values: Values
 
 
 class AdapterRecord(NamedTuple):
@@ -49,7 +72,6 @@ class Context:
     Attributes:
         start: the block from which merging may start, as detected; None where nobody looked.
         adapters: trained weights at hand, by reduction.
-        residuals: whether a curve over depth is also corrected block by block.
         free: for each token count, the most tokens that take a block no longer on the device; empty where nobody measured.
     """
 
@@ -57,7 +79,6 @@ class Context:
     tail: Tail = "full"
     start: int | None = None
     adapters: Mapping[str, AdapterRecord] = field(default_factory=dict)
-    residuals: bool = False
     free: Sequence[int] = ()
 
     @property
@@ -79,8 +100,6 @@ class Reduction(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
 
     name: ClassVar[str]
-    strength: ClassVar[str]
-    """The parameter that a search turns first: the lower it is, the cheaper the schedule."""
 
     @property
     @abstractmethod
@@ -169,12 +188,20 @@ class Reduction(BaseModel, ABC):
     @classmethod
     @abstractmethod
     def parameters(cls, context: Context) -> tuple[Parameter | Choice, ...]:
-        """What a search may vary, with ranges that fit the backbone."""
+        """What a search may vary, with ranges that fit the backbone: the shares kept (see `shares`), and choices."""
 
     @classmethod
     @abstractmethod
-    def propose(cls, context: Context, values: Values) -> Self | None:
-        """The settings that searched values stand for, made feasible; None where they reduce nothing."""
+    def propose(cls, context: Context, values: Values) -> Self:
+        """The settings that searched values choose, still keeping every token; the shares are realised by `combination`."""
+
+    @abstractmethod
+    def encode(self, context: Context) -> Values:
+        """The values that choose these settings, without the shares kept; neutral where a value has no effect.
+
+        Raises:
+            VittleError: the settings need an adapter that is not at hand.
+        """
 
     @classmethod
     @abstractmethod
@@ -183,5 +210,8 @@ class Reduction(BaseModel, ABC):
 
     @classmethod
     @abstractmethod
-    def starting_points(cls, context: Context) -> tuple[Values, ...]:
-        """Values that a search tries first, because a knowing user would; `strength` is then set to meet a cost."""
+    def starting_points(cls, context: Context, end: float) -> tuple[Start, ...]:
+        """What a search tries first, because a knowing user would; `end`, 0 to 1, is the share of patch tokens left at last.
+
+        The first of each origin stands for it where reductions are combined.
+        """

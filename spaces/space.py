@@ -1,16 +1,20 @@
 """The set of schedules that a study may propose."""
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 
-from vittle.spaces import costs
+from vittle.spaces import combination, costs, shares
 from vittle.spaces.errors import VittleError
-from vittle.spaces.reduction import AdapterRecord, Choice, Context, Parameter, Tail, Value, Values
+from vittle.spaces.reduction import AdapterRecord, Choice, Context, Parameter, Start, Tail, Value, Values
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
 from vittle.spaces.table import REDUCTIONS
+
+STEPS = 100  # at which a starting point may end
 
 
 class Space:
@@ -23,7 +27,6 @@ class Space:
         reductions: names out of the table.
         start: the block from which merging may start, as detected.
         adapters: trained weights at hand, by reduction.
-        residuals: correct the curves over depth block by block.
         free: for each token count, the most tokens that take a block no longer on the device.
 
     Raises:
@@ -37,7 +40,6 @@ class Space:
         *,
         start: int | None = None,
         adapters: Mapping[str, AdapterRecord] | None = None,
-        residuals: bool = False,
         free: Sequence[int] = (),
     ) -> None:
         unknown = [name for name in reductions if name not in REDUCTIONS]
@@ -49,7 +51,7 @@ class Space:
             if (reason := settings.refusal(shape)) is not None:
                 raise VittleError(f"{settings.name} does not fit this model: {reason}; accepted: {', '.join(fitting(shape))}")
         tail: Tail = "prefix" if shape.reads_prefix_only else "full"
-        self.context = Context(shape, tail, start, adapters or {}, residuals, free)
+        self.context = Context(shape, tail, start, adapters or {}, free)
 
     @property
     def shape(self) -> BackboneShape:
@@ -60,15 +62,46 @@ class Space:
         """What is searched, in the order in which it acts."""
         return tuple(settings.name for settings in self._settings)
 
-    @property
+    @cached_property
     def parameters(self) -> tuple[Parameter | Choice, ...]:
         return tuple(parameter for settings in self._settings for parameter in settings.parameters(self.context))
 
+    @cached_property
+    def _neutral(self) -> Values:
+        return {name: value for settings in self._settings for name, value in settings.neutral(self.context).items()}
+
+    @cached_property
+    def _dense_macs(self) -> int:
+        return costs.macs(self.shape, Schedule())
+
     def schedule(self, values: Values) -> Schedule:
         """The schedule that a value for each parameter stands for. Every value within its range is feasible."""
-        parts = (settings.propose(self.context, values) for settings in self._settings)
-        there = [part for part in parts if part is not None]
-        return costs.combined(self.shape, there, self.context.tail, self.context.snapped)
+        parts = [
+            (settings.propose(self.context, values), shares.read(settings.name, self.context, values))
+            for settings in self._settings
+        ]
+        return combination.combined(self.context, parts)
+
+    def encode(self, schedule: Schedule) -> Values:
+        """The canonical value of each parameter: what `schedule` makes this schedule of, if it can make it at all.
+
+        Values without effect are neutral. The tail is not searched, so it is not looked at. Where counts could be raised at no
+        cost, which this space always does, `schedule` gives the raised ones.
+
+        Raises:
+            VittleError: a reduction, an option or an adapter that this space does not have, or another backbone's schedule.
+        """
+        for part in schedule.reductions:
+            if part.name not in self.reductions:
+                raise VittleError(f"{part.name} is not searched here; accepted: {', '.join(self.reductions)}")
+        values = dict(self._neutral)
+        kept = combination.shares(self.context, schedule)
+        for part in schedule.reductions:
+            values |= {**shares.written(part.name, kept[part.name]), **part.encode(self.context)}
+        for parameter in self.parameters:
+            if not parameter.holds(value := values[parameter.name]):
+                raise VittleError(f"{parameter.name} is {value} in this schedule; the space has {parameter.accepted}")
+        return values
 
     def draw(self, generator: np.random.Generator) -> Values:
         """A value for each parameter, at random."""
@@ -76,7 +109,7 @@ class Space:
 
     def cheapest(self) -> list[Schedule]:
         """The schedules with the lowest MACs that each reduction alone, and all together, can have; cheapest first."""
-        found = [space._cheapest(values) for space in self.parts() for values in space.starting_points([0.0])]
+        found = map(self._cheapest, self._starts(0.0))
         return sorted({schedule.id: schedule for schedule in found}.values(), key=self.macs_share)
 
     def parts(self) -> list[Self]:
@@ -84,17 +117,16 @@ class Space:
         if len(self._settings) == 1:
             return [self]
         context = self.context
-        about: dict[str, Any] = {
-            "start": context.start,
-            "adapters": context.adapters,
-            "residuals": context.residuals,
-            "free": context.free,
-        }
+        about: dict[str, Any] = {"start": context.start, "adapters": context.adapters, "free": context.free}
         return [*(type(self)(self.shape, (name,), **about) for name in self.reductions), self]
 
-    def _cheapest(self, values: Values) -> Schedule:
-        """From `values` on, every parameter at that end of its range, or that option, which costs least."""
-        best, schedule = dict(values), self.schedule(values)
+    def _cheapest(self, start: Start) -> Schedule:
+        """Nothing kept by what a starting point reduces, and of every other parameter the end or option that costs least."""
+        best = dict(start.values)
+        for name in self.reductions:
+            if min(shares.read(name, self.context, best)) < 1:
+                best |= shares.written(name, [0.0] * self.context.blocks)
+        schedule = self.schedule(best)
         for parameter in self.parameters:
             for end in parameter.options if isinstance(parameter, Choice) else (parameter.low, parameter.high):
                 tried = self.schedule({**best, parameter.name: end})
@@ -104,44 +136,36 @@ class Space:
 
     def macs_share(self, schedule: Schedule) -> float:
         """MACs of a schedule as a share of the backbone's."""
-        return costs.macs(self.shape, schedule) / costs.macs(self.shape, Schedule())
+        return costs.macs(self.shape, schedule) / self._dense_macs
 
-    def starting_points(self, shares: Sequence[float], cost: Callable[[Schedule], float] | None = None) -> Iterator[Values]:
+    def starting_points(self, shares: Sequence[float], cost: Callable[[Schedule], float] | None = None) -> Iterator[Start]:
         """Values to try first: each reduction alone, then all together, brought down to each of `shares` of the cost.
+
+        Each keeps the most that costs so little, to 1 % of the patch tokens left at last.
 
         Args:
             shares: the most that a schedule may cost; where none costs as little, the cheapest.
             cost: what a schedule costs as a share of the backbone, falling as more is reduced; MACs where none is given.
         """
         cost = cost or self.macs_share
-        neutral = {name: value for settings in self._settings for name, value in settings.neutral(self.context).items()}
-        together = {
-            name: value for settings in self._settings for name, value in settings.starting_points(self.context)[0].items()
-        }
+        starts = [self._starts(step / STEPS) for step in range(STEPS + 1)]
         for most in shares:
-            for settings in self._settings:
-                for values in settings.starting_points(self.context):
-                    yield self._costing(most, cost, {**neutral, **values}, [settings.strength])
-            if len(self._settings) > 1:
-                strengths = [settings.strength for settings in self._settings]
-                yield self._costing(most, cost, {**neutral, **together}, strengths)
+            for turned in zip(*starts, strict=True):
+                # Cost rises with the end, in steps.
+                affordable = bisect_right(turned, most, key=lambda start: cost(self.schedule(start.values)))
+                yield turned[max(0, affordable - 1)]
 
-    def _costing(self, most: float, cost: Callable[[Schedule], float], values: Values, strengths: Sequence[str]) -> Values:
-        """`values` with the most kept, to 1 % of its range, that costs at most `most`; with the least kept where none does."""
-        turned = [one for one in self.parameters if isinstance(one, Parameter) and one.name in strengths]
-        steps = 100
-        low, high = 0, steps  # bisected over a grid: cost falls with strength, in steps
-
-        def at(step: int) -> Values:
-            return {**values, **{one.name: one.low + (one.high - one.low) * step / steps for one in turned}}
-
-        while low < high:
-            middle = (low + high + 1) // 2
-            if cost(self.schedule(at(middle))) <= most:
-                low = middle
-            else:
-                high = middle - 1
-        return at(low)
+    def _starts(self, end: float) -> list[Start]:
+        """The starting points that end at a share: each reduction alone, then all together where each has the same origin."""
+        each = [settings.starting_points(self.context, end) for settings in self._settings]
+        first = [{start.origin: start.values for start in reversed(starts)} for starts in each]
+        together = [
+            Start(origin, {name: value for values in first for name, value in values[origin].items()})
+            for origin in reversed(first[0])
+            if len(first) > 1 and all(origin in one for one in first)
+        ]
+        alone = [start for starts in each for start in starts]
+        return [Start(start.origin, {**self._neutral, **start.values}) for start in (*alone, *together)]
 
 
 def fitting(shape: BackboneShape) -> list[str]:

@@ -7,7 +7,7 @@ are padded while tokens are matched, and the padding is masked.
 
 import itertools
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 
 from vittle.spaces.shape import BackboneShape
 
@@ -19,15 +19,10 @@ class Windows:
     grid: tuple[int, int]
     side: int
 
-    @cached_property
+    @property
     def members(self) -> tuple[tuple[int, ...], ...]:
         """The patches of each window as positions in the grid's reading order; windows in reading order too."""
-        width = self.grid[1]
-        return tuple(
-            tuple(row * width + column for row in rows for column in columns)
-            for rows in _cut(self.grid[0], self.side)
-            for columns in _cut(width, self.side)
-        )
+        return _members(self.grid, self.side)
 
     @property
     def count(self) -> int:
@@ -42,6 +37,15 @@ class Windows:
         """How many tokens can merge in each window at once, when `tokens` are left of the whole grid."""
         gone = (shape.tokens - tokens) // self.count
         return (self.smallest - gone) // 2
+
+
+@cache
+def _members(grid: tuple[int, int], side: int) -> tuple[tuple[int, ...], ...]:
+    return tuple(
+        tuple(row * grid[1] + column for row in rows for column in columns)
+        for rows in _cut(grid[0], side)
+        for columns in _cut(grid[1], side)
+    )
 
 
 def _cut(length: int, side: int) -> list[range]:

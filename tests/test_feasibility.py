@@ -55,12 +55,12 @@ def test_the_probe_times_the_cheapest_schedules(store) -> None:
 
 def test_a_profile_that_knows_the_budget_is_met_makes_the_probe_needless(store, profile, monkeypatch) -> None:
     asked: list[float] = []
-    monkeypatch.setattr(feasibility, "_probe", lambda *_: asked.append(1.0) or least(0.1))
+    monkeypatch.setattr(feasibility, "_probe", lambda *_: asked.append(1.0) or least(0.05))
     monkeypatch.setattr(feasibility, "key", lambda *_: profile.key)
     store.save_profile(profile)
     check_budget(load_backbone(), settings("60%"), store)
     assert asked == []
-    check_budget(load_backbone(), settings("15%"), store)  # by prediction it cannot be met, so it is looked at
+    check_budget(load_backbone(), settings("6%"), store)  # by prediction it cannot be met, so it is looked at
     assert asked == [1.0]
     store.save_profile(replace(profile, checks=()))  # nobody knows how good its predictions are
     check_budget(load_backbone(), settings("60%"), store)

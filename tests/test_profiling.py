@@ -65,7 +65,7 @@ def test_a_profile_knows_every_part_and_whatever_a_search_may_propose(alone, nam
     assert (found.seconds > 0, found.backbone_ms > 0, found.measured_at.endswith("+00:00")) == (True, True, True)
     fitting = [name for name, entry in REDUCTIONS.items() if entry.settings.refusal(shape) is None]
     adapters = {"merging": AdapterRecord("modular-0123456789ab", 8)}
-    space = Space(shape, fitting, residuals=True, adapters=adapters, start=1)
+    space = Space(shape, fitting, adapters=adapters, start=1)
     rng = np.random.default_rng(7)
     for _ in range(50):
         schedule = space.schedule(space.draw(rng))

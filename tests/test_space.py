@@ -4,16 +4,25 @@ import itertools
 
 import numpy as np
 import pytest
+import yaml
 
 from models import FAMILIES, make_model
 from recorded import DENSE, SHAPE, neutral
+from vittle import presets
 from vittle.reductions.backbone import shape_of
-from vittle.spaces import Choice, Parameter, Schedule, Space, VittleError, macs, plan, tokens
+from vittle.spaces import BackboneShape, Choice, Schedule, Space, VittleError, macs, plan, published, shares, tokens
+from vittle.spaces.curve import Curve
 from vittle.spaces.reduction import AdapterRecord
 from vittle.spaces.table import REDUCTIONS
 
 SHAPES = {name: shape_of(make_model(name)) for name in FAMILIES} | {"digits": SHAPE}
 ADAPTERS = {"merging": AdapterRecord("modular-0123456789ab", 8)}
+DEIT = BackboneShape(
+    depth=12, width=384, heads=6, grid=(14, 14), prefix=1, attention_width=384, key_macs=294912, query_macs=294912,
+    mlp_macs=1179648, embed_macs=57802752, head_macs=384000, reads_prefix_only=True,
+)  # fmt: skip
+PRUNED, MERGED = published.PRUNED[0], published.MERGED[0]
+MERGING = "merging: {kept: [49, 49, 49, 49, 49, 49, 49, 49, 49, 49, 49, 49], "
 COMBINATIONS = [*((name,) for name in REDUCTIONS), tuple(REDUCTIONS)]
 FITTING = [
     pytest.param((shape, names), id=f"{label}-{'+'.join(names)}")
@@ -25,12 +34,23 @@ FITTING = [
 
 @pytest.fixture(params=FITTING)
 def space(request: pytest.FixtureRequest) -> Space:
-    return Space(*request.param, adapters=ADAPTERS, residuals=True)
+    return Space(*request.param, adapters=ADAPTERS)
 
 
 @pytest.fixture(params=[fitting for fitting in FITTING if len(fitting.values[0][1]) == 1])
 def single(request: pytest.FixtureRequest) -> Space:
     return Space(*request.param, adapters=ADAPTERS)
+
+
+def line(space: Space, name: str, end: float, start: int = 0) -> dict[str, float | str]:
+    """Values of shares that fall on a line."""
+    return shares.written(name, Curve(start, end).shares(space.context.blocks))
+
+
+def stairs(most: int, rng: np.random.Generator) -> list[int]:
+    """A table of free counts with flat stretches at random places."""
+    tops = sorted({*rng.integers(1, most, most // 5).tolist(), most})
+    return [next(top for top in tops if top >= count) for count in range(most + 1)]
 
 
 def test_every_value_within_its_range_is_feasible(space: Space) -> None:
@@ -48,9 +68,110 @@ def test_every_value_within_its_range_is_feasible(space: Space) -> None:
 
 
 def test_the_ends_of_every_range_are_feasible(single: Space) -> None:
-    ranges = [one.options if isinstance(one, Choice) else (one.low, one.high) for one in single.parameters]
-    for values in itertools.product(*ranges):
-        plan(single.shape, single.schedule({one.name: value for one, value in zip(single.parameters, values, strict=True)}))
+    others = [one for one in single.parameters if ".kept." not in one.name]
+    ranges = [one.options if isinstance(one, Choice) else (one.low, one.high) for one in others]
+    blocks = single.context.blocks
+    for whole, *values in itertools.product(range(blocks + 1), *ranges):
+        kept = shares.written(single.reductions[0], [1.0] * whole + [0.0] * (blocks - whole))
+        plan(single.shape, single.schedule(kept | {one.name: value for one, value in zip(others, values, strict=True)}))
+
+
+def test_the_order_of_the_shares_means_nothing(space: Space) -> None:
+    rng = np.random.default_rng(0)
+    values = space.draw(rng)
+    for name in space.reductions:
+        kept = shares.read(name, space.context, values)
+        assert kept == sorted(kept, reverse=True)
+        assert space.schedule({**values, **shares.written(name, rng.permutation(kept).tolist())}) == space.schedule(values)
+
+
+def test_neighbours_are_neighbours(single: Space) -> None:
+    rng = np.random.default_rng(0)
+    step = 0.4 / single.shape.patches  # moves each count by one, or not
+    moved = 0
+    for _ in range(100):
+        values = {**single.draw(rng), **({"merging.local": 0} if single.reductions == ("merging",) else {})}
+        kept = {name: share for name, share in values.items() if ".kept." in name}
+        near = {name: float(np.clip(share + rng.uniform(-step, step), 0, 1)) for name, share in kept.items()}
+        counts, others = (tokens(single.shape, single.schedule({**values, **one})) for one in (kept, near))
+        assert max(abs(count - other) for count, other in zip(counts, others, strict=True)) <= 1
+        moved += counts != others
+    assert moved > 20
+
+
+@pytest.mark.parametrize("free", [False, True], ids=["", "some counts are free"])
+def test_a_schedule_has_one_point_that_stands_for_it(space: Space, free: bool) -> None:
+    rng = np.random.default_rng(0)
+    windows = 0
+    for _ in range(150):
+        if free:
+            space = Space(space.shape, space.reductions, adapters=ADAPTERS, free=stairs(space.shape.tokens, rng))
+        late = {"merging.local": 2, **shares.written("pruning", [1.0] * 2)} if rng.random() < 0.5 else {}  # room for windows
+        schedule = space.schedule({**space.draw(rng), **{name: late[name] for name in late.keys() & neutral(space).keys()}})
+        encoded = space.encode(schedule)
+        assert space.schedule(encoded) == schedule
+        assert space.encode(space.schedule(encoded)) == encoded
+        assert encoded.keys() == neutral(space).keys()
+        for name in space.reductions:
+            kept = [encoded[one.name] for one in space.parameters if one.name.startswith(f"{name}.kept.")]
+            assert kept == shares.read(name, space.context, encoded)  # they fall
+        windows += any(getattr(part, "window", None) is not None for part in schedule.reductions)
+    assert windows > 10 or "merging" not in space.reductions
+
+
+def test_what_has_no_effect_is_neutral() -> None:
+    space = Space(SHAPE, ("pruning", "merging"), adapters=ADAPTERS)
+    for schedule in (Schedule(), Schedule(tail="prefix")):
+        assert space.encode(schedule) == neutral(space)
+    chosen = {"merging.metric": "feature", "merging.local": 2, "merging.window": 4}
+    assert space.encode(space.schedule({**neutral(space), **chosen})) == neutral(space)
+    merged = space.encode(space.schedule({**neutral(space), **chosen, **line(space, "merging", 0.3, 2)}))
+    assert {name: merged[name] for name in chosen} == chosen
+    assert [value for name, value in merged.items() if name.startswith("pruning.")] == [1.0] * 11
+    alone = {**neutral(space), "merging.local": 0, "merging.window": 4, **line(space, "merging", 0.3)}
+    assert space.encode(space.schedule(alone))["merging.window"] == neutral(space)["merging.window"]
+
+
+def test_a_schedule_made_by_hand_has_a_point() -> None:
+    space = Space(DEIT, ("pruning", "merging"))
+    for tail in ("prefix", "full"):
+        schedule = presets.kept(DEIT, [*MERGED, 31], [*PRUNED, 31], tail=tail, proportional="auto")
+        found = space.schedule(space.encode(schedule))
+        assert found == Schedule(schedule.reductions, "prefix")
+        assert tokens(DEIT, found)[:-1] == MERGED
+    free = Space(DEIT, ("merging",), free=[-(-count // 16) * 16 for count in range(198)])
+    off = presets.kept(DEIT, [170] * 12)
+    assert tokens(DEIT, free.schedule(free.encode(off)))[:-1] == (176,) * 11
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        (
+            "pruning: {kept: [60, 60, 60, 60, 60, 60, 60, 60, 60, 60, 60, 60]}",
+            "pruning is not searched here; accepted: merging",
+        ),
+        ("merging: {kept: [60, 60], metric: feature}", "the schedule is for 2 blocks, the model has 12"),
+        (
+            MERGING + "metric: decoupled, embedding: another, embedding_width: 8}",
+            "another, .* not at hand; there is: modular-0",
+        ),
+        (MERGING + "window: 4, global_from: 9}", "merging.local is 9 in this schedule; the space has 0 to 4"),
+        (MERGING + "window: 8, global_from: 2}", "merging.window is 8 in this schedule; the space has 2 to 4"),
+    ],
+)
+def test_a_schedule_of_another_space_is_refused(document: str, message: str) -> None:
+    schedule = Schedule.from_dict(yaml.safe_load(document))
+    with pytest.raises(VittleError, match=message):
+        Space(SHAPE, ("merging",), adapters=ADAPTERS).encode(schedule)
+
+
+def test_an_adapter_that_is_not_at_hand_is_refused() -> None:
+    document = yaml.safe_load(MERGING + "metric: decoupled, embedding: modular-0123456789ab, embedding_width: 8}")
+    schedule = Schedule.from_dict(document)
+    assert Space(SHAPE, ("merging",), adapters=ADAPTERS).encode(schedule)["merging.metric"] == "decoupled"
+    with pytest.raises(VittleError, match="compares by modular-0123456789ab, which is not at hand; there is: none"):
+        Space(SHAPE, ("merging",)).encode(schedule)
 
 
 def test_neutral_values_reduce_nothing(space: Space) -> None:
@@ -59,43 +180,40 @@ def test_neutral_values_reduce_nothing(space: Space) -> None:
     assert space.schedule(values).reductions == ()
 
 
-def test_strength_lowers_the_cost(single: Space) -> None:
-    (settings,) = (REDUCTIONS[name].settings for name in REDUCTIONS if f"{name}.end" in {one.name for one in single.parameters})
-    strength = next(one for one in single.parameters if one.name == settings.strength)
-    assert isinstance(strength, Parameter)
-    for start in settings.starting_points(single.context):
-        costs = [
-            macs(single.shape, single.schedule({**neutral(single), **start, strength.name: level}))
-            for level in np.linspace(strength.low, strength.high, 30).tolist()
-        ]
-        assert costs == sorted(costs) or start.get("merging.metric") == "decoupled"  # an embedding costs where a block merges
-        assert costs[0] < costs[-1]
+def test_a_lower_end_lowers_the_cost(single: Space) -> None:
+    (settings,) = (REDUCTIONS[name].settings for name in single.reductions)
+    ends = np.linspace(0, 1, 30).tolist()
+    for turned in zip(*(settings.starting_points(single.context, end) for end in ends), strict=True):
+        costs = [macs(single.shape, single.schedule(start.values)) for start in turned]
+        assert costs == sorted(costs) or turned[0].origin == "learned"  # an embedding costs where a block merges
+        assert costs[0] < costs[-1] == macs(single.shape, Schedule((), single.context.tail))
+        for end, start in zip(ends, turned, strict=True):
+            assert min(shares.read(settings.name, single.context, start.values)) == pytest.approx(end)
 
 
 def test_starting_points_meet_their_cost() -> None:
     space = Space(SHAPE, tuple(REDUCTIONS), adapters=ADAPTERS)
     for share in (0.8, 0.6):
-        reached = [macs(SHAPE, space.schedule(values)) / DENSE for values in space.starting_points([share])]
+        reached = [macs(SHAPE, space.schedule(start.values)) / DENSE for start in space.starting_points([share])]
         assert all(share - 0.05 < cost <= share for cost in reached)
         assert len(reached) >= 3
 
 
-def test_starting_points_meet_any_cost_with_the_most_kept() -> None:
-    space = Space(SHAPE, tuple(REDUCTIONS))
+@pytest.mark.parametrize("name", REDUCTIONS)
+def test_starting_points_meet_any_cost_with_the_most_kept(name: str) -> None:
+    space = Space(SHAPE, (name,))
 
     def blocks(schedule: Schedule) -> float:  # falls otherwise than MACs do, and in steps
         return round(sum(left >= 33 for left in tokens(SHAPE, schedule)) / 12, 2)
 
-    strengths = {settings.settings.strength for settings in REDUCTIONS.values()}
-    for share in (0.75, 0.25):
-        for values in space.starting_points([share], blocks):
-            weakest = {0.02} if blocks(space.schedule(values)) > share else set()
-            assert {values[name] for name in strengths} - {1.0} >= weakest  # it cannot cost less
-            turned = [one for one in space.parameters if one.name in strengths and values[one.name] < 1]
-            more = {one.name: values[one.name] + (one.high - one.low) / 100 for one in turned}
-            assert blocks(space.schedule({**values, **more})) > share
+    for most in (0.75, 0.25):
+        for index, start in enumerate(space.starting_points([most], blocks)):
+            end = min(shares.read(name, space.context, start.values))
+            assert blocks(space.schedule(start.values)) <= most or end == 0  # it cannot cost less
+            more = REDUCTIONS[name].settings.starting_points(space.context, end + 0.01)[index]
+            assert blocks(space.schedule(more.values)) > most
     reached = [
-        [macs(SHAPE, space.schedule(values)) for values in space.starting_points([0.75], cost)] for cost in (blocks, None)
+        [macs(SHAPE, space.schedule(start.values)) for start in space.starting_points([0.75], cost)] for cost in (blocks, None)
     ]
     assert reached[0] != reached[1]
 
@@ -104,34 +222,36 @@ def test_where_nothing_costs_as_little_the_cheapest_is_tried() -> None:
     space = Space(SHAPE, tuple(REDUCTIONS), adapters=ADAPTERS)
     points = [list(space.starting_points([0.0], cost)) for cost in (None, lambda _: 0.9)]
     assert points[0] == points[1]
-    for values in points[0]:
-        ends = {values[f"{name}.end"] for name in REDUCTIONS}
-        assert ends in ({0.02}, {0.02, 1.0})  # each alone, or all together
-    assert list(space.starting_points([2.0], lambda _: 1.5)) == [
-        {**values, **{name: 1.0 for name in values if name.endswith(".end")}} for values in points[0]
-    ]
+    for start in points[0]:
+        ends = {min(shares.read(name, space.context, start.values)) for name in REDUCTIONS}
+        assert ends in ({0.0}, {0.0, 1.0})  # each alone, or all together
+    dense = list(space.starting_points([2.0], lambda _: 1.5))
+    assert [start.origin for start in dense] == [start.origin for start in points[0]]
+    assert all(space.schedule(start.values).reductions == () for start in dense)
 
 
-def test_the_cheapest_are_as_strong_as_can_be(space: Space) -> None:
+def test_the_cheapest_reduce_each_alone(space: Space) -> None:
     cheapest = space.cheapest()
-    shares = [macs(space.shape, one) / macs(space.shape, Schedule()) for one in cheapest]
-    assert shares == sorted(shares) == [space.macs_share(one) for one in cheapest]
+    costs = [macs(space.shape, one) / macs(space.shape, Schedule()) for one in cheapest]
+    assert costs == sorted(costs) == [space.macs_share(one) for one in cheapest]
     assert len({one.id for one in cheapest}) == len(cheapest)
     acting = {tuple(part.name for part in one.reductions) for one in cheapest}
     assert acting >= {(name,) for name in space.reductions}
-    assert space.reductions in acting
 
 
 @pytest.mark.parametrize("names", COMBINATIONS)
 def test_nothing_costs_less_than_the_cheapest(names: tuple[str, ...]) -> None:
-    space = Space(SHAPE, names)
     rng = np.random.default_rng(0)
-    least = min((space.schedule(space.draw(rng)) for _ in range(300)), key=space.macs_share)
-    assert space.macs_share(space.cheapest()[0]) <= space.macs_share(least)
+    for free in ((), stairs(65, rng)):
+        space = Space(SHAPE, names, free=free)
+        drawn = [space.draw(rng) for _ in range(300)]
+        drawn += [{name: 0.0 if ".kept." in name else value for name, value in values.items()} for values in drawn]
+        least = min(map(space.schedule, drawn), key=space.macs_share)
+        assert space.macs_share(space.cheapest()[0]) <= space.macs_share(least)
 
 
 def test_draws_cover_every_range_and_follow_the_generator() -> None:
-    space = Space(SHAPE, tuple(REDUCTIONS), adapters=ADAPTERS, residuals=True)
+    space = Space(SHAPE, tuple(REDUCTIONS), adapters=ADAPTERS)
     rng = np.random.default_rng(0)
     drawn = [space.draw(rng) for _ in range(600)]
     assert [space.draw(np.random.default_rng(5)) for _ in range(2)] == [space.draw(np.random.default_rng(5))] * 2
@@ -171,11 +291,48 @@ def test_counts_use_what_is_free() -> None:
 
 
 def test_starting_points_use_what_was_detected_and_trained() -> None:
-    detected = [values["merging.start"] for values in Space(SHAPE, ("merging",), start=5).starting_points([0.7])]
-    assert 5 in detected
-    assert 5 not in [values["merging.start"] for values in Space(SHAPE, ("merging",)).starting_points([0.7])]
-    metrics = {values["merging.metric"] for values in Space(SHAPE, ("merging",), adapters=ADAPTERS).starting_points([0.7])}
-    assert metrics == {"key", "decoupled"}
+    def first_merging(start: int | None) -> list[int]:
+        space = Space(SHAPE, ("merging",), start=start)
+        kept = [tokens(SHAPE, space.schedule(one.values)) for one in space.starting_points([0.7]) if one.origin == "delayed"]
+        return [next(block for block, left in enumerate(counts) if left < 65) for counts in kept]
+
+    assert first_merging(5) == [5, 5]
+    assert first_merging(None) == [2, 2]
+    learned = [one for one in Space(SHAPE, ("merging",), adapters=ADAPTERS).starting_points([0.7]) if one.origin == "learned"]
+    assert [one.values["merging.metric"] for one in learned] == ["decoupled"]
+    assert "learned" not in {one.origin for one in Space(SHAPE, ("merging",)).starting_points([0.7])}
+
+
+def test_starting_points_say_where_they_come_from() -> None:
+    origins = [start.origin for start in Space(SHAPE, ("pruning", "merging")).starting_points([0.7])]
+    assert origins[:3] == ["delayed", "published", "published"]  # pruning
+    assert origins[3:-2] == ["constant", "decreasing", "decreasing", "delayed", "delayed", "published", "published"]
+    assert origins[-2:] == ["delayed", "published"]  # together
+    *_, together = Space(SHAPE, ("pruning", "merging")).starting_points([0.7])
+    assert len(Space(SHAPE, ("pruning", "merging")).schedule(together.values).reductions) == 2
+
+
+def test_published_rates_are_what_was_published() -> None:
+    for name, kept in (("pruning", PRUNED), ("merging", MERGED)):
+        space = Space(DEIT, (name,))
+        small, base = (
+            [start for start in REDUCTIONS[name].settings.starting_points(space.context, end) if start.origin == "published"][
+                at
+            ]
+            for at, end in enumerate(((kept[-1] - 1) / 196, 0.5))
+        )
+        assert tokens(DEIT, space.schedule(small.values))[:-1] == kept
+        assert tokens(DEIT, space.schedule(base.values))[-2] == 1 + 98
+
+
+def test_published_rates_fit_any_depth_and_strength() -> None:
+    scaled = published.shares(published.MERGED[0], 24, 23, 0.1)
+    assert scaled == sorted(scaled, reverse=True)
+    assert (scaled[0] > 0.99, scaled[-1]) == (True, pytest.approx(0.1))
+    removed = 1 - np.array(scaled)
+    halved = 1 - np.array(published.shares(published.MERGED[0], 24, 23, 0.55))
+    assert halved == pytest.approx(removed / 2)
+    assert published.shares(published.PRUNED[1], 1, 1, 0.3) == [pytest.approx(0.3)]
 
 
 def test_a_choice_that_needs_what_is_missing_is_not_offered() -> None:
@@ -196,30 +353,31 @@ def test_a_reduction_that_does_not_fit_is_refused() -> None:
 
 def test_what_is_combined_multiplies() -> None:
     space = Space(SHAPE, ("pruning", "merging"))
-    ends = {"pruning.end": 0.6, "merging.end": 0.5}
-    alone = [tokens(SHAPE, space.schedule({**neutral(space), name: end})) for name, end in ends.items()]
-    both = tokens(SHAPE, space.schedule({**neutral(space), **ends}))
+    ends = {name: line(space, name, end) for name, end in {"pruning": 0.6, "merging": 0.5}.items()}
+    alone = [tokens(SHAPE, space.schedule({**neutral(space), **one})) for one in ends.values()]
+    both = tokens(SHAPE, space.schedule({**neutral(space), **ends["pruning"], **ends["merging"]}))
     for pruned, merged, left in zip(*alone, both, strict=True):
         assert abs((left - 1) / 64 - (pruned - 1) / 64 * (merged - 1) / 64) < 0.5 / 64 + 2 * 0.5 / 64
 
 
+def test_nobody_makes_up_for_what_another_cannot_do() -> None:
+    space = Space(SHAPE, ("pruning", "merging"))
+    steep = shares.written("merging", [0.1] * 11)  # no block merges more than half
+    pruned = shares.written("pruning", [1.0] * 5 + [0.9] * 6)
+    pruning, merging = space.schedule({**neutral(space), **steep, **pruned}).reductions
+    assert merging.kept[:3] == (33, 17, 9)
+    assert [block for block in range(12) if pruning.kept[block] < (65, *merging.kept)[block]] == [5]
+
+
 def test_windows_give_way_to_what_breaks_the_grid() -> None:
     space = Space(SHAPE, ("pruning", "merging"))
-    values = {**neutral(space), "merging.end": 0.3, "merging.local": 3, "merging.window": 4}
+    values = {**neutral(space), **line(space, "merging", 0.3), "merging.local": 3, "merging.window": 4}
     (merging,) = space.schedule(values).reductions
     assert (merging.window, merging.global_from) == (4, 3)
-    *_, merging = space.schedule({**values, "pruning.start": 2, "pruning.end": 0.5}).reductions
+    *_, merging = space.schedule({**values, **line(space, "pruning", 0.5, 2)}).reductions
     assert (merging.window, merging.global_from) == (4, 2)
-    *_, merging = space.schedule({**values, "pruning.end": 0.5}).reductions
+    *_, merging = space.schedule({**values, **line(space, "pruning", 0.5)}).reductions
     assert (merging.window, merging.global_from) == (None, 0)
-
-
-def test_residuals_correct_single_blocks() -> None:
-    space = Space(SHAPE, ("merging",), residuals=True)
-    values = {**neutral(space), "merging.end": 0.3, "merging.residual.4": -0.1}
-    flat, corrected = (tokens(SHAPE, space.schedule({**values, "merging.residual.4": change})) for change in (0.0, -0.1))
-    assert corrected[:4] == flat[:4]
-    assert flat[4] - corrected[4] in (6, 7)  # a tenth of 64 patches, rounded
 
 
 def test_the_tail_is_left_out_where_nobody_reads_it() -> None:

@@ -1,0 +1,72 @@
+"""From the shares that reductions should keep to one schedule that can run, and back.
+
+The shares of several reductions multiply: each is a share of the patch tokens that the others leave. A reduction answers for
+its own share alone: what a block cannot do (at most half of the patch tokens merge at once) the same reduction makes up for in
+the blocks after it, and no other one does.
+
+Counts are rounded for what enters the block, made feasible, and then raised as far as that costs the device no time. What comes
+out is left as it is when it is asked for again, so the shares that a schedule keeps stand for that very schedule.
+"""
+
+from collections.abc import Sequence
+
+from vittle.spaces import costs
+from vittle.spaces.reduction import Context, Counts, Reduction
+from vittle.spaces.schedule import Schedule
+
+
+def combined(context: Context, parts: Sequence[tuple[Reduction, Sequence[float]]]) -> Schedule:
+    """The schedule in which each reduction keeps the share that it is given of what enters a block, or the nearest it can.
+
+    Args:
+        context: the backbone, and the counts that cost the device no more.
+        parts: reductions in the order in which they act, each with the share wanted after each of `context.blocks`, falling.
+    """
+    shape = context.shape
+    done: list[list[tuple[int, int]]] = [[] for _ in parts]
+    reached = [1.0] * len(parts)
+    left = shape.tokens
+    for block in range(shape.depth):
+        for index, (part, shares) in enumerate(parts):
+            after = left
+            if block < context.blocks:
+                patches = round((left - shape.prefix) * min(1.0, shares[block] / reached[index]))
+                after = _raised(context, part, done[index], left, shape.prefix + patches)
+            done[index].append((left, after))
+            reached[index] *= _share(context, left, after)
+            left = after
+    realised = (part.realising(shape, counts) for (part, _), counts in zip(parts, done, strict=True))
+    return Schedule(tuple(part for part in realised if part is not None), context.tail)
+
+
+def shares(context: Context, schedule: Schedule) -> dict[str, list[float]]:
+    """The share that each reduction of a schedule keeps after each of `context.blocks`.
+
+    Raises:
+        ScheduleError: the schedule does not fit the backbone.
+    """
+    found: dict[str, list[float]] = {part.name: [] for part in schedule.reductions}
+    reached = dict.fromkeys(found, 1.0)
+    for block in costs.plan(context.shape, schedule)[: context.blocks]:
+        left = block.keys
+        for name, after in block.steps:
+            reached[name] *= _share(context, left, after)
+            left = after
+        for name, share in reached.items():
+            found[name].append(share)
+    return found
+
+
+def _raised(context: Context, part: Reduction, passed: Counts, tokens: int, asked: int) -> int:
+    """The count nearest to what is asked, or the highest that the block can realise and that takes no longer."""
+    nearest = part.nearest(context.shape, passed, tokens, asked)
+    for count in range(min(tokens, context.snapped(nearest)), nearest, -1):
+        if part.nearest(context.shape, passed, tokens, count) == count:
+            return count
+    return nearest
+
+
+def _share(context: Context, before: int, after: int) -> float:
+    """Patch tokens in `after` as a share of those in `before`."""
+    prefix = context.shape.prefix
+    return (after - prefix) / (before - prefix)
