@@ -1,23 +1,29 @@
 """One schedule judged on one backbone: MACs by arithmetic, latency by the clock or predicted, accuracy by images.
 
-A worker makes one `Evaluator` and keeps it: the backbone and its images are loaded once and only the schedule changes.
+A worker makes one `Evaluator` and keeps it: the backbone and its images are loaded once and only the schedule changes. Images
+come in rungs, each of which doubles those seen so far, so that whoever watches can stop a schedule that is beaten; and blocks
+before a schedule's first change are not computed again where the backbone's own pass has kept them.
 """
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vittle.objectives import lease
-from vittle.objectives.accuracy import accuracy, predict, to_input
+from vittle.objectives import dense, lease, rungs
+from vittle.objectives.accuracy import BATCH, Reference, divergence, finite, judge, to_input
+from vittle.objectives.dense import Cache, Dense
 from vittle.objectives.front import enters
 from vittle.objectives.images import Images, Splits
 from vittle.objectives.latency import EFFORTS, Stand
 from vittle.objectives.measurement import LatencyBudget, Measurement, Phase, exact
 from vittle.reductions.backbone import Backbone
 from vittle.reductions.device import DTYPES
+from vittle.reductions.prefix import Packed, Prefix, walk
 from vittle.reductions.vit import ReducedViT, check_identity
 from vittle.spaces import costs
 from vittle.spaces.schedule import Schedule
@@ -54,36 +60,95 @@ def make_stand(
     return Stand(model, to_input(repeated, backbone.preprocessing, where).to(DTYPES[dtype]), compiled=compiled)
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What is known of a schedule so far, and whether that is all there is to know."""
+
+    measurements: dict[str, Measurement]
+    complete: bool
+
+
 class Evaluator:
-    """A backbone and its images at a stand; arguments as `make_stand` has them.
+    """A backbone and its images at a stand; other arguments as `make_stand` has them.
+
+    Args:
+        backbone: the backbone.
+        splits: the images to search on, in the order in which they are to be seen, and those to confirm on.
+        known: the backbone's own pass over the search images; made when it is first needed where none is given.
+        cache: bytes of prefixes that stay on a GPU.
+        **where: of `make_stand`.
 
     Raises:
         UnsupportedBackboneError: an empty schedule would change the backbone's output.
     """
 
-    def __init__(self, backbone: Backbone, splits: Splits, **where: Any) -> None:
+    def __init__(self, backbone: Backbone, splits: Splits, *, known: Dense | None = None, cache: int = 0, **where: Any) -> None:
         self.backbone = backbone
         self.stand = make_stand(backbone, pixels=splits.search.pixels, **where)
         self.model = backbone.model
         self.adapters = {name: adapter.to(self.stand.images) for name, adapter in backbone.adapters.items()}
         self.images: Mapping[Phase, Images] = {"search": splits.search, "confirmation": splits.held_out}
-        self._expected: dict[Phase, NDArray[np.int64]] = {}
+        searched, held_out = len(splits.search), len(splits.held_out)
+        self.rungs: Mapping[Phase, Sequence[Sequence[slice]]] = {
+            "search": rungs.batches(searched, rungs.sizes(searched), BATCH),
+            "confirmation": rungs.batches(held_out, (held_out,), BATCH),
+        }
+        self.spent = 0
+        """MACs of everything that images went through so far, as `costs.macs` counts them."""
+        self.seconds = 0.0
+        """Seconds of that."""
+        self._references: dict[Phase, Reference] = {}
+        self._cache: Cache | None = None
+        if known is not None:
+            self.know(known, cache)
 
-    def measure(
+    def record(
+        self,
+        limit: int = 0,
+        keep: Callable[[Packed], Any] = lambda packed: packed,
+        fetch: Callable[[Any], Packed] = lambda kept: kept,
+    ) -> Dense:
+        """Bring the search images through the backbone once, and keep what schedules can go on from.
+
+        Args:
+            limit: bytes of prefixes to keep.
+            keep: where to put each of them.
+            fetch: from what `keep` gives back to the prefix.
+        """
+        batches = [batch for rung in self.rungs["search"] for batch in rung]
+        images = [batch.stop - batch.start for batch in batches]
+        wanted = set(dense.places(self.backbone.shape, images, self.stand.images.element_size(), limit))
+        model = ReducedViT(self.model, Schedule())
+        kept, logits, start = {}, [], time.perf_counter()
+        with lease.shared(self.stand.device):
+            for index, batch in enumerate(batches):
+                for block, part in enumerate(walk(model, self._input("search", batch))):
+                    if not isinstance(part, Prefix):
+                        logits.append(finite(part))
+                    elif (index, block) in wanted:
+                        kept[index, block] = keep(part.pack())
+        seconds = time.perf_counter() - start
+        self._count(costs.macs(self.backbone.shape, Schedule()) * sum(images), seconds)
+        return Dense(np.concatenate(logits), kept, fetch, seconds)
+
+    def know(self, known: Dense, cache: int = 0) -> None:
+        """Go on from a pass that was made before; `cache` bytes of it stay on a GPU."""
+        self._references["search"] = Reference.of(known.logits, self.images["search"].labels)
+        self._cache = Cache(known, self.stand.device, cache)
+
+    def climb(
         self,
         schedule: Schedule,
-        phase: Phase = "search",
         *,
         budget: LatencyBudget | None = None,
         profile: str | None = None,
         predicted: Measured | None = None,
         rivals: Sequence[Measured] | None = (),
-    ) -> dict[str, Measurement]:
-        """Measure a schedule, cheapest objective first.
+    ) -> Iterator[Seen]:
+        """Measure a schedule on the search images, cheapest objective first, rung by rung.
 
         Args:
             schedule: for the backbone.
-            phase: how much effort to spend, and on which images.
             budget: a schedule whose measured latency exceeds it is not evaluated further: `accuracy` is then missing.
             profile: key of the latency profile that is known of the backbone, for the protocol.
             predicted: its latency, which stands in for the measured one unless the schedule enters the front.
@@ -95,38 +160,95 @@ class Evaluator:
         model = ReducedViT(self.model, schedule, self.adapters)
         measured = {"macs": exact("macs", costs.macs(self.backbone.shape, schedule)), **(predicted or {})}
         if predicted is None:
-            measured |= self.stand.measure(model, EFFORTS[phase], {"profile": profile} if profile else None)
+            measured |= self.stand.measure(model, EFFORTS["search"], {"profile": profile} if profile else None)
             if budget is not None and budget.excess(measured) > 0:
-                return measured
-        measured["accuracy"] = self._accuracy(model, phase)
+                yield Seen(measured, True)
+                return
+        for judged, last in self._judged(model, "search"):
+            measured |= judged
+            if not last:
+                yield Seen(dict(measured), False)
         if predicted is not None and rivals is not None and enters(measured, rivals):
             about = {"profile": profile, "predicted": predicted["latency_ratio"].value}
-            measured |= self.stand.measure(model, EFFORTS[phase], about)
-        return measured
+            measured |= self.stand.measure(model, EFFORTS["search"], about)
+        yield Seen(measured, True)
 
-    def judge(self, schedule: Schedule, phase: Phase) -> Measurement:
-        """Its accuracy alone.
+    def measure(self, schedule: Schedule, phase: Phase = "search", **how: Any) -> dict[str, Measurement]:
+        """Measure a schedule to the end; arguments and errors as `climb` has them, with which the search does it."""
+        if phase == "search":
+            return list(self.climb(schedule, **how))[-1].measurements
+        model = ReducedViT(self.model, schedule, self.adapters)
+        measured = {"macs": exact("macs", costs.macs(self.backbone.shape, schedule))}
+        return {**measured, **self.stand.measure(model, EFFORTS[phase]), **self.judge(schedule, phase)}
+
+    def judge(self, schedule: Schedule, phase: Phase) -> dict[str, Measurement]:
+        """What its answers are worth, and no more.
 
         Raises:
             FloatingPointError: logits that are not finite.
         """
-        return self._accuracy(ReducedViT(self.model, schedule, self.adapters), phase)
+        return list(self._judged(ReducedViT(self.model, schedule, self.adapters), phase))[-1][0]
 
-    def _accuracy(self, model: ReducedViT, phase: Phase) -> Measurement:
-        images = self.images[phase]
+    def divergence(self, schedule: Schedule) -> NDArray[np.float64]:
+        """KL divergence of its answers from the backbone's, in nats, for each image of the first rung, (m,).
+
+        Raises:
+            FloatingPointError: logits that are not finite.
+        """
+        model = ReducedViT(self.model, schedule, self.adapters)
         with lease.shared(self.stand.device):
-            expected = self._reference(phase)
-            return accuracy(self._predict(model, images), expected, images)
+            reference = self._reference("search").logits
+            answers = [self._answer(model, "search", index, batch) for index, batch in enumerate(self.rungs["search"][0])]
+        logits = np.concatenate(answers)
+        return divergence(reference[: len(logits)], logits)
 
-    def _reference(self, phase: Phase) -> NDArray[np.int64]:
-        """The labels; where there are none, the backbone's own answers."""
-        images = self.images[phase]
-        if images.labels is not None:
-            return images.labels
-        if phase not in self._expected:
-            self._expected[phase] = self._predict(self.model, images)
-        return self._expected[phase]
+    def _judged(self, model: ReducedViT, phase: Phase) -> Iterator[tuple[dict[str, Measurement], bool]]:
+        """What is known after each rung, and whether it is the last one."""
+        ladder = self.rungs[phase]
+        spent, seconds = self.spent, self.seconds
+        if not model.schedule.reductions and model.schedule.tail == "full":
+            reference = self._reference(phase)
+            yield judge(reference.logits, reference, self._effort(spent, seconds)), True
+            return
+        answers: list[NDArray[np.float32]] = []
+        for rung, batches in enumerate(ladder, start=1):
+            with lease.shared(self.stand.device):
+                reference = self._reference(phase)
+                answers += [self._answer(model, phase, len(answers) + at, batch) for at, batch in enumerate(batches)]
+            yield judge(np.concatenate(answers), reference, self._effort(spent, seconds)), rung == len(ladder)
 
-    def _predict(self, model: torch.nn.Module, images: Images) -> NDArray[np.int64]:
+    def _effort(self, spent: int, seconds: float) -> dict[str, float]:
+        return {"image_macs": self.spent - spent, "seconds": self.seconds - seconds}
+
+    def _reference(self, phase: Phase) -> Reference:
+        if phase not in self._references and phase == "search":
+            self.know(self.record())
+        elif phase not in self._references:
+            dense_model = ReducedViT(self.model, Schedule())
+            batches = [batch for rung in self.rungs[phase] for batch in rung]
+            logits = np.concatenate([self._answer(dense_model, phase, index, batch) for index, batch in enumerate(batches)])
+            self._references[phase] = Reference.of(logits, self.images[phase].labels)
+        return self._references[phase]
+
+    @torch.inference_mode()
+    def _answer(self, model: ReducedViT, phase: Phase, index: int, batch: slice) -> NDArray[np.float32]:
+        """Logits (b, classes) of a batch, from where the dense pass has brought it."""
+        start = time.perf_counter()
+        shape, macs = self.backbone.shape, costs.macs(self.backbone.shape, model.schedule)
+        known = self._cache.nearest(index, model.resumable) if phase == "search" and self._cache else None
+        if known is None:
+            answers = finite(model(self._input(phase, batch)))
+        else:
+            block, prefix = known
+            answers = finite(prefix.resume(model, block))
+            macs -= costs.prefix_macs(shape, block)
+        self._count(macs * len(answers), time.perf_counter() - start)
+        return answers
+
+    def _input(self, phase: Phase, batch: slice) -> torch.Tensor:
         like = self.stand.images
-        return predict(model, images.pixels, self.backbone.preprocessing, like.device, like.dtype)
+        return to_input(self.images[phase].pixels[batch], self.backbone.preprocessing, like.device).to(like.dtype)
+
+    def _count(self, macs: int, seconds: float) -> None:
+        self.spent += macs
+        self.seconds += seconds

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from vittle.objectives import rungs
 from vittle.reductions import digits
 from vittle.reductions.backbone import EMBEDDED, Preprocessing, open_dataset
 from vittle.spaces.errors import VittleError
@@ -42,7 +43,7 @@ class Images:
 
 @dataclass(frozen=True)
 class Splits:
-    """`search` decides between schedules; `held_out` confirms the chosen ones and is never searched on."""
+    """`search` decides between schedules, the first images first; `held_out` confirms those chosen and is never searched on."""
 
     search: Images
     held_out: Images
@@ -82,7 +83,7 @@ def load_images(
         parts = digits.splits()
         search, held_out = (Images(*parts[name]) for name in ("search", "held-out"))
         _check_labels(source, search.labels, classes)
-        return Splits(_fit(search, preprocessing), _fit(held_out, preprocessing))
+        return _splits(_fit(search, preprocessing), _fit(held_out, preprocessing), seed)
     path = Path(source)
     if path.suffix == ".npz":
         images = _sample(_read_npz(path, classes), limit, seed)
@@ -96,7 +97,7 @@ def load_images(
     if len(images) < 3:
         raise VittleError(f"{source} holds {len(images)} images, at least 3 are needed to search and to hold out")
     held_out_count = max(1, round(len(images) * HELD_OUT_SHARE))
-    return Splits(_take(images, slice(held_out_count, None)), _take(images, slice(held_out_count)))
+    return _splits(_take(images, slice(held_out_count, None)), _take(images, slice(held_out_count)), seed)
 
 
 def load_training_images(
@@ -117,6 +118,10 @@ def load_training_images(
         return TrainingSplits(_fit(train, preprocessing), _fit(validation, preprocessing))
     splits = load_images(source, preprocessing, classes, seed=seed, progress=progress)
     return TrainingSplits(splits.search, splits.held_out)
+
+
+def _splits(search: Images, held_out: Images, seed: int) -> Splits:
+    return Splits(_take(search, rungs.order(search.labels, len(search), seed)), held_out)
 
 
 def _take(images: Images, which: slice | NDArray[np.intp]) -> Images:

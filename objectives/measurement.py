@@ -36,6 +36,8 @@ OBJECTIVES = {
             "maximize",
             "share of images classified as labelled, or as the backbone does where there are no labels",
         ),
+        Objective("accuracy_drop", "share", "minimize", "accuracy that the backbone has more, on the same images"),
+        Objective("divergence", "nats", "minimize", "mean KL divergence of a schedule's answers from the backbone's"),
         Objective("latency_ms", "ms", "minimize", "median time of one batch"),
         Objective("latency_ratio", "share", "minimize", "median time of one batch over the backbone's, measured in turn"),
         Objective("macs", "MACs", "minimize", "multiply-accumulates of one image"),

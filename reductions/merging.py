@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from vittle.reductions import bipartite, energy, importance
 from vittle.reductions.matching import Matching, merge
-from vittle.reductions.tokens import Attended, Operator, Site, Tokens
+from vittle.reductions.tokens import Attention, Operator, Site, Tokens
 from vittle.reductions.windows import WindowMatch
 from vittle.spaces.merging import Merging
 
@@ -22,10 +22,10 @@ class Merge(Operator):
             gone, removed = (tokens // windows.count for tokens in (site.shape.tokens - site.tokens, site.tokens - site.keep))
             self.local = WindowMatch(windows, gone, removed, site.shape.prefix)
 
-    def forward(self, tokens: Tokens, attended: Attended) -> tuple[Tokens, Attended]:
+    def forward(self, tokens: Tokens, attended: Attention) -> tuple[Tokens, Attention]:
         return merge(tokens, self._match(tokens, attended), self.settings.weights), attended
 
-    def _match(self, tokens: Tokens, attended: Attended) -> Matching:
+    def _match(self, tokens: Tokens, attended: Attention) -> Matching:
         shape, removed = self.site.shape, self.site.tokens - self.site.keep
         metric = self._metric(tokens, attended)
         if self.local is not None:
@@ -39,7 +39,7 @@ class Merge(Operator):
             case "importance":
                 return importance.match(metric, attended.importance(), removed, shape.prefix)
 
-    def _metric(self, tokens: Tokens, attended: Attended) -> Tensor:
+    def _metric(self, tokens: Tokens, attended: Attention) -> Tensor:
         match self.settings.metric:
             case "key":
                 return attended.mean_keys()

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from vittle.reductions.matching import others, ranked
-from vittle.reductions.tokens import Attended, Operator, Site, Tokens, take
+from vittle.reductions.tokens import Attention, Operator, Site, Tokens, take
 from vittle.spaces.pruning import Pruning
 
 
@@ -22,7 +22,7 @@ class Prune(Operator):
         self.prefix = site.shape.prefix
         self.removed = site.tokens - site.keep
 
-    def forward(self, tokens: Tokens, attended: Attended) -> tuple[Tokens, Attended]:
+    def forward(self, tokens: Tokens, attended: Attention) -> tuple[Tokens, Attention]:
         features, sizes, source = tokens
         with torch.no_grad():
             dropped, left = (self.prefix + part for part in ranked(-attended.importance()[:, self.prefix :], self.removed))

@@ -70,6 +70,46 @@ class Attended(NamedTuple):
         return values if self.remaining is None else take(values, self.remaining)
 
 
+class Remembered(NamedTuple):
+    """The attention of a block that ran before, as far as operators ask about it; nothing had been removed until then.
+
+    Attributes:
+        keys: (b, m, c) summed over heads, of all tokens that entered the block.
+        weights: (b, m) attention of the class token, mean over heads; None where there is no class token.
+        remaining: (b, n) which of the m tokens are still there, in their order; None for all.
+    """
+
+    keys: Tensor
+    weights: Tensor | None
+    remaining: Tensor | None = None
+
+    def mean_keys(self) -> Tensor:
+        """As of `Attended`."""
+        return self._of_those_left(self.keys)
+
+    def embedded(self) -> Tensor:
+        """A dense pass makes no merge embedding."""
+        raise RuntimeError("no merge embedding is remembered")
+
+    def importance(self) -> Tensor:
+        """As of `Attended`."""
+        if self.weights is None:
+            raise RuntimeError("no class token, so no importance is remembered")
+        return self._of_those_left(self.weights)
+
+    def keep(self, positions: Tensor) -> "Remembered":
+        """As of `Attended`."""
+        remaining = positions if self.remaining is None else self.remaining.gather(1, positions)
+        return self._replace(remaining=remaining)
+
+    def _of_those_left(self, values: Tensor) -> Tensor:
+        return values if self.remaining is None else take(values, self.remaining)
+
+
+Attention = Attended | Remembered
+"""What an operator sees of its block's attention."""
+
+
 class Site(NamedTuple):
     """Where an operator stands: block `block` of a backbone, entered by it with `tokens` tokens, left with `keep`."""
 
@@ -86,7 +126,7 @@ class Operator(nn.Module):
     is not saved, so that it follows the model to its device.
     """
 
-    def forward(self, tokens: Tokens, attended: Attended) -> tuple[Tokens, Attended]:
+    def forward(self, tokens: Tokens, attended: Attention) -> tuple[Tokens, Attention]:
         """The tokens left, and the attention of those that are still what they were."""
         raise NotImplementedError
 

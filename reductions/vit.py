@@ -20,7 +20,7 @@ from torch.nn import functional
 from vittle.reductions.attention import Form, fastest_form, weighted_attention
 from vittle.reductions.backbone import describe_backbone, shape_of
 from vittle.reductions.embedding import MergeEmbedding
-from vittle.reductions.tokens import Attended, Operator, Site, Tokens, unmerge
+from vittle.reductions.tokens import Attended, Attention, Operator, Site, Tokens, unmerge
 from vittle.spaces import costs
 from vittle.spaces.errors import ScheduleError, UnsupportedBackboneError, VittleError
 from vittle.spaces.merging import Merging
@@ -168,10 +168,34 @@ class ReducedViT(nn.Module):
         if block == len(self.plan) - 1 and self.schedule.tail == "prefix":
             raise VittleError("tail: prefix computes no patches in the last block; accepted: a schedule with tail: full")
 
-    def _encode(self, images: Tensor, *, trace: bool = False) -> Tokens:
+    @property
+    def resumable(self) -> int:
+        """The last block whose attention is that of a dense pass, which this model can `resume` from; -1 for none."""
+        block = next((index for index, block in enumerate(self.plan) if block.steps), len(self.plan) - 1)
+        # A merge embedding is made together with queries, keys and values, and a last block may ask for prefix tokens alone.
+        return block - 1 if str(block) in self.projections or self.plan[block].queries < self.plan[block].keys else block
+
+    def resume(self, block: int, features: Tensor, attended: Attention) -> Tensor:
+        """Logits (b, classes) of a batch that a dense pass has brought through the attention of a block.
+
+        Args:
+            block: at most `resumable`.
+            features: (b, n, d), the attention's residual added.
+            attended: what that attention looked like.
+        """
+        if not 0 <= block <= self.resumable:
+            raise ValueError(f"cannot resume from block {block}; accepted: 0 to {self.resumable}")
         model: Any = self.backbone
-        state = self.embed(images, trace=trace)
-        for index, block in enumerate(model.blocks):
+        state = self._reduce(block, Tokens(features), attended)
+        state = state._replace(features=pass_mlp(model.blocks[block], state.features))
+        return classify(model, self._finish(state, block + 1))
+
+    def _encode(self, images: Tensor, *, trace: bool = False) -> Tokens:
+        return self._finish(self.embed(images, trace=trace), 0)
+
+    def _finish(self, state: Tokens, start: int) -> Tokens:
+        model: Any = self.backbone
+        for index, block in enumerate(model.blocks[start:], start):
             # No earlier state is kept: memory that is held is memory that the next block has to ask for.
             state = self._block(index, block, state)
         return state._replace(features=model.norm(state.features))
@@ -199,6 +223,9 @@ class ReducedViT(nn.Module):
         projection: Any = self.projections[name] if name in self.projections else block.attn.qkv  # noqa: SIM401, it has no `get`
         attended, features = pass_attention(block, projection, state.features, sizes, queries, self.form)
         state = state._replace(features=features, sizes=None if state.sizes is None else state.sizes[:, :queries])
+        return self._reduce(index, state, attended)
+
+    def _reduce(self, index: int, state: Tokens, attended: Attention) -> Tokens:
         for operator in self.operators[index]:  # type: ignore[attr-defined]
             state, attended = operator(state, attended)
         return state
