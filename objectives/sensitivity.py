@@ -1,0 +1,202 @@
+"""How much it hurts to reduce one block alone, for each block and a few strengths. Starts without torch.
+
+A backbone's blocks differ in how much of their tokens they can spare, and a handful of images tells them apart: every block is
+reduced alone, and the loss is the Kullback-Leibler divergence of the reduced model's answer from the backbone's,
+
+    loss = mean over images of  sum over classes of  p_backbone * log(p_backbone / p_reduced),  in nats.
+
+It needs no labels, and as it compares two answers to the same image it varies little between images. Sensitivities of single
+layers guide mixed-precision quantisation in the same way (Dong et al., "HAWQ", arXiv 1905.03696; Cai et al., "ZeroQ", arXiv
+2001.00281).
+
+Between measured strengths the loss is a straight line in log loss over log share removed, outside them a power law, fitted
+through all points of the block. It is 0 where nothing is removed and never falls.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize
+
+from vittle.objectives.measurement import NORMAL_95
+from vittle.spaces.errors import VittleError
+from vittle.spaces.reduction import Context, Reduction
+from vittle.spaces.schedule import Schedule
+from vittle.spaces.table import REDUCTIONS
+
+Floats = NDArray[np.float64]
+
+# Of the patch tokens, as far as a reduction can remove as many at once. The most that it can is among them: a plan is drawn to
+# whatever is judged too kindly, and what lies beyond the measured strengths easily is.
+SHARES = (1 / 4, 1 / 2, 1.0)
+LEAST = 1e-9  # nats; less is rounding
+EXPONENTS = (0.5, 4.0)  # the range of the fitted power
+
+
+class Point(NamedTuple):
+    """One block reduced once.
+
+    Attributes:
+        removed: share of the patch tokens entering the block that were removed in it.
+        loss: mean over images, nats.
+        low: lower end of its 95 % interval.
+        high: upper end of it.
+        accuracy_drop: how much accuracy fell, as a share; None where nobody looked.
+    """
+
+    removed: float
+    loss: float
+    low: float
+    high: float
+    accuracy_drop: float | None = None
+
+
+class Probe(NamedTuple):
+    """A schedule that removes the share `removed` of the patch tokens in `block`, and nothing elsewhere."""
+
+    block: int
+    removed: float
+    schedule: Schedule
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What reducing single blocks of one backbone costs it.
+
+    Attributes:
+        fingerprint: of the backbone's weights.
+        data: what the images are from.
+        images: how many were looked at.
+        points: for each reduction the points of each block, least removed first.
+    """
+
+    fingerprint: str
+    data: str
+    images: int
+    points: Mapping[str, tuple[tuple[Point, ...], ...]]
+
+    def __post_init__(self) -> None:
+        for name, blocks in self.points.items():
+            for block, points in enumerate(blocks):
+                shares = [0.0, *(point.removed for point in points)]
+                if len(shares) < 2 or shares != sorted(set(shares)):
+                    raise ValueError(f"block {block} of {name}: shares removed have to rise from above 0, not {shares[1:]}")
+                for _, loss, low, high, _ in points:
+                    if not (math.isfinite(high) and low <= loss <= high):
+                        raise ValueError(f"block {block} of {name}: loss is {loss} in [{low}, {high}]")
+
+    def covers(self, reductions: Sequence[str], data: str) -> bool:
+        """Whether it is of these images and knows all of these reductions."""
+        return self.data == data and set(reductions) <= self.points.keys()
+
+    def blocks(self, reduction: str) -> int:
+        """How many blocks, from the first, were measured under a reduction; 0 where it was not."""
+        return len(self.points.get(reduction, ()))
+
+    def loss(self, reduction: str, block: int, removed: float) -> float:
+        """The loss in nats where that share of the patch tokens entering `block` is removed in it."""
+        return float(self.losses(reduction, block, np.array(removed, dtype=np.float64)))
+
+    def losses(self, reduction: str, block: int, removed: Floats) -> Floats:
+        """`loss` of each share, in any shape."""
+        points = self.points[reduction][block]
+        shares = np.log([point.removed for point in points])
+        rising = optimize.isotonic_regression([point.loss for point in points]).x
+        losses = np.log(np.maximum(rising, LEAST))
+        asked = np.log(np.maximum(removed, np.finfo(np.float64).tiny))
+        inside = np.clip(asked, shares[0], shares[-1])
+        found = np.exp(np.interp(inside, shares, losses) + _exponent(shares, losses) * (asked - inside))
+        return np.where(removed > 0, found, 0.0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        points = {name: [[point._asdict() for point in block] for block in blocks] for name, blocks in self.points.items()}
+        return {"fingerprint": self.fingerprint, "data": self.data, "images": self.images, "points": points}
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Self:
+        """Read what `to_dict` writes."""
+        points = {
+            name: tuple(tuple(Point(**point) for point in block) for block in blocks)
+            for name, blocks in document["points"].items()
+        }
+        return cls(**{**document, "points": points})
+
+
+def keeping_all(context: Context, reduction: str) -> Reduction:
+    """The plain settings of a reduction, with counts that keep every token."""
+    settings = REDUCTIONS[reduction].settings
+    return settings.propose(context, settings.neutral(context))
+
+
+def probes(context: Context, reduction: str, shares: Sequence[float] = SHARES) -> list[Probe]:
+    """The schedules to measure: plain settings of one reduction, acting in a single block.
+
+    Args:
+        context: of the space that is searched; its tail decides whether the last block is probed.
+        reduction: a name out of the table.
+        shares: of the patch tokens to remove; what a block cannot do is replaced by the nearest that it can.
+    """
+    shape, settings = context.shape, keeping_all(context, reduction)
+    wanted = [shape.tokens - round(share * shape.patches) for share in shares]
+    left = sorted({settings.nearest(shape, (), shape.tokens, count) for count in wanted} - {shape.tokens}, reverse=True)
+    found = []
+    for block in range(context.blocks):
+        for count in left:
+            part = settings.following(shape, lambda at, tokens: count if at == block else tokens)  # noqa: B023
+            assert part is not None
+            found.append(Probe(block, (shape.tokens - count) / shape.patches, Schedule((part,), context.tail)))
+    return found
+
+
+def measure(
+    evaluate: Callable[[Schedule], Floats],
+    context: Context,
+    reductions: Sequence[str],
+    *,
+    fingerprint: str,
+    data: str,
+    accuracy_drop: Callable[[Schedule], float] | None = None,
+) -> Sensitivity:
+    """Reduce each block alone and see what it costs.
+
+    Args:
+        evaluate: the divergence (n,) of the reduced model's answers from the backbone's, image by image, in nats.
+        context: of the space that is searched.
+        reductions: names out of the table.
+        fingerprint: of the backbone.
+        data: what the images are from.
+        accuracy_drop: how much accuracy falls on the same images; asked right after `evaluate`, for the same schedule.
+
+    Raises:
+        VittleError: fewer than two images, or a divergence that is not finite.
+    """
+    images = 0
+    found: dict[str, tuple[tuple[Point, ...], ...]] = {}
+    for name in reductions:
+        blocks: list[list[Point]] = [[] for _ in range(context.blocks)]
+        for block, removed, schedule in probes(context, name):
+            losses = evaluate(schedule)
+            images = len(losses)
+            if images < 2:
+                raise VittleError(f"{images} image says nothing of the spread between images; accepted: at least 2")
+            if not np.isfinite(losses).all():
+                raise VittleError(f"{name} in block {block} gives answers that are not finite; accepted: a model whose are")
+            loss = float(losses.mean())
+            half = NORMAL_95 * float(losses.std(ddof=1)) / math.sqrt(images)
+            drop = accuracy_drop(schedule) if accuracy_drop else None
+            blocks[block].append(Point(removed, loss, loss - half, loss + half, drop))
+        found[name] = tuple(map(tuple, blocks))
+    return Sensitivity(fingerprint, data, images, found)
+
+
+def _exponent(shares: Floats, losses: Floats) -> float:
+    """The slope of the straight line nearest to logarithms (points,): the power that loss grows with; 1 of a single point."""
+    if len(shares) < 2:
+        return 1.0
+    centred = shares - shares.mean()
+    return float(np.clip(centred @ losses / (centred @ centred), *EXPONENTS))
