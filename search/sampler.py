@@ -2,80 +2,185 @@
 
 The database of `vittle.storage` is the truth and this study is only the sampler's memory of it: it is rebuilt from finished
 trials whenever a search starts, so it can neither be lost nor disagree. How a trial is told decides what is learnt: a schedule
-over budget is told COMPLETE, with its constraint violated and its unmeasured accuracy imputed as 0, never PRUNED.
+over budget is told COMPLETE, with its constraint violated and its unmeasured accuracy imputed, never PRUNED.
+
+Many values stand for one schedule. Whatever is proposed is replaced by the canonical values of its schedule before anything is
+learnt from it, so what Optuna knows is one point per schedule.
+
+`auto` is multivariate TPE: Watanabe, "Tree-Structured Parzen Estimator: Understanding Its Algorithm Components and Their
+Roles for Better Empirical Performance", arXiv 2304.11127. Optuna 5.0 on two computed laws, 17 parameters, 40 trials of which
+some ten were known-good, median hypervolume: TPE 0.171 and 0.292; the Gaussian process 0.156 and 0.307, at 0.3 to 0.6 s a
+proposal in place of 5 ms; NSGA-III 0.163 and 0.256, NSGA-II 0.161 and 0.254, chance 0.165 and 0.252.
 """
 
+import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import TPESampler
-from optuna.trial import TrialState, create_trial
+from optuna.samplers import (
+    BaseGASampler,
+    BaseSampler,
+    GPSampler,
+    NSGAIIISampler,
+    NSGAIISampler,
+    RandomSampler,
+    TPESampler,
+)
+from optuna.storages import InMemoryStorage
+from optuna.trial import TrialState
 
-from vittle.objectives.measurement import OBJECTIVES, SEARCHED, LatencyBudget, Measurement
+from vittle.objectives.measurement import OBJECTIVES, LatencyBudget, Measurement
+from vittle.spaces.errors import VittleError
 from vittle.spaces.reduction import Choice, Parameter, Values
+from vittle.spaces.schedule import Schedule
 from vittle.spaces.space import Space
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
+SAMPLERS = ("auto", "tpe", "nsga2", "nsga3", "gp", "random")
+LEARNT = ("accuracy", "latency_ratio")
 BUDGET = "latency budget"
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """Parameter values to try, and the ticket under which the outcome is told."""
+    """A schedule to try with the canonical values that it stands for, and the ticket under which the outcome is told."""
 
     ticket: int
     parameters: Values
+    schedule: Schedule
 
 
 class Sampler:
-    """Multi-objective TPE with the latency budget as a constraint."""
+    """What to try next, with the latency budget as a constraint.
 
-    def __init__(self, space: Space, budget: LatencyBudget, seed: int) -> None:
-        self._budget = budget
-        self._distributions = {parameter.name: _distribution(parameter) for parameter in space.parameters}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)  # `multivariate` has been one for years
-            sampler = TPESampler(multivariate=True, constant_liar=True, seed=seed)
-        directions: list[Any] = [OBJECTIVES[name].direction for name in SEARCHED]
-        self._study = optuna.create_study(directions=directions, sampler=sampler)
+    Args:
+        space: what may be proposed.
+        budget: the constraint.
+        seed: the same seed, asked and told the same, proposes the same.
+        kind: one of `SAMPLERS`.
+        trials: how many the study is for, which sizes the populations of NSGA.
+        clock: seconds that pass.
+
+    Raises:
+        VittleError: a kind that does not exist.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        budget: LatencyBudget,
+        seed: int,
+        *,
+        kind: str = "auto",
+        trials: int = 40,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        if kind not in SAMPLERS:
+            raise VittleError(f"unknown sampler {kind!r}; accepted: {', '.join(SAMPLERS)}")
+        self._space, self._budget, self._seed, self._trials, self._clock = space, budget, seed, trials, clock
+        self._distributions = distributions(space)
+        self.kind = "tpe" if kind == "auto" else kind
+        """Which of `SAMPLERS` proposes."""
+        self.seconds = 0.0
+        """What asking and telling took so far."""
+        self._tpe = self._make("tpe")
+        self._storage = InMemoryStorage()
+        directions: list[Any] = [OBJECTIVES[name].direction for name in LEARNT]
+        self._study = optuna.create_study(storage=self._storage, directions=directions, sampler=self._make(self.kind))
+        self._number = self._storage.get_study_id_from_name(self._study.study_name)
         self._open: dict[int, optuna.Trial] = {}
+        self._proposed: set[str] = set()
+        self._best: float | None = None
 
-    def ask(self, parameters: Values | None = None) -> Proposal:
-        """Propose values; with `parameters`, register those."""
-        if parameters is not None:
-            self._study.enqueue_trial(dict(parameters))
-        trial = self._study.ask(self._distributions)
-        self._open[trial.number] = trial
-        return Proposal(trial.number, dict(trial.params))
+    def ask(self, values: Values | None = None) -> Proposal:
+        """Propose a schedule; with `values`, the one that they stand for."""
+        with self._timed():
+            if values is not None:
+                self._study.enqueue_trial(dict(values))
+            proposal = self._canonical(self._study.ask(self._distributions))
+            if values is None and self.kind == "gp" and proposal.schedule.id in self._proposed:
+                proposal = self._instead(proposal)
+            self._proposed.add(proposal.schedule.id)
+            return proposal
 
     def tell(self, ticket: int, measurements: Mapping[str, Measurement] | None) -> None:
-        """Report what a proposal measured, or costs by estimate where it was not worth measuring; None where it failed."""
-        trial = self._open.pop(ticket)
-        if measurements is None:
-            self._study.tell(trial, state=TrialState.FAIL)
+        """Report what a proposal measured, by estimate where it was stopped or not worth measuring; None where it failed."""
+        with self._timed():
+            trial = self._open.pop(ticket)
+            if measurements is None:
+                self._study.tell(trial, state=TrialState.FAIL)
+                return
+            known = {name: measurement.value for name, measurement in measurements.items()}
+            if "accuracy" in known:
+                self._best = max(self._best or 0.0, known["accuracy"])
+            else:  # too slow to be worth measuring: it keeps more than what fits, so the best accuracy is nearest to its own
+                known["accuracy"] = 1.0 if self._best is None else self._best
+            trial.set_constraint(BUDGET, self._budget.excess(measurements))
+            self._study.tell(trial, [known[name] for name in LEARNT])
+
+    def remember(self, schedule: Schedule, measurements: Mapping[str, Measurement]) -> None:
+        """Learn from a trial of an earlier run; a schedule that the space does not hold is passed over."""
+        try:
+            values = self._space.encode(schedule)
+        except VittleError:
             return
-        trial.set_constraint(BUDGET, self._budget.excess(measurements))
-        self._study.tell(trial, _values(measurements))
+        self.tell(self.ask(values).ticket, measurements)
 
-    def remember(self, parameters: Values, measurements: Mapping[str, Measurement]) -> None:
-        """Learn from a trial of an earlier run."""
-        self._study.add_trial(
-            create_trial(
-                params=dict(parameters),
-                distributions=self._distributions,
-                values=_values(measurements),
-                constraints={BUDGET: self._budget.excess(measurements)},
-            )
-        )
+    def _canonical(self, trial: optuna.Trial) -> Proposal:
+        """The proposal of a trial, whose values become the canonical ones of its schedule in Optuna's own memory as well."""
+        schedule = self._space.schedule(trial.params)
+        values = self._space.encode(schedule)
+        at = self._storage.get_trial_id_from_study_id_trial_number(self._number, trial.number)
+        for name, distribution in self._distributions.items():
+            self._storage.set_trial_param(at, name, distribution.to_internal_repr(values[name]), distribution)
+        if isinstance(self._study.sampler, BaseGASampler):  # else what it did not propose itself is in no generation
+            self._study.sampler.get_trial_generation(self._study, self._storage.get_trial(at))
+        self._open[trial.number] = trial
+        return Proposal(trial.number, values, schedule)
+
+    def _instead(self, known: Proposal) -> Proposal:
+        """TPE's proposal in place of one that is known: told the same again, a Gaussian process proposes the same again."""
+        self._study.tell(self._open.pop(known.ticket), state=TrialState.FAIL)
+        process, self._study.sampler = self._study.sampler, self._tpe
+        try:
+            return self._canonical(self._study.ask(self._distributions))
+        finally:
+            self._study.sampler = process
+
+    def _make(self, kind: str) -> BaseSampler:
+        population = min(50, max(10, self._trials // 5))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # `multivariate` has been one for years
+            match kind:
+                case "tpe":
+                    return TPESampler(multivariate=True, constant_liar=True, seed=self._seed)
+                case "nsga2":
+                    return NSGAIISampler(population_size=population, seed=self._seed)
+                case "nsga3":
+                    return NSGAIIISampler(population_size=population, seed=self._seed)
+                case "gp":
+                    return GPSampler(seed=self._seed)
+                case _:
+                    return RandomSampler(seed=self._seed)
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        start = self._clock()
+        try:
+            yield
+        finally:
+            self.seconds += self._clock() - start
 
 
-def _values(measurements: Mapping[str, Measurement]) -> list[float]:
-    return [measurements[name].value if name in measurements else 0.0 for name in SEARCHED]
+def distributions(space: Space) -> dict[str, BaseDistribution]:
+    """The parameters of a space in Optuna's terms."""
+    return {parameter.name: _distribution(parameter) for parameter in space.parameters}
 
 
 def _distribution(parameter: Parameter | Choice) -> BaseDistribution:
