@@ -60,6 +60,18 @@ def parse_seconds(text: str) -> float:
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
 
 
+def parse_bytes(text: str) -> int:
+    """Read 512MiB, 2GiB or 0.
+
+    Raises:
+        VittleError: anything else.
+    """
+    match = re.fullmatch(r"\s*(?:0|(\d+(?:\.\d+)?)\s*([MG])i?B)\s*", text)
+    if match is None:
+        raise VittleError(f"cache {text!r} is not a size; accepted: 512MiB, 2GiB, or 0 for none")
+    return int(float(match[1]) * {"M": 2**20, "G": 2**30}[match[2]]) if match[1] else 0
+
+
 def cpus() -> int:
     """The processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

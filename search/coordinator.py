@@ -5,40 +5,59 @@ An outcome is committed to the store first and told to the sampler second, so a 
 Where the backbone's latency profile predicts well, a proposal that it puts over the budget is told to the sampler at once and
 never evaluated, token counts are raised to what costs the device no more, and a trial's latency is measured only where the
 trial enters the front. Where it does not, or there is none, every trial is measured, and only what is hopeless by its MACs is
-ruled out.
+ruled out. A trial is stopped once another one that costs no more is better beyond doubt; what it had shown until then is told
+to the sampler.
 """
 
+import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from vittle.objectives import convergence
 from vittle.objectives import front as fronts
-from vittle.objectives.measurement import Measurement, exact
+from vittle.objectives.dominance import beaten_by
+from vittle.objectives.measurement import Measurement
 from vittle.objectives.profile import LatencyProfile
-from vittle.objectives.provenance import hardware
+from vittle.objectives.sensitivity import Sensitivity
+from vittle.search.affordable import Affordable
 from vittle.search.sampler import Sampler
+from vittle.search.starts import starts
 from vittle.spaces import costs
-from vittle.spaces.reduction import Values
+from vittle.spaces.reduction import Start, Values
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.space import Space
-from vittle.storage.records import Study, Trial, TrialState
+from vittle.storage.records import Study, Trial, TrialState, growth
 from vittle.storage.store import Store
 
 FRUITLESS = 200  # proposals in a row that are known or hopeless, after which the space counts as exhausted
-STARTS = (0.97, 0.85, 0.7, 0.55, 0.4)  # predicted latencies of the first schedules, as shares of what the budget allows
-BLIND_STARTS = (0.85, 0.7, 0.55, 0.4, 0.3)  # the same in MACs, which fall faster than latency
-HOPELESS = 1.1  # a schedule is not tried where even the best latency per MAC seen so far would put it this far over
-SEEN = 5  # trials that have to be measured before their latency per MAC is believed; until then it is the backbone's
+STARTING = 0.7  # the most of a study's trials that are not the sampler's
+MOST_AT_ONCE = 8  # schedules that a worker is given at once
+WORTH_ASKING = 0.5  # seconds of evaluation that make up for handing out and taking back
+SHARE_SEEN = 0.3  # of a pass over all images, that a typical trial takes: it starts late, merges, and stops early
+LOOK_EVERY = 5  # trials between two looks at whether the front still grows
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an evaluation ended. A failure is a reason, never a number."""
+    """How an evaluation ended, or how far it is. A failure is a reason, never a number.
+
+    Attributes:
+        measurements: by objective.
+        failure: why it failed.
+        complete: whether all there is to measure has been.
+        beaten_by: the number of the trial that made it pointless to go on.
+    """
 
     measurements: Mapping[str, Measurement] = field(default_factory=dict)
     failure: str | None = None
+    complete: bool = True
+    beaten_by: int | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.complete or self.failure is not None or self.beaten_by is not None
 
 
 @dataclass(frozen=True)
@@ -50,18 +69,35 @@ class Assignment:
         schedule: what to evaluate.
         profile: key of the latency profile, if there is one.
         predicted: its latency, where that can be believed.
-        rivals: the front so far; the latency of a trial that enters it is measured.
+        rivals: the front so far, by number; the latency of a trial that enters it is measured, one that is beaten is stopped.
     """
 
     number: int
     schedule: Schedule
     profile: str | None = None
     predicted: Mapping[str, Measurement] | None = None
-    rivals: Sequence[Mapping[str, Measurement]] = ()
+    rivals: Mapping[int, Mapping[str, Measurement]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What is known of a backbone before a search begins.
+
+    Attributes:
+        profile: its latency.
+        sensitivity: what reducing each of its blocks alone loses.
+        image_macs: what finding that out has cost.
+        pass_seconds: that a worker takes for all search images; 0 where nobody knows.
+    """
+
+    profile: LatencyProfile | None = None
+    sensitivity: Sensitivity | None = None
+    image_macs: int = 0
+    pass_seconds: float = 0.0
 
 
 class Coordinator:
-    """Hands out trials until the study has as many as it was asked for, or its time is over.
+    """Hands out trials until the study has what it was asked for, or going on is not worth it.
 
     What an earlier run left running is handed out again, under its own number.
     """
@@ -71,107 +107,162 @@ class Coordinator:
         study: Study,
         store: Store,
         on_finish: Callable[[Trial], None] = lambda _: None,
-        profile: LatencyProfile | None = None,
+        known: Knowledge = Knowledge(),
     ) -> None:
         self.study = study
-        self.profile = profile
         self._store = store
         self._on_finish = on_finish
-        backbone, settings = study.backbone, study.settings
+        self._known = known
+        backbone, settings, profile = study.backbone, study.settings, known.profile
         phase = store.phase(backbone.fingerprint)
         self._space = Space(
             backbone.shape,
             settings.reductions,
             start=phase.start if phase else None,
             adapters=backbone.adapters,
-            residuals=settings.residuals,
             free=profile.free if profile is not None and profile.trusted else (),
         )
-        self._front: list[Mapping[str, Measurement]] = []
-        self._known: dict[str, Mapping[str, Measurement]] = {}
+        self._costs = Affordable(self._space, study.budget, profile, elsewhere=settings.target is not None)
+        self._front: dict[int, Mapping[str, Measurement]] = {}
+        self._measured: dict[str, Mapping[str, Measurement]] = {}
         self._tickets: dict[int, int] = {}
         self._trials: dict[int, Trial] = {}
-        self._backbone_ms: float | None = None
-        self._per_mac: list[float] = []
-        self._over = False
+        self._finished: list[Trial] = []
+        self._backbone: Trial | None = None
+        self.image_macs = known.image_macs
+        """MACs of everything that images went through in this study."""
         self.broken: str | None = None
         """Why the backbone itself cannot be evaluated, so that no schedule can be either; None while it can."""
-        limit = study.settings.time_limit
+        self.ended: str | None = None
+        """Why nothing more is handed out; None while there is more."""
+        limit = settings.time_limit
         self._deadline = None if limit is None else time.monotonic() + limit
         trials = store.trials(study.name)
         finished = [trial for trial in trials if trial.state != "running"]
         # A resumed search must not repeat the random numbers of its beginning.
-        self._sampler = Sampler(self._space, study.budget, study.settings.seed + len(finished))
+        self._sampler = Sampler(
+            self._space, study.budget, settings.seed + len(finished), kind=settings.sampler, trials=settings.trials
+        )
         for trial in finished:
             self._learn(trial)
+        self._before = len(self._finished)
         self._unfinished = deque(trial for trial in trials if trial.state == "running")
         self._started = sum(1 for trial in trials if trial.origin != "backbone")
         self._has_backbone = any(trial.origin == "backbone" and trial.state != "failed" for trial in trials)
-        self._starts: deque[Values] | None = None
+        self._starts: deque[Start] | None = None
+
+    @property
+    def profile(self) -> LatencyProfile | None:
+        """The latency profile that is predicted by."""
+        return self._costs.profile
+
+    def batch(self) -> list[Assignment]:
+        """The next trials for one worker, as many as make handing them out worth it; none where there is no more to do."""
+        first = self.next()
+        if first is None:
+            return []
+        typical = SHARE_SEEN * self._known.pass_seconds
+        most = min(MOST_AT_ONCE, round(WORTH_ASKING / typical)) if typical > 0 and first.schedule.reductions else 1
+        left = max(1, (self.study.settings.trials - self._started) // (2 * self.study.settings.workers))
+        others = itertools.takewhile(lambda one: one is not None, (self.next() for _ in range(min(most, left) - 1)))
+        return [first, *(one for one in others if one is not None)]
 
     def next(self) -> Assignment | None:
         """The next trial to evaluate, written down as running; None where there is no more to do."""
-        assignment = self._next()
-        self._over = assignment is None
-        return assignment
-
-    def _next(self) -> Assignment | None:
         if self.broken is not None:
+            self.ended = self.broken
             return None
         if self._unfinished:
             trial = self._unfinished.popleft()
-            ticket = self._sampler.ask(trial.parameters).ticket if trial.parameters else None
-            return self._assign(trial, ticket)
+            values = self._space.encode(trial.schedule) if trial.schedule.reductions else None
+            return self._assign(trial, None if values is None else self._sampler.ask(values).ticket)
         if not self._has_backbone:
             self._has_backbone = True
             return self._assign(self._start("backbone", Schedule(), {}), None)
-        if self._started >= self.study.settings.trials or (self._deadline and time.monotonic() > self._deadline):
+        self.ended = self._limit()
+        return None if self.ended is not None else self._propose()
+
+    def beaten_by(self, number: int, outcome: Outcome) -> int | None:
+        """The number of the trial that makes it pointless to go on with another one; None while none does."""
+        trial = self._trials.get(number)
+        if trial is None or not trial.schedule.reductions or "accuracy" not in outcome.measurements:
             return None
-        if self._starts is None:
-            self._starts = deque(self._starting_points())
-        for _ in range(FRUITLESS):
-            origin = "start" if self._starts else "sampler"
-            proposal = self._sampler.ask(self._starts.popleft() if self._starts else None)
-            schedule = self._space.schedule(proposal.parameters)
-            if schedule.id in self._known:
-                self._sampler.tell(proposal.ticket, self._known[schedule.id] or None)
-            elif (estimate := self._over_budget(schedule)) is not None:
-                self._sampler.tell(proposal.ticket, estimate)
-            else:
-                self._known[schedule.id] = {}
-                self._started += 1
-                return self._assign(self._start(origin, schedule, proposal.parameters), proposal.ticket)
-        return None
+        return beaten_by(outcome.measurements, self._front)
 
     @property
     def done(self) -> bool:
         """Whether everything that was handed out came back, and there is no more to hand out."""
-        return self._over and not self._trials
+        return self.ended is not None and not self._trials
 
     def finish(self, number: int, outcome: Outcome) -> None:
         """Commit how a trial ended, then tell the sampler."""
         trial = self._trials.pop(number)
-        state: TrialState
-        if outcome.failure is not None:
-            state, reason = "failed", outcome.failure
-        elif "accuracy" in outcome.measurements:
-            state, reason = "complete", None
-        else:
-            over = self.study.budget.excess(outcome.measurements)
-            state, reason = "infeasible", f"latency {over:.0%} over {self.study.budget}"
+        state, reason = self._verdict(trial, outcome)
         self._store.finish_trial(self.study.name, number, state, outcome.measurements, reason)
-        measured = None if state == "failed" else outcome.measurements
-        self._known[trial.schedule.id] = measured or {}
-        self._note(trial.schedule, outcome.measurements)
-        ticket = self._tickets.pop(number, None)
-        if ticket is not None:
-            self._sampler.tell(ticket, measured)
-        if state == "failed" and trial.origin == "backbone":
-            self.broken = reason
         finished = Trial(
             number, state, trial.origin, trial.schedule, trial.parameters, {"search": outcome.measurements}, reason
         )
+        self._note(finished)
+        ticket = self._tickets.pop(number, None)
+        if ticket is not None:
+            self._sampler.tell(ticket, None if state == "failed" else outcome.measurements)
+        if state == "failed" and trial.origin == "backbone":
+            self.broken = reason
         self._on_finish(finished)
+
+    def _propose(self) -> Assignment | None:
+        if self._starts is None:
+            self._starts = deque(itertools.islice(self._first(), max(1, round(STARTING * self.study.settings.trials))))
+        for _ in range(FRUITLESS):
+            start = self._starts.popleft() if self._starts else None
+            proposal = self._sampler.ask(start.values if start else None)
+            schedule = proposal.schedule
+            if schedule.id in self._measured:
+                self._sampler.tell(proposal.ticket, self._measured[schedule.id] or None)
+            elif (estimate := self._costs.over(schedule)) is not None:
+                self._sampler.tell(proposal.ticket, estimate)
+            else:
+                self._measured[schedule.id] = {}
+                self._started += 1
+                trial = self._start(start.origin if start else "sampler", schedule, proposal.parameters)
+                return self._assign(trial, proposal.ticket)
+        self.ended = "no schedule within the budget is left to try"
+        return None
+
+    def _first(self) -> Sequence[Start]:
+        cost, allowed = self._costs, self._costs.allowed
+        profile = cost.profile if cost.predicts else None
+        found = starts(self._space, allowed=allowed, cost=cost.share, profile=profile, sensitivity=self._known.sensitivity)
+        unique: dict[str, Start] = {}
+        for start in found:
+            unique.setdefault(self._space.schedule(start.values).id, start)
+        return list(unique.values())
+
+    def _limit(self) -> str | None:
+        """The limit that the study has reached; None where it has reached none."""
+        settings = self.study.settings
+        if self._started >= settings.trials:
+            return f"all {settings.trials} trials are done"
+        if self._deadline and time.monotonic() > self._deadline:
+            return "the time is over"
+        if settings.image_passes is not None and self.image_passes >= settings.image_passes:
+            return f"{settings.image_passes:g} image passes are spent"
+        fresh = len(self._finished) - self._before
+        if settings.until_flat and fresh and fresh % LOOK_EVERY == 0 and self._flat(fresh):
+            return "the front grows no more"
+        return None
+
+    @property
+    def image_passes(self) -> float:
+        """What images went through in this study, in passes of one image through the backbone."""
+        return self.image_macs / costs.macs(self._space.shape, Schedule())
+
+    def _flat(self, fresh: int) -> bool:
+        patience = max(convergence.PATIENCE, len(self._finished) // 4)
+        if self._backbone is None or fresh < patience:  # a study that is extended is not flat for what it did before
+            return False
+        grown = growth([self._backbone, *self._finished], self.study.budget)
+        return grown is not None and convergence.flat(grown.volumes, grown.spread, patience)
 
     def _start(self, origin: str, schedule: Schedule, parameters: Values) -> Trial:
         number = self._store.start_trial(self.study.name, origin, schedule, parameters)
@@ -182,83 +273,37 @@ class Coordinator:
         if ticket is not None:
             self._tickets[trial.number] = ticket
         key = None if self.profile is None else self.profile.key
-        return Assignment(trial.number, trial.schedule, key, self._predicted(trial.schedule), list(self._front))
+        return Assignment(trial.number, trial.schedule, key, self._costs.predicted(trial.schedule), dict(self._front))
 
-    def _starting_points(self) -> Iterator[Values]:
-        allowed = self._allowed_share()
-        if not self._predicts:
-            return self._space.starting_points([part * allowed for part in BLIND_STARTS])
+    def _verdict(self, trial: Trial, outcome: Outcome) -> tuple[TrialState, str | None]:
+        if outcome.failure is not None:
+            return "failed", outcome.failure
+        measured = outcome.measurements
+        if "accuracy" not in measured:
+            return "infeasible", f"latency {self.study.budget.excess(measured):.0%} over {self.study.budget}"
+        if outcome.complete:
+            return "complete", None
+        rival = outcome.beaten_by if outcome.beaten_by is not None else self.beaten_by(trial.number, outcome)
+        return "stopped", f"trial {rival} costs no more and is better, as {measured['accuracy'].n} images show"
 
-        def cost(schedule: Schedule) -> float:
-            predicted = self._predicted(schedule)
-            return predicted["latency_ratio"].value if predicted else self._space.macs_share(schedule)
-
-        return self._space.starting_points([part * allowed for part in STARTS], cost)
-
-    @property
-    def _predicts(self) -> bool:
-        return self.profile is not None and (self.profile.trusted or self.study.settings.target is not None)
-
-    def _predicted(self, schedule: Schedule) -> Mapping[str, Measurement] | None:
-        """The latency of a schedule by the profile; None where it has to be measured, as the backbone's always is here."""
-        here = self.study.settings.target is None
-        if not self._predicts or (here and not schedule.reductions):
-            return None
-        assert self.profile is not None
-        return self.profile.predict(schedule) if self.profile.knows(schedule) else None
-
-    def _over_budget(self, schedule: Schedule) -> Mapping[str, Measurement] | None:
-        """What a schedule is estimated to cost, where that is over the budget for sure; None where it may be within."""
-        macs = {"macs": exact("macs", costs.macs(self._space.shape, schedule))}
-        predicted = self._predicted(schedule)
-        if predicted is not None:
-            over = predicted[self.study.budget.objective].low > self.study.budget.limit
-            return {**macs, **predicted} if over else None
-        ratio = self._space.macs_share(schedule) * self._latency_per_mac() / HOPELESS
-        allowed = self._allowed_share()
-        if ratio <= allowed:
-            return None
-        limit = self.study.budget.limit
-        return {
-            **macs,
-            "latency_ratio": exact("latency_ratio", ratio),
-            "latency_ms": exact("latency_ms", limit * ratio / allowed),
-        }
-
-    def _allowed_share(self) -> float:
-        """The budget as a share of the backbone's latency; all of it while an absolute one cannot be compared yet."""
-        budget = self.study.budget
-        if budget.relative:
-            return min(1.0, budget.limit)
-        return 1.0 if self._backbone_ms is None else min(1.0, budget.limit / self._backbone_ms)
-
-    def _latency_per_mac(self) -> float:
-        """The least latency for its MACs that a trial took, as a multiple of the backbone's.
-
-        Overhead makes this rise as schedules get cheaper, so the least seen is a bound that does not rule out too much.
-        """
-        return max(1.0, min(self._per_mac)) if len(self._per_mac) >= SEEN else 1.0
-
-    def _note(self, schedule: Schedule, measurements: Mapping[str, Measurement]) -> None:
-        if "latency_ms" in measurements:
-            self._check_device(measurements["latency_ms"].protocol)
-            self._backbone_ms = measurements["latency_ms"].protocol["backbone_ms"]
-            if schedule.reductions:
-                self._per_mac.append(measurements["latency_ratio"].value / self._space.macs_share(schedule))
-        if "accuracy" in measurements and self.study.budget.excess(measurements) <= 0:
-            self._front.append(measurements)
-            self._front = [self._front[index] for index in fronts.front(self._front)]
-
-    def _check_device(self, protocol: Mapping[str, Any]) -> None:
-        """Predict no more where workers turn out to run on another device than the one that the profile is of."""
-        if self.profile is None or protocol.get("source") == "predicted" or "device" not in protocol:
+    def _note(self, trial: Trial) -> None:
+        measured = {} if trial.state == "failed" else trial.measurements.get("search", {})
+        self._measured[trial.schedule.id] = measured
+        self._costs.note(trial.schedule, measured)
+        if "accuracy" not in measured:
             return
-        if hardware(protocol) != hardware(self.profile.environment):
-            self.profile = None
+        self.image_macs += measured["accuracy"].protocol.get("image_macs", 0)
+        if trial.origin == "backbone":
+            self._backbone = trial
+        else:
+            self._finished.append(trial)
+        if trial.state == "complete" and self.study.budget.excess(measured) <= 0:
+            candidates = {**self._front, trial.number: measured}
+            numbers = list(candidates)
+            self._front = {numbers[at]: candidates[numbers[at]] for at in fronts.front(list(candidates.values()))}
 
     def _learn(self, trial: Trial) -> None:
-        measured = {} if trial.state == "failed" else trial.measurements.get("search", {})
-        self._known[trial.schedule.id] = measured
-        self._note(trial.schedule, measured)
-        if trial.parameters and measured:
-            self._sampler.remember(trial.parameters, measured)
+        self._note(trial)
+        measured = self._measured[trial.schedule.id]
+        if trial.schedule.reductions and measured:
+            self._sampler.remember(trial.schedule, measured)

@@ -1,23 +1,31 @@
 """A study from start to end: search, then confirm the front. The whole loop is `run`."""
 
+import copy
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import torch
+
+from vittle.objectives.dense import Dense
 from vittle.objectives.images import Progress, Splits, load_images
 from vittle.objectives.measurement import LatencyBudget
 from vittle.objectives.phase_change import phase_change
 from vittle.objectives.profile import LatencyProfile
+from vittle.objectives.sensitivity import measure
 from vittle.reductions.backbone import Backbone, load_backbone
 from vittle.reductions.device import check_dtype
 from vittle.reductions.embedding import MergeEmbedding
 from vittle.reductions.vit import check_identity
-from vittle.search.coordinator import Coordinator
+from vittle.search.coordinator import Coordinator, Knowledge
+from vittle.search.explaining import explain
 from vittle.search.feasibility import LAUNCH_SECONDS, find_profile, find_target
-from vittle.search.workers import Pool, ray_session
+from vittle.search.workers import Pool, make_evaluator, ray_session, shelf
+from vittle.spaces import costs
 from vittle.spaces.errors import VittleError
 from vittle.spaces.merging import Merging
 from vittle.spaces.reduction import AdapterRecord
+from vittle.spaces.schedule import Schedule
 from vittle.spaces.space import Space
 from vittle.storage.records import BackboneRecord, Settings, Study, StudyState, Trial, front, reference
 from vittle.storage.store import Store
@@ -33,6 +41,7 @@ class Reporter:
         observed: how many images the backbone itself has been observed on, and of how many.
         profiled: how much of the latency profile is measured, and of how much.
         warned: what went wrong without ending the search.
+        ended: why the search ended.
     """
 
     finished: Callable[[Trial], None] = lambda _: None
@@ -40,6 +49,7 @@ class Reporter:
     observed: Progress = lambda _done, _total: None
     profiled: Progress = lambda _done, _total: None
     warned: Callable[[str], None] = warnings.warn
+    ended: Callable[[str], None] = lambda _: None
 
 
 @dataclass(frozen=True)
@@ -110,16 +120,16 @@ def run(study: Study, job: Job, store: Store, reporter: Reporter, ray_address: s
     store.set_state(name, "running")
     state: StudyState = "interrupted"
     try:
-        find_start(job, store, reporter)
-        profile = known_profile(job, store, reporter)
+        # Before Ray starts, so that its processes do not disturb what is timed.
+        known = acquaint(job, store, reporter)
         with ray_session(study.settings, ray_address):
-            pool = Pool(study.settings, job.backbone, job.splits)
-            coordinator = Coordinator(study, store, reporter.finished, profile)
-            pool.search(coordinator)
+            pool, coordinator = search(study, job, store, reporter, known)
             if coordinator.broken is not None:
                 state = "failed"
             elif coordinator.done:
+                reporter.ended(str(coordinator.ended))
                 confirm(study, pool, store, reporter)
+                tell_apart(study, store, reporter)
                 state = "complete"
     except KeyboardInterrupt:
         pass
@@ -128,15 +138,37 @@ def run(study: Study, job: Job, store: Store, reporter: Reporter, ray_address: s
     return store.study(name)
 
 
-def find_start(job: Job, store: Store, reporter: Reporter) -> None:
-    """Measure where merging may start, once for each backbone. A search can do without it, so a failure is a warning."""
+def acquaint(job: Job, store: Store, reporter: Reporter) -> Knowledge:
+    """What is known of the backbone, once for all studies: where merging may start, and its latency."""
+    observed = find_start(job, store, reporter)
+    profile = known_profile(job, store, reporter)
+    return Knowledge(profile, image_macs=observed * costs.macs(job.backbone.shape, Schedule()))
+
+
+def search(study: Study, job: Job, store: Store, reporter: Reporter, known: Knowledge) -> tuple[Pool, Coordinator]:
+    """Look at the backbone's blocks, then evaluate schedules on a running Ray until there is no more to do."""
+    dense, known = look(job, store, reporter, known)
+    pool = Pool(study.settings, job.backbone, job.splits, dense)
+    coordinator = Coordinator(study, store, reporter.finished, known)
+    pool.search(coordinator)
+    return pool, coordinator
+
+
+def find_start(job: Job, store: Store, reporter: Reporter) -> int:
+    """Measure where merging may start, once for each backbone. A search can do without it, so a failure is a warning.
+
+    Returns:
+        How many images the backbone has seen for it.
+    """
     if store.phase(job.backbone.fingerprint) is not None:
-        return
+        return 0
     try:
-        store.save_phase(phase_change(job.backbone, job.splits.search, job.settings.device, progress=reporter.observed))
+        phase = phase_change(job.backbone, job.splits.search, job.settings.device, progress=reporter.observed)
+        store.save_phase(phase)
+        return phase.images
     except Exception as error:  # whatever a model can raise: out of memory, a block that does not run, values that overflow
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        reporter.warned(f"where merging may start is not known ({reason}); the search goes on without it")
+        reporter.warned(f"where merging may start is not known ({_first_line(error)}); the search goes on without it")
+        return 0
 
 
 def known_profile(job: Job, store: Store, reporter: Reporter) -> LatencyProfile | None:
@@ -152,9 +184,52 @@ def known_profile(job: Job, store: Store, reporter: Reporter) -> LatencyProfile 
     except Exception as error:  # whatever a model or a compiler can raise
         if settings.target is not None:
             raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        reporter.warned(f"latency cannot be predicted ({reason}); every trial is measured")
+        reporter.warned(f"latency cannot be predicted ({_first_line(error)}); every trial is measured")
         return None
+
+
+def look(job: Job, store: Store, reporter: Reporter, known: Knowledge) -> tuple[Dense | None, Knowledge]:
+    """Bring the search images through the backbone, keep what schedules go on from, and see what each block is worth.
+
+    A search can do without, so a failure is a warning: each worker then finds the backbone's answers for itself.
+    """
+    backbone, splits, settings = job.backbone, job.splits, job.settings
+    threads = torch.get_num_threads()
+    try:
+        copied = replace(backbone, model=copy.deepcopy(backbone.model))
+        evaluator = make_evaluator(settings, copied, splits)
+        put, get, limit = shelf(settings)
+        dense = evaluator.record(limit, put, get)
+        evaluator.know(dense, settings.cache)
+        sensitivity = store.sensitivity(backbone.fingerprint)
+        if sensitivity is None or not sensitivity.covers(settings.reductions, settings.data):
+            sensitivity = measure(
+                evaluator.divergence,
+                Space(backbone.shape, settings.reductions).context,
+                settings.reductions,
+                fingerprint=backbone.fingerprint,
+                data=settings.data,
+            )
+            store.save_sensitivity(sensitivity)
+        spent = known.image_macs + evaluator.spent
+        return dense, replace(known, sensitivity=sensitivity, image_macs=spent, pass_seconds=dense.seconds)
+    except Exception as error:  # whatever a model can raise
+        reporter.warned(f"the backbone's blocks cannot be looked at ({_first_line(error)}); the search goes on without it")
+        return None, known
+    finally:
+        torch.set_num_threads(threads)
+
+
+def tell_apart(study: Study, store: Store, reporter: Reporter) -> None:
+    """Find out and keep which parameters mattered. The study is done without, so a failure is a warning."""
+    try:
+        explain(study, store)
+    except Exception as error:  # whatever a forest that is fitted to a few trials can raise
+        reporter.warned(f"which parameters mattered is not known ({_first_line(error)})")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def confirm(study: Study, pool: Pool, store: Store, reporter: Reporter) -> None:

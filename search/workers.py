@@ -1,4 +1,4 @@
-"""The door to Ray: Tune workers that evaluate what the coordinator hands out.
+"""The door to Ray: Tune workers that evaluate what the coordinator hands out, rung by rung.
 
 Ray's stock `OptunaSearch` leaves a trial running for ever on a missing or NaN metric, never shows a result to a constraint and
 cannot resume from a database; `Bridge` takes its place. Workers are reused from trial to trial (a class trainable with
@@ -9,7 +9,7 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,81 +26,113 @@ import torch
 from ray import tune
 from ray.tune.search import Searcher
 
-from vittle.objectives.evaluate import Evaluator
+from vittle.objectives.dense import Dense
+from vittle.objectives.dominance import beaten_by
+from vittle.objectives.evaluate import Evaluator, Seen
 from vittle.objectives.images import Splits
 from vittle.objectives.measurement import Measurement
 from vittle.reductions.backbone import Backbone
+from vittle.reductions.prefix import Packed
 from vittle.search.coordinator import Assignment, Coordinator, Outcome
+from vittle.search.scheduler import OUTCOMES, Dominance
 from vittle.spaces.errors import VittleError
 from vittle.spaces.schedule import Schedule
 from vittle.storage.records import Settings
 
-OUTCOME = "outcome"
+STORE_SHARE = 0.8  # of Ray's object store that prefixes may fill
 
 
 class Worker(tune.Trainable):
-    """Evaluates one schedule a step. Its actor, and the backbone and images in it, outlive a trial."""
+    """Evaluates a few schedules at once, all of them a rung further with each step.
+
+    Its actor, and the backbone and images in it, outlive a Tune trial.
+    """
 
     def setup(self, config: dict[str, Any], **built: Any) -> None:
         self._settings: Settings = built["settings"]
         self._built = built
         self._evaluator: Evaluator | None = None
-        self._assignment: Assignment = config["assignment"]
+        self._take(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._assignment = new_config["assignment"]
+        self._take(new_config)
         return True
 
+    def _take(self, config: dict[str, Any]) -> None:
+        self._assigned: dict[int, Assignment] = {one.number: one for one in config["assignments"]}
+        self._climbs: dict[int, Iterator[Seen]] = {}
+
     def step(self) -> dict[str, Any]:
+        outcomes = [(number, self._rung(one)) for number, one in self._assigned.items()]
+        for number, outcome in outcomes:
+            if outcome.ended:
+                del self._assigned[number]
+        return {OUTCOMES: outcomes, "done": not self._assigned}
+
+    def _rung(self, one: Assignment) -> Outcome:
         try:
-            # Made here and not in `setup`, so that whatever goes wrong has a trial to be told of.
-            if self._evaluator is None:
-                self._evaluator = make_evaluator(self._settings, self._built["backbone"], self._built["splits"])
-            assigned = self._assignment
-            measured = self._evaluator.measure(
-                assigned.schedule,
-                "search",
-                budget=self._settings.budget if assigned.schedule.reductions else None,  # the backbone is always evaluated
-                profile=assigned.profile,
-                predicted=assigned.predicted,
-                rivals=assigned.rivals if self._settings.target is None else None,
-            )
-            outcome = Outcome(measured)
+            if one.number not in self._climbs:
+                self._climbs[one.number] = self._begin(one)
+            seen = next(self._climbs[one.number])
         except Exception as error:  # whatever a model can raise is this trial's failure, not the search's
-            outcome = Outcome(failure=f"{type(error).__name__}: {error}")
-        return {OUTCOME: outcome, "done": True}
+            return Outcome(failure=f"{type(error).__name__}: {error}")
+        # Beaten trials also end here, at once, and not only where Tune's scheduler hears of them.
+        judged = not seen.complete and one.schedule.reductions
+        rival = beaten_by(seen.measurements, one.rivals) if judged else None
+        return Outcome(seen.measurements, complete=seen.complete, beaten_by=rival)
+
+    def _begin(self, one: Assignment) -> Iterator[Seen]:
+        # Made here and not in `setup`, so that whatever goes wrong has a trial to be told of.
+        if self._evaluator is None:
+            self._evaluator = make_evaluator(**self._built)
+        settings = self._settings
+        return self._evaluator.climb(
+            one.schedule,
+            budget=settings.budget if one.schedule.reductions else None,  # the backbone is always evaluated
+            profile=one.profile,
+            predicted=one.predicted,
+            rivals=list(one.rivals.values()) if settings.target is None else None,
+        )
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         del checkpoint_dir
 
 
 class Bridge(Searcher):
-    """Lets Tune draw its trials from a coordinator, and hands every end of a trial back to it."""
+    """Lets Tune draw its trials from a coordinator, and hands every end of a schedule back to it."""
 
     def __init__(self, coordinator: Coordinator) -> None:
         super().__init__(metric="time_total_s", mode="min")
         self._coordinator: Coordinator | None = coordinator
-        self._numbers: dict[str, int] = {}
+        self._numbers: dict[str, set[int]] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        assignment = self._coordinator.next() if self._coordinator else None
-        if assignment is None:
+        assignments = self._coordinator.batch() if self._coordinator else []
+        if not assignments:
             finished: Any = Searcher.FINISHED  # Tune's word for it is a string
             return finished  # type: ignore[no-any-return]
-        self._numbers[trial_id] = assignment.number
-        return {"assignment": assignment}
-
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        number = self._numbers.pop(trial_id, None)
-        if number is None or self._coordinator is None:
-            return
-        outcome = (result or {}).get(OUTCOME)
-        if outcome is None and not error:
-            return  # stopped from outside before its first step: it stays running, and a resumed search takes it up
-        self._coordinator.finish(number, outcome or Outcome(failure="its worker died"))
+        self._numbers[trial_id] = {one.number for one in assignments}
+        return {"assignments": assignments}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        del trial_id, result
+        for number, outcome in result[OUTCOMES]:
+            if outcome.ended:
+                self._finish(trial_id, number, outcome)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        # Also those that the scheduler has stopped; where there is no result, Ctrl-C came before the first step: they stay
+        # running, and a resumed search takes them up.
+        for number, outcome in (result or {}).get(OUTCOMES, []):
+            self._finish(trial_id, number, outcome)
+        left = self._numbers.pop(trial_id, set())
+        if error and self._coordinator is not None:
+            for number in left:
+                self._coordinator.finish(number, Outcome(failure="its worker died"))
+
+    def _finish(self, trial_id: str, number: int, outcome: Outcome) -> None:
+        if self._coordinator is not None and number in self._numbers.get(trial_id, ()):
+            self._numbers[trial_id].remove(number)
+            self._coordinator.finish(number, outcome)
 
     def save(self, checkpoint_path: str) -> None:
         del checkpoint_path  # the database is what a search resumes from
@@ -113,24 +145,33 @@ class Bridge(Searcher):
 
 
 class Pool:
-    """The workers of one study on a running Ray."""
+    """The workers of one study on a running Ray.
 
-    def __init__(self, settings: Settings, backbone: Backbone, splits: Splits) -> None:
+    Args:
+        settings: of the study.
+        backbone: the backbone.
+        splits: its images.
+        dense: the backbone's own pass over the search images, which workers go on from.
+    """
+
+    def __init__(self, settings: Settings, backbone: Backbone, splits: Splits, dense: Dense | None = None) -> None:
         self._settings = settings
         self._backbone = backbone
         self._splits = splits
+        self._dense = dense
 
     def search(self, coordinator: Coordinator) -> None:
         """Evaluate until the coordinator has no more, or Ctrl-C."""
         settings = self._settings
-        worker = tune.with_parameters(Worker, settings=settings, backbone=self._backbone, splits=self._splits)
+        built = {"settings": settings, "backbone": self._backbone, "splits": self._splits, "dense": self._dense}
         resources = {"cpu": settings.cpus_per_worker, "gpu": settings.gpus_per_worker}
         with tempfile.TemporaryDirectory(prefix="vittle-") as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Tune warns of its own defaults
             tune.Tuner(
-                tune.with_resources(worker, resources),
+                tune.with_resources(tune.with_parameters(Worker, **built), resources),
                 tune_config=tune.TuneConfig(
                     search_alg=Bridge(coordinator),
+                    scheduler=Dominance(coordinator),
                     num_samples=-1,
                     max_concurrent_trials=settings.workers,
                     reuse_actors=True,
@@ -163,14 +204,25 @@ class _Confirmer:
     def measure(self, schedule: dict[str, Any]) -> dict[str, Measurement]:
         confirmed = Schedule.from_dict(schedule)
         if self._judges_only:
-            return {"accuracy": self._evaluator.judge(confirmed, "confirmation")}
+            return self._evaluator.judge(confirmed, "confirmation")
         return self._evaluator.measure(confirmed, "confirmation")
 
 
-def make_evaluator(settings: Settings, backbone: Backbone, splits: Splits) -> Evaluator:
+def make_evaluator(settings: Settings, backbone: Backbone, splits: Splits, dense: Dense | None = None) -> Evaluator:
     """An evaluator that uses exactly the CPUs that its worker was granted: more threads than cores run many times slower."""
     torch.set_num_threads(settings.cpus_per_worker)
-    return Evaluator(backbone, splits, **settings.stand)
+    return Evaluator(backbone, splits, known=dense, cache=settings.cache, **settings.stand)
+
+
+def shelf(settings: Settings) -> tuple[Callable[[Packed], Any], Callable[[Any], Packed], int]:
+    """Where a dense pass keeps its prefixes so that all workers of a node read them without copies: Ray's object store.
+
+    Returns:
+        How to put one there, how to get it back, and how many bytes fit.
+    """
+    room: Any = ray.cluster_resources
+    free = int(STORE_SHARE * room().get("object_store_memory", 0))
+    return ray.put, ray.get, min(settings.cache, free)
 
 
 @contextmanager

@@ -55,7 +55,8 @@ def outcome(schedule: Schedule, settings: Settings) -> Outcome:
 
 
 def make_study(store: Store, name: str = "study", **settings: object) -> Study:
-    return store.create_study(name, Settings(**settings), BACKBONE)
+    """A study that proposes the same whatever the time, and runs all its trials."""
+    return store.create_study(name, Settings(**{"sampler": "tpe", "until_flat": False, **settings}), BACKBONE)
 
 
 def run(coordinator: Coordinator, limit: int | None = None) -> list[int]:

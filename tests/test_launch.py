@@ -18,7 +18,7 @@ from vittle.objectives.images import load_images
 from vittle.objectives.profile import LatencyProfile
 from vittle.reductions.backbone import load_backbone
 from vittle.search import study as studies
-from vittle.search.coordinator import Assignment, Coordinator
+from vittle.search.coordinator import Assignment, Coordinator, Outcome
 from vittle.search.study import Reporter, prepare, run
 from vittle.search.workers import Pool, Worker, ray_session
 from vittle.storage import records
@@ -59,7 +59,7 @@ def test_a_search_ends_with_a_confirmed_front(store) -> None:
     assert study.state == "complete"
     assert sorted(told) == [0, 1, 2, 3, 4]
     trials = store.trials("a")
-    assert {trial.state for trial in trials} == {"complete"}
+    assert {trial.state for trial in trials} <= {"complete", "stopped"}
     front = vittle.storage.records.front(trials, study.budget)
     assert front
     assert all(trial.confirmed for trial in front)
@@ -92,18 +92,58 @@ def test_a_search_that_predicts_measures_what_enters_its_front(store, monkeypatc
         assert trial.confirmed
 
 
+def steps(worker: Worker) -> list[tuple[int, Outcome]]:
+    """Every outcome until the worker is done."""
+    outcomes = []
+    done = False
+    while not done:
+        result = worker.step()
+        outcomes += result["outcomes"]
+        done = result["done"]
+    return outcomes
+
+
 def test_a_worker_measures_no_latency_for_another_device() -> None:
     profile = recorded.latency_profile()
     job = prepare(Settings(**QUICK))
     schedule = vittle.presets.constant(job.backbone.model, 5, tail="prefix")
-    assigned = Assignment(1, schedule, profile.key, profile.predict(schedule), [])
+    assigned = Assignment(1, schedule, profile.key, profile.predict(schedule))
     for target, source in ((profile.key, "predicted"), (None, None)):
         worker = Worker.__new__(Worker)
         settings = Settings(**QUICK, target=target)
-        worker.setup({"assignment": assigned}, settings=settings, backbone=job.backbone, splits=job.splits)
-        measured = worker.step()["outcome"].measurements
+        worker.setup({"assignments": [assigned]}, settings=settings, backbone=job.backbone, splits=job.splits)
+        *_, (_, outcome) = steps(worker)
+        measured = outcome.measurements
         assert measured["accuracy"].n == len(job.splits.search)
         assert measured["latency_ratio"].protocol.get("source") == source
+
+
+def test_prefixes_in_the_object_store_change_no_outcome_and_save_work(store) -> None:
+    """Two workers read what the launching process has kept; a search without a cache finds the same, for more MACs."""
+    profile = recorded.latency_profile()
+    store.save_profile(profile)
+    found = {}
+    for name, cache in (("with", 2**30), ("without", 0)):
+        settings = Settings(target=profile.key, trials=10, sampler="random", until_flat=False, workers=2, cache=cache)
+        job = prepare(settings)
+        known = studies.acquaint(job, store, Reporter())
+        with ray_session(settings):
+            study = store.create_study(name, settings, job.record)
+            _, coordinator = studies.search(study, job, store, Reporter(), known)
+        assert coordinator.done
+        trials = store.trials(name)
+        assert {trial.state for trial in trials} <= {"complete", "stopped"}
+        assert {"backbone", "plan"} <= {trial.origin for trial in trials}
+        found[name] = {trial.schedule.id: trial.judged["accuracy"] for trial in trials}
+    both = found["with"].keys() & found["without"].keys()
+    assert len(both) >= 7  # the sampler's answers may come back in another order
+    assert {found["with"][one].protocol["right"] for one in both} == {found["without"][one].protocol["right"] for one in both}
+    saved = [
+        (found["with"][one].protocol["image_macs"], found["without"][one].protocol["image_macs"])
+        for one in both
+        if found["with"][one].n == found["without"][one].n
+    ]
+    assert sum(mine for mine, _ in saved) < 0.95 * sum(plain for _, plain in saved)
 
 
 def test_workers_share_a_gpu_and_keep_their_model(store, monkeypatch) -> None:
@@ -122,7 +162,7 @@ def test_workers_share_a_gpu_and_keep_their_model(store, monkeypatch) -> None:
         study = run(store.create_study("a", settings, job.record), job, store, Reporter())
         assert study.state == "complete"
     assert seen == {1}  # each worker uses the one CPU that it was granted
-    assert {trial.state for trial in store.trials("a")} == {"complete"}
+    assert {trial.state for trial in store.trials("a")} <= {"complete", "stopped"}
 
 
 def test_a_worker_loads_its_model_once(store, monkeypatch, tmp_path) -> None:
@@ -153,7 +193,7 @@ def test_a_worker_that_dies_fails_its_trial_and_not_the_search(store, monkeypatc
     class Dying(Worker):
         def step(self):
             mark = Path(os.environ["VITTLE_TEST_LOG"])
-            if self._assignment.schedule.reductions and not mark.exists():
+            if 1 in self._assigned and not mark.exists():
                 mark.touch()
                 os._exit(1)
             return super().step()
@@ -165,7 +205,7 @@ def test_a_worker_that_dies_fails_its_trial_and_not_the_search(store, monkeypatc
     assert coordinator.done
     trials = store.trials("a")
     assert [trial.reason for trial in trials if trial.state == "failed"] == ["its worker died"]
-    assert sum(trial.state == "complete" for trial in trials) == 4
+    assert sum(trial.state in ("complete", "stopped") for trial in trials) == 4
 
 
 def test_an_error_in_a_trial_is_its_reason(monkeypatch) -> None:
@@ -175,8 +215,9 @@ def test_an_error_in_a_trial_is_its_reason(monkeypatch) -> None:
         job.backbone.model.head.bias[0] = float("nan")
     monkeypatch.setattr("vittle.objectives.evaluate.check_identity", lambda model: None)
     worker = Worker.__new__(Worker)
-    worker.setup({"assignment": Assignment(0, vittle.Schedule())}, settings=settings, backbone=job.backbone, splits=job.splits)
-    outcome = worker.step()["outcome"]
+    assignments = {"assignments": [Assignment(0, vittle.Schedule())]}
+    worker.setup(assignments, settings=settings, backbone=job.backbone, splits=job.splits)
+    ((_, outcome),) = steps(worker)
     assert outcome.failure == "FloatingPointError: the model's logits are not finite"
     assert not outcome.measurements
 
@@ -186,8 +227,10 @@ def test_a_model_that_a_worker_cannot_load_fails_the_study_with_the_reason(store
     job = prepare(settings)
     with torch.no_grad():
         job.backbone.model.head.bias[0] = float("nan")
-    study = run(store.create_study("a", settings, job.record), job, store, Reporter())
+    warned: list[str] = []
+    study = run(store.create_study("a", settings, job.record), job, store, Reporter(warned=warned.append))
     assert study.state == "failed"
+    assert "the backbone's blocks cannot be looked at" in warned[-1]
     (trial,) = store.trials("a")
     assert trial.reason.startswith("UnsupportedBackboneError: this model cannot be reduced")
 
@@ -227,7 +270,7 @@ def test_kill_and_resume_keeps_every_finished_trial_once(url: str) -> None:
     assert json.loads(resumed.stdout)
     after = {trial.number: trial for trial in Store.open(url).trials("drill")}
     assert sorted(after) == list(range(13))
-    assert {trial.state for trial in after.values()} == {"complete"}
+    assert {trial.state for trial in after.values()} <= {"complete", "stopped"}
     for number, trial in before.items():
         assert after[number].measurements["search"] == trial.measurements["search"]
     assert Store.open(url).study("drill").state == "complete"
@@ -245,7 +288,7 @@ def test_ctrl_c_keeps_everything_and_says_how_to_go_on(url: str) -> None:
     assert "Traceback" not in errors
     store = Store.open(url)
     assert store.study("drill").state == "interrupted"
-    assert sum(trial.state == "complete" for trial in store.trials("drill")) >= 3
+    assert sum(trial.state != "running" for trial in store.trials("drill")) >= 3
 
 
 @torch.inference_mode()

@@ -1,0 +1,164 @@
+"""Rungs, stopping and limits of a search, on outcomes that are computed image by image."""
+
+import numpy as np
+import pytest
+
+from recorded import DENSE, SHAPE, make_study, outcome, run
+from vittle import Schedule, presets
+from vittle.objectives import paired
+from vittle.objectives.dominance import beaten_by
+from vittle.objectives.measurement import Measurement, exact, proportion
+from vittle.search.coordinator import Assignment, Coordinator, Knowledge, Outcome
+from vittle.search.scheduler import OUTCOMES, Dominance
+from vittle.search.workers import Bridge
+from vittle.spaces import macs
+from vittle.storage.store import Store
+
+N = 400
+
+
+def answered(wrong: int, seen: int = N, share: float = 0.5, extra: int = 0) -> dict[str, Measurement]:
+    """Measurements of a trial that answers the first `wrong` images wrongly, at a cost."""
+    right = np.arange(seen) >= wrong
+    protocol = {"right": paired.pack(right), "image_macs": extra}
+    return {
+        "macs": exact("macs", round(share * DENSE)),
+        "latency_ms": Measurement("latency_ms", 100 * share, 100 * share, 100 * share, 5, {"backbone_ms": 100.0}),
+        "latency_ratio": exact("latency_ratio", share),
+        "accuracy": proportion("accuracy", int(right.sum()), seen, protocol),
+    }
+
+
+def test_a_trial_is_beaten_by_a_rival_that_costs_no_more_and_is_better_beyond_doubt() -> None:
+    cheap = answered(0, share=0.4)
+    assert beaten_by(answered(10, seen=64), {3: cheap}) == 3
+    assert beaten_by(answered(3, seen=64), {3: cheap}) is None  # three images are no proof
+    assert beaten_by(answered(10, seen=64, share=0.3), {3: cheap}) is None  # it costs less
+    dear_in_macs = {**cheap, "macs": exact("macs", DENSE)}
+    assert beaten_by(answered(10, seen=64), {3: dear_in_macs}) is None  # latency alone is not all
+    assert beaten_by(answered(30, seen=64), {3: answered(20, share=0.4), 5: cheap, 7: answered(25, share=0.4)}) == 5
+    silent = {**cheap, "accuracy": proportion("accuracy", N, N, {})}
+    assert beaten_by(answered(10, seen=64), {3: silent}) is None  # nobody knows which images
+    assert beaten_by(answered(10, seen=64), {}) is None
+
+
+@pytest.fixture
+def coordinator(store: Store) -> Coordinator:
+    """One whose front has the backbone's answers for a third of the cost, as trial 1."""
+    coordinator = Coordinator(make_study(store, trials=20, latency_budget="90%"), store)
+    coordinator.finish(coordinator.next().number, Outcome(answered(0, share=1.0)))
+    coordinator.finish(coordinator.next().number, Outcome(answered(0, share=0.3)))
+    return coordinator
+
+
+def test_a_stopped_trial_is_kept_with_its_estimate_and_the_sampler_is_told(coordinator, store) -> None:
+    assignment = coordinator.next()
+    assert set(assignment.rivals) == {1}
+    seen = Outcome(answered(12, seen=64), complete=False)
+    assert coordinator.beaten_by(assignment.number, seen) == 1
+    coordinator.finish(assignment.number, Outcome(seen.measurements, complete=False, beaten_by=1))
+    trial = store.trials("study")[-1]
+    assert (trial.state, trial.reason) == ("stopped", "trial 1 costs no more and is better, as 64 images show")
+    assert trial.judged["accuracy"].n == 64
+    assert set(coordinator.next().rivals) == {1}  # what was stopped is on no front
+
+
+def result(*outcomes: tuple[int, Outcome]) -> dict[str, object]:
+    return {OUTCOMES: list(outcomes), "done": False}
+
+
+def test_the_scheduler_stops_a_tune_trial_once_all_that_runs_in_it_is_beaten(coordinator) -> None:
+    scheduler = Dominance(coordinator)
+    first, second, third = (coordinator.next().number for _ in range(3))
+    lost, open_ = (Outcome(answered(wrong, seen=64), complete=False) for wrong in (12, 2))
+    done = Outcome(answered(12))
+    assert scheduler.on_trial_result(None, None, result((first, lost), (second, open_))) == scheduler.CONTINUE
+    assert scheduler.on_trial_result(None, None, result((first, lost), (second, lost))) == scheduler.STOP
+    assert scheduler.on_trial_result(None, None, result((first, lost), (third, done))) == scheduler.STOP
+    assert scheduler.on_trial_result(None, None, result((third, done))) == scheduler.CONTINUE  # Tune ends it by itself
+
+
+def test_every_schedule_of_a_tune_trial_is_finished_once(coordinator, store) -> None:
+    bridge = Bridge(coordinator)
+    bridge._numbers["t"] = numbers = {coordinator.next().number for _ in range(3)}
+    first, second, third = sorted(numbers)
+    lost = Outcome(answered(12, seen=64), complete=False)
+    bridge.on_trial_result("t", result((first, Outcome(answered(12))), (second, lost), (third, lost)))
+    assert [trial.state for trial in store.trials("study")[first:]] == ["complete", "running", "running"]
+    beaten = Outcome(lost.measurements, complete=False, beaten_by=1)
+    bridge.on_trial_complete("t", result((second, beaten), (third, lost)))  # the scheduler stopped it
+    assert [trial.state for trial in store.trials("study")[first:]] == ["complete", "stopped", "stopped"]
+    bridge.on_trial_complete("t", result((second, beaten)))
+    assert len(store.trials("study")) == third + 1
+
+
+def test_a_dead_worker_fails_what_it_had_and_a_ctrl_c_nothing(coordinator, store) -> None:
+    bridge = Bridge(coordinator)
+    bridge._numbers = {"a": {coordinator.next().number}, "b": {coordinator.next().number}}
+    bridge.on_trial_complete("a", error=True)
+    bridge.on_trial_complete("b")
+    assert [trial.state for trial in store.trials("study")[2:]] == ["failed", "running"]
+
+
+def test_short_evaluations_are_handed_out_together(store) -> None:
+    def sizes(name: str, seconds: float, **settings: object) -> list[int]:
+        coordinator = Coordinator(make_study(store, name, trials=40, **settings), store, known=Knowledge(pass_seconds=seconds))
+        found = []
+        while batch := coordinator.batch():
+            found.append(len(batch))
+            for one in batch:
+                coordinator.finish(one.number, outcome(one.schedule, coordinator.study.settings))
+        return found
+
+    assert set(sizes("slow", 10.0)) == {1}
+    assert set(sizes("unknown", 0.0)) == {1}
+    short = sizes("short", 0.1)
+    assert short[0] == 1  # the backbone comes first, alone
+    assert max(short) == 8
+    assert sum(short) == 41
+    assert short[-1] == 1  # towards the end each outcome counts
+    assert max(sizes("many workers", 0.1, workers=8)) <= 3
+
+
+def test_the_image_passes_of_a_study_are_limited(store) -> None:
+    study = make_study(store, trials=40, image_passes=1000)
+    coordinator = Coordinator(study, store, known=Knowledge(image_macs=400 * DENSE))
+    while (one := coordinator.next()) is not None:
+        coordinator.finish(one.number, Outcome(answered(2, share=macs(SHAPE, one.schedule) / DENSE, extra=100 * DENSE)))
+    assert coordinator.ended == "1000 image passes are spent"
+    assert coordinator.image_passes == 1000
+    assert len(store.trials("study")) == 6
+    again = Coordinator(study, store, known=Knowledge(image_macs=400 * DENSE))
+    assert again.next() is None  # what is spent stays spent
+
+
+def test_a_search_ends_where_its_front_grows_no_more_and_an_extended_one_goes_on(store) -> None:
+    def ends(coordinator: Coordinator) -> int:
+        """Every schedule answers alike, so after the cheapest nothing is gained."""
+        while (one := coordinator.next()) is not None:
+            share = max(0.3, macs(SHAPE, one.schedule) / DENSE)
+            coordinator.finish(one.number, Outcome(answered(0 if one.schedule.reductions else 1, share=share)))
+        return len(store.trials("study")) - 1
+
+    study = make_study(store, trials=120, until_flat=True)
+    first = Coordinator(study, store)
+    assert 20 <= ends(first) < 60
+    assert first.ended == "the front grows no more"
+    before = ends(first)
+    again = Coordinator(store.set_trials("study", 120), store)
+    assert ends(again) >= before + 20
+    assert len({trial.schedule.id for trial in store.trials("study")}) == len(store.trials("study"))
+
+
+def test_a_search_that_should_run_all_trials_does(store) -> None:
+    coordinator = Coordinator(make_study(store, trials=45, until_flat=False), store)
+    assert len(run(coordinator)) == 46
+    assert coordinator.ended == "all 45 trials are done"
+
+
+def test_an_assignment_without_rivals_is_complete() -> None:
+    assert Assignment(1, presets.constant(SHAPE, 4)).rivals == {}
+    assert Outcome().ended
+    assert not Outcome(complete=False).ended
+    assert Outcome(complete=False, beaten_by=1).ended
+    assert Schedule().reductions == ()
