@@ -22,10 +22,12 @@ from vittle.arguments import (
     StudyName,
     cpus,
     find_study,
+    parse_bytes,
     parse_seconds,
     source,
 )
 from vittle.cli_latency import latency_app
+from vittle.cli_search import search_app
 from vittle.cli_train import train_app
 from vittle.dashboards import terminal, twins
 from vittle.dashboards.console import counting, err, escape, out, print_json, progress_bar, working
@@ -44,6 +46,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(latency_app)
+app.add_typer(search_app)
 app.add_typer(train_app, name="train")
 NAME = re.compile(r"(?!.*\.(json|yaml)$)\w[\w .+-]{0,99}")  # a study's name stands in addresses and file names
 
@@ -97,7 +100,6 @@ def launch(
         bool, typer.Option("--predict/--measure-all", help="Predict latencies and measure the front, or measure every trial.")
     ] = True,
     reductions: Annotated[str, typer.Option(help="What to search, separated by commas: merging, pruning.")] = "merging",
-    residuals: Annotated[bool, typer.Option("--residuals", help="Also correct the curves over depth block by block.")] = False,
     adapter: Annotated[
         Path | None, typer.Option(help="Merge embedding from `vittle train merge-embedding`.", show_default=False)
     ] = None,
@@ -105,6 +107,17 @@ def launch(
     time_limit: Annotated[
         str | None, typer.Option(help="Start no trial after this long: 90s, 10m, 2h.", show_default=False)
     ] = None,
+    image_passes: Annotated[
+        float | None,
+        typer.Option(
+            min=1, help="Start no trial after as much work as this many images through the backbone.", show_default=False
+        ),
+    ] = None,
+    until_flat: Annotated[
+        bool, typer.Option("--until-flat/--all-trials", help="End where the front grows no more, or run all trials.")
+    ] = True,
+    sampler: Annotated[str, typer.Option(help="auto, tpe, nsga2, nsga3, gp or random.")] = "auto",
+    cache: Annotated[str, typer.Option(help="Memory for activations of the backbone that schedules go on from.")] = "2GiB",
     workers: Annotated[int, typer.Option(min=1, help="Schedules to evaluate at once; the CPUs are shared between them.")] = 1,
     gpus_per_worker: Annotated[
         float | None, typer.Option(min=0, help="May be a fraction. Default: 1 on cuda, else 0.", show_default=False)
@@ -136,9 +149,12 @@ def launch(
         compiled=compiled,
         predict=predict,
         reductions=tuple(part.strip() for part in reductions.split(",") if part.strip()),
-        residuals=residuals,
         adapter=None if adapter is None else str(adapter.resolve()),
+        sampler=sampler,
         trials=trials,
+        image_passes=image_passes,
+        until_flat=until_flat,
+        cache=parse_bytes(cache),
         time_limit=None if time_limit is None else parse_seconds(time_limit),
         workers=workers,
         cpus_per_worker=max(1, cpus() // workers),
@@ -301,7 +317,11 @@ def _run(studies: Any, study: Study, job: Any, store: Store, ray_address: str | 
             seen = bar.tasks[-1].completed + 1
             bar.update(confirming[0], completed=seen, total=seen + left, note=f"trial {trial.number}")
 
-        reporter = studies.Reporter(finished, confirmed, observed, profiled, warned)
+        def ended(why: str) -> None:
+            bar.update(task, note="")
+            err.print(f"search ended: {escape(why)}", highlight=False, soft_wrap=True)
+
+        reporter = studies.Reporter(finished, confirmed, observed, profiled, warned, ended)
         study = studies.run(study, job, store, reporter, ray_address)
     trials = store.trials(study.name)
     _show_front(study, trials, study.budget, as_json)
@@ -323,6 +343,8 @@ def _show_front(study: Study, trials: list[Trial], budget: LatencyBudget, as_jso
         print_json([exports.front_entry(trial) for trial in points])
     else:
         out.print(terminal.front_table(points, budget, records.reference(trials), shape=study.backbone.shape))
+        for sentence in terminal.standing(trials, budget):
+            out.print(sentence, highlight=False, soft_wrap=True)
 
 
 def _explain_unmet(study: Study, trials: list[Trial], budget: LatencyBudget) -> None:

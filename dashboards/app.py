@@ -119,7 +119,9 @@ def study_twin(name: str, store: OpenStore) -> JSONResponse:
     trials = store.trials(name)
     key = records.profiled(trials)
     profile = None if key is None else store.profile(key)
-    return JSONResponse(twins.detailed(study, trials, store.phase(study.backbone.fingerprint), profile))
+    fingerprint = study.backbone.fingerprint
+    known = (store.phase(fingerprint), profile, store.importance(name), store.sensitivity(fingerprint))
+    return JSONResponse(twins.detailed(study, trials, *known))
 
 
 @router.get("/studies/{name:path}")

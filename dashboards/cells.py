@@ -15,7 +15,8 @@ WIDTHS = {
     "study": 10,
     "trials": 8,
     "started": 12,
-    "origin": 8,
+    "origin": 9,
+    "images": 7,
     "reason": 20,
     "key": 12,
     "backbone": 8,
@@ -26,6 +27,10 @@ WIDTHS = {
     "rank": 5,
     "used": 4,
     "when": 6,
+    "accuracy: best": 14,
+    "accuracy: all": 13,
+    "latency: best": 13,
+    "latency: all": 13,
 }
 """Columns that a narrow terminal must not squeeze away."""
 WRAPPED = ("reason", "backbone", "device", "batch", "when")
@@ -50,6 +55,14 @@ def table(*columns: str) -> Table:
             ratio=1 if flexible else None,
         )
     return made
+
+
+def seen(measured: Measurement | None) -> str:
+    """How many images: 449, or 64/449 of which all are estimated."""
+    if measured is None:
+        return NOTHING
+    of = text.estimated(measured)
+    return f"{measured.n}" if of is None else f"{measured.n}/{of}"
 
 
 def bar(share: float) -> str:

@@ -47,7 +47,7 @@ def studies_table(studies: Iterable[tuple[Study, Sequence[Trial]]]) -> Table:
 def trials_table(trials: Sequence[Trial]) -> Table:
     """One line per trial, whatever became of it; with reasons where there are any."""
     reasons = any(trial.reason for trial in trials)
-    columns = ("trial>", "state", "accuracy>", "latency>", "ms>", "MACs>", "origin", "took>")
+    columns = ("trial>", "state", "accuracy>", "images>", "latency>", "ms>", "MACs>", "origin", "took>")
     table = cells.table(*columns, *(["reason"] if reasons else []))
     for trial in trials:
         judged = trial.judged
@@ -55,6 +55,7 @@ def trials_table(trials: Sequence[Trial]) -> Table:
             str(trial.number),
             _state(trial.state),
             cells.share(judged.get("accuracy")),
+            cells.seen(judged.get("accuracy")),
             cells.share(judged.get("latency_ratio")),
             cells.milliseconds(judged.get("latency_ms")),
             cells.macs(judged.get("macs")),
@@ -99,7 +100,14 @@ def trial_note(trial: Trial) -> str:
         return f"trial {trial.number} {trial.state}"
     accuracy, latency = trial.judged["accuracy"], trial.judged["latency_ratio"]
     taken = text.mark(latency) + text.percent(latency.value, 0)
-    return f"trial {trial.number}: {text.percent(accuracy.value, 2)} at {taken} latency"
+    stopped = ", stopped" if trial.state == "stopped" else ""
+    return f"trial {trial.number}: {text.mark(accuracy)}{text.percent(accuracy.value, 2)} at {taken} latency{stopped}"
+
+
+def standing(trials: Sequence[Trial], budget: LatencyBudget) -> list[str]:
+    """What the front is worth on other images, and what more trials would add: a sentence for each that is known."""
+    curse, grown = records.optimism(trials, budget), records.growth(trials, budget)
+    return [*([] if curse is None else [text.optimism(curse)]), *([] if grown is None else [text.outlook(grown)])]
 
 
 def phase_table(phase: PhaseChange) -> Table:
@@ -137,15 +145,15 @@ def _add_front_row(table: Table, trial: Trial, shape: BackboneShape, sign: str) 
         cells.milliseconds(judged.get("latency_ms")),
         cells.macs(judged.get("macs")),
         text.tokens(costs.tokens(shape, trial.schedule)),
-        cells.as_is(trial.schedule.summary),
+        cells.as_is(trial.schedule.summary if trial.origin == "backbone" else f"{trial.origin}: {trial.schedule.summary}"),
         style="bold" if sign.startswith("*") else "",
     )
 
 
 def _marks(trials: Sequence[Trial]) -> str | None:
-    """What the marks at the latencies of these trials mean; None where none is marked."""
-    latencies = [trial.judged["latency_ratio"] for trial in trials if "latency_ratio" in trial.judged]
-    return "; ".join(text.marks(latencies)) or None
+    """What the marks at the accuracies and latencies of these trials mean; None where none is marked."""
+    marked = [trial.judged[name] for trial in trials for name in ("accuracy", "latency_ratio") if name in trial.judged]
+    return "; ".join(text.marks(marked)) or None
 
 
 def _state(state: str) -> Text:

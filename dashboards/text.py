@@ -4,11 +4,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from vittle.objectives.measurement import LatencyBudget, Measurement
+from vittle.objectives.paired import Interval
 from vittle.objectives.phase import PhaseChange
 from vittle.objectives.profile import LatencyProfile
 from vittle.objectives.provenance import hardware
+from vittle.storage.records import MORE, Growth, Trial
 
-MARKS = {"~": "predicted from the latency profile, not measured", "!": "noisy: something disturbed the measurement"}
+MARKS = {
+    "~": "predicted from the latency profile, not measured",
+    "!": "noisy: something disturbed the measurement",
+    "†": "estimated from the images seen before the trial was stopped",
+}
 STRETCHES = 3  # of free tokens that a sentence names
 
 
@@ -61,6 +67,11 @@ def predicted(measured: Measurement) -> bool:
     return measured.protocol.get("source") == "predicted"
 
 
+def estimated(measured: Measurement) -> int | None:
+    """Of how many images a value is an estimate, that was told from fewer of them; None where it is of those it has seen."""
+    return measured.protocol.get("of")
+
+
 def noise(measured: Measurement) -> str | None:
     """What disturbed a measurement; None where nothing did."""
     reason = measured.protocol.get("noisy")
@@ -69,7 +80,7 @@ def noise(measured: Measurement) -> str | None:
 
 def mark(measured: Measurement) -> str:
     """What stands before a value that is no plain measurement; see `MARKS`."""
-    return "~" if predicted(measured) else "!" if noise(measured) else ""
+    return "~" if predicted(measured) else "†" if estimated(measured) else "!" if noise(measured) else ""
 
 
 def marks(measured: Iterable[Measurement]) -> list[str]:
@@ -116,3 +127,45 @@ def latency(profile: LatencyProfile) -> str:
     """What a latency profile says, in two or three sentences."""
     waits = " The device waits for the host: a larger batch, or --compile, gains more here." if profile.launch_bound else ""
     return f"{staircase(profile)} {trust(profile)}{waits}"
+
+
+def over_depth(shares: Mapping[str, float]) -> dict[str, list[float]]:
+    """Of parameters that every block has one of, `merging.kept.0` and so on: what each block's is worth, by their name."""
+    found: dict[str, dict[int, float]] = {}
+    for parameter, share in shares.items():
+        name, _, block = parameter.rpartition(".")
+        if block.isdecimal():
+            found.setdefault(name, {})[int(block)] = share
+    return {name: [blocks[block] for block in sorted(blocks)] for name, blocks in found.items()}
+
+
+def optimism(found: Interval) -> str:
+    """How much more the front loses on images that no search saw."""
+    sure = found.low > 0 or found.high < 0
+    side = "more" if found.value >= 0 else "less"
+    why = " (winner's curse)" if found.low > 0 else "" if sure else ", which may be chance"
+    half = percent((found.high - found.low) / 2)
+    return (
+        f"On images that the search never saw, the front loses {percent(abs(found.value))} ± {half} {side} "
+        f"than on those it chose by{why}."
+    )
+
+
+def outlook(grown: Growth) -> str:
+    """What more trials are expected to add."""
+    expected = grown.outlook
+    return (
+        f"Another {MORE} trials are expected to add {percent(expected.gain)} (at most {percent(expected.high)}) "
+        f"to the front's hypervolume, {percent(grown.volume)} now."
+    )
+
+
+def worst_class(trial: Trial) -> str | None:
+    """The class that loses most against the backbone, on the images that no search saw where they were looked at."""
+    phase = "confirmation" if trial.confirmed else "search"
+    drop = trial.measurements.get(phase, {}).get("accuracy_drop")
+    worst = [] if drop is None else drop.protocol.get("worst", [])
+    if not worst:
+        return None
+    index, lost, images = worst[0]
+    return f"Loses most in class {index}: {percent(lost)} of {images} {'image' if images == 1 else 'images'}."

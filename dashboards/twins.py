@@ -7,12 +7,16 @@ from typing import Any
 from urllib.parse import quote
 
 from vittle.dashboards import text
+from vittle.objectives.importance import METHODS, Importance
 from vittle.objectives.measurement import OBJECTIVES, Measurement, Phase
 from vittle.objectives.phase import STATISTICS, PhaseChange
 from vittle.objectives.profile import LatencyProfile
+from vittle.objectives.sensitivity import Sensitivity
 from vittle.spaces import costs
 from vittle.storage import records
 from vittle.storage.records import Study, Trial
+
+PACKED = "right"  # of a protocol: the answer to every image, which no page needs
 
 
 def study_url(name: str) -> str:
@@ -39,13 +43,20 @@ def listed(study: Study, trials: Sequence[Trial]) -> dict[str, Any]:
 
 
 def detailed(
-    study: Study, trials: Sequence[Trial], phase: PhaseChange | None = None, profile: LatencyProfile | None = None
+    study: Study,
+    trials: Sequence[Trial],
+    phase: PhaseChange | None = None,
+    profile: LatencyProfile | None = None,
+    importance: Importance | None = None,
+    sensitivity: Sensitivity | None = None,
 ) -> dict[str, Any]:
     """A study with every trial, which of them are on the front, and the best one for the budget.
 
     Args:
         phase: where merging may start in its backbone.
         profile: what its latencies were predicted with.
+        importance: what its parameters are worth.
+        sensitivity: what single blocks of its backbone can spare.
     """
     front = {trial.number for trial in records.front(trials)}
     nearest = records.nearest(trials)
@@ -69,8 +80,19 @@ def detailed(
         else {"trial": nearest.number, "latency_ratio": nearest.judged["latency_ratio"].value},
         "phase": None if phase is None else _phase(phase),
         "profile": None if profile is None else _profile(profile),
+        **worth(importance, sensitivity),
+        "optimism": _optimism(study, trials),
+        "outlook": _outlook(study, trials),
         "tied": sorted(records.tied_with_best(trials, study.budget)),
         "trials": [_trial(study, trial, on_front=trial.number in front) for trial in trials],
+    }
+
+
+def worth(importance: Importance | None, sensitivity: Sensitivity | None) -> dict[str, Any]:
+    """What parameters and single blocks are worth, None for what is not known."""
+    return {
+        "importance": None if importance is None else _importance(importance),
+        "sensitivity": None if sensitivity is None else sensitivity.to_dict(),
     }
 
 
@@ -121,6 +143,30 @@ def _profile(profile: LatencyProfile) -> dict[str, Any]:
     }
 
 
+def _importance(importance: Importance) -> dict[str, Any]:
+    """Shares by method and objective: of `parameters`, and of the `blocks` that some of them add up."""
+    shares = importance.shares
+    return {
+        "trials": importance.trials,
+        "methods": METHODS,
+        "parameters": {method: {name: importance.grouped(method, name) for name in by} for method, by in shares.items()},
+        "blocks": {method: {name: text.over_depth(one) for name, one in by.items()} for method, by in shares.items()},
+    }
+
+
+def _optimism(study: Study, trials: Sequence[Trial]) -> dict[str, Any] | None:
+    found = records.optimism(trials, study.budget)
+    return None if found is None else {**found._asdict(), "text": text.optimism(found)}
+
+
+def _outlook(study: Study, trials: Sequence[Trial]) -> dict[str, Any] | None:
+    """The front's hypervolume, and what more trials are expected to add to it, as shares."""
+    grown = records.growth(trials, study.budget)
+    if grown is None:
+        return None
+    return {"hypervolume": grown.volume, "trials": records.MORE, **grown.outlook._asdict(), "text": text.outlook(grown)}
+
+
 def _headline(trial: Trial) -> dict[str, Any]:
     return {
         "trial": trial.number,
@@ -133,7 +179,7 @@ def _headline(trial: Trial) -> dict[str, Any]:
 
 def _trial(study: Study, trial: Trial, *, on_front: bool) -> dict[str, Any]:
     measured = study.budget.objective in trial.judged
-    latency = trial.judged.get("latency_ratio")
+    accuracy, latency = (trial.judged.get(name) for name in ("accuracy", "latency_ratio"))
     return {
         "number": trial.number,
         "state": trial.state,
@@ -142,6 +188,8 @@ def _trial(study: Study, trial: Trial, *, on_front: bool) -> dict[str, Any]:
         "front": on_front,
         "within_budget": measured and trial.within(study.budget),
         "confirmed": trial.confirmed,
+        "estimated_of": None if accuracy is None else text.estimated(accuracy),
+        "worst": text.worst_class(trial),
         "predicted": latency is not None and text.predicted(latency),
         "noisy": None if latency is None else text.noise(latency),
         "reason": trial.reason,
@@ -166,6 +214,6 @@ def _kind(trial: Trial, *, on_front: bool) -> str:
 def _measured(measurements: Mapping[str, Measurement], *, protocol: bool = False) -> dict[str, Any]:
     return {
         name: {"value": one.value, "low": one.low, "high": one.high, "n": one.n}
-        | ({"protocol": dict(one.protocol)} if protocol else {})
+        | ({"protocol": {about: value for about, value in one.protocol.items() if about != PACKED}} if protocol else {})
         for name, one in measurements.items()
     }

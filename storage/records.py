@@ -4,18 +4,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+import numpy as np
+from pydantic import BaseModel, ConfigDict, model_validator
 
+from vittle.objectives import convergence, paired
 from vittle.objectives import front as fronts
-from vittle.objectives.measurement import LatencyBudget, Measurement
+from vittle.objectives.dominance import right
+from vittle.objectives.measurement import NORMAL_95, LatencyBudget, Measurement, Phase
 from vittle.spaces.reduction import AdapterRecord, Values
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
 
 TrialState = Literal["running", "complete", "stopped", "infeasible", "failed"]
 StudyState = Literal["running", "complete", "interrupted", "failed"]
+
+MORE = 100  # trials that an outlook is for
 
 
 class Settings(BaseModel):
@@ -34,14 +39,23 @@ class Settings(BaseModel):
     predict: bool = True  # latency, from a profile that is measured once
     target: str | None = None  # key of the latency profile of another device, whose budget this is
     reductions: tuple[str, ...] = ("merging",)
-    residuals: bool = False
     adapter: str | None = None
+    sampler: str = "auto"
     trials: int = 40
     time_limit: float | None = None
+    image_passes: float | None = None  # the most images to bring through the model, counted in whole passes of the backbone
+    until_flat: bool = True  # end where the front grows no more
+    cache: int = 2 * 2**30  # bytes of the backbone's activations to keep
     workers: int = 1
     cpus_per_worker: int = 1
     gpus_per_worker: float = 0.0
     seed: int = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_today(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        # Studies from before every block had a share of its own hold this setting of their curves.
+        return {name: value for name, value in given.items() if name != "residuals"}
 
     @property
     def budget(self) -> LatencyBudget:
@@ -70,7 +84,7 @@ class Trial:
 
     Attributes:
         number: 0, 1, 2, ... within its study; 0 is the backbone itself.
-        origin: where the schedule came from: `backbone`, `start` (tried first because people do) or `sampler`.
+        origin: where the schedule came from: `backbone`, the heuristic that was tried first (`constant`, ...) or `sampler`.
         parameters: the searched values that the schedule stands for; empty for the backbone.
         measurements: by phase, then by objective; a front that was timed on another device has phases of its own.
         reason: why it failed or is infeasible.
@@ -107,6 +121,28 @@ class Trial:
     def within(self, budget: LatencyBudget) -> bool:
         """Whether it fits: beyond the noise once it is confirmed, as measured until then."""
         return budget.holds(self.judged) if self.confirmed else budget.excess(self.judged) <= 0
+
+
+class Growth(NamedTuple):
+    """How the front of a study has grown.
+
+    Attributes:
+        volumes: (n,) its hypervolume after each trial that has seen images.
+        spread: standard error of the last of them.
+    """
+
+    volumes: convergence.Volumes
+    spread: float
+
+    @property
+    def volume(self) -> float:
+        """The hypervolume now, a share."""
+        return float(self.volumes[-1])
+
+    @property
+    def outlook(self) -> convergence.Outlook:
+        """What another `MORE` trials are expected to add."""
+        return convergence.outlook(self.volumes, self.spread, MORE)
 
 
 @dataclass(frozen=True)
@@ -163,3 +199,55 @@ def profiled(trials: Sequence[Trial]) -> str | None:
 def reference(trials: Sequence[Trial]) -> Trial | None:
     """The trial of the backbone itself, once it is complete."""
     return next((trial for trial in trials if trial.origin == "backbone" and trial.state == "complete"), None)
+
+
+def growth(trials: Sequence[Trial], budget: LatencyBudget) -> Growth | None:
+    """How the front within a budget has grown, by what the search measured; a trial that was stopped has added nothing.
+
+    None before the backbone and one more trial have seen images.
+    """
+    backbone = reference(trials)
+    seen = [trial for trial in trials if trial.state in ("complete", "stopped") and trial.origin != "backbone"]
+    if backbone is None or not seen:
+        return None
+    dense = backbone.measurements["search"]
+    accuracy, latency, ratio = (dense[name] for name in ("accuracy", "latency_ms", "latency_ratio"))
+    allowed = budget.limit if budget.relative else budget.limit * ratio.value / latency.value
+    worst = convergence.Reference.of(accuracy.value, allowed)
+    measured = [trial.measurements["search"] if trial.state == "complete" else {} for trial in seen]  # no estimates
+    return Growth(convergence.volumes(measured, worst), convergence.spread(measured, worst, backbone=right(accuracy)))
+
+
+def optimism(trials: Sequence[Trial], budget: LatencyBudget) -> paired.Interval | None:
+    """How much more the front loses on held-out images than on those that it was chosen by: the winner's curse.
+
+    A share, the mean over the confirmed points of the front, with its 95 % interval; the two sets of images are independent of
+    each other. None where nothing is confirmed, or nobody wrote down which images were answered rightly.
+    """
+    backbone = reference(trials)
+    points = [trial for trial in front(trials, budget) if trial.confirmed and trial.origin != "backbone"]
+    if backbone is None or not backbone.confirmed or not points:
+        return None
+    held_out, searched = (_lost(backbone, points, phase) for phase in ("confirmation", "search"))
+    if held_out is None or searched is None:
+        return None
+    value = held_out.value - searched.value
+    below = np.hypot(held_out.value - held_out.low, searched.high - searched.value)
+    above = np.hypot(held_out.high - held_out.value, searched.value - searched.low)
+    return paired.Interval(value, value - float(below), value + float(above))
+
+
+def _lost(backbone: Trial, points: Sequence[Trial], phase: Phase) -> paired.Interval | None:
+    """What points lose against the backbone in a phase on average.
+
+    Each image counts with the mean over the points, which are wrong about the same images more often than not; one win and one
+    loss are added to them, as in `paired.difference`, whose interval this is for a single point.
+    """
+    answers = [right(trial.measurements[phase]["accuracy"]) for trial in (backbone, *points)]
+    known = [one.astype(np.float64) for one in answers if one is not None]
+    if len(known) < len(answers):
+        return None
+    lost = known[0] - np.mean(known[1:], axis=0)  # (n,)
+    added = np.concatenate([lost, [1.0, -1.0]])
+    centre, half = float(added.mean()), NORMAL_95 * float(added.std()) / np.sqrt(len(added))
+    return paired.Interval(float(lost.mean()), centre - half, centre + half)

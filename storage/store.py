@@ -16,9 +16,11 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from vittle.objectives.importance import Importance
 from vittle.objectives.measurement import Measurement
 from vittle.objectives.phase import PhaseChange
 from vittle.objectives.profile import LatencyProfile
+from vittle.objectives.sensitivity import Sensitivity
 from vittle.spaces.errors import VittleError
 from vittle.spaces.reduction import AdapterRecord, Values
 from vittle.spaces.schedule import Schedule
@@ -28,7 +30,8 @@ from vittle.storage.tables import Base, KnowledgeRow, MeasurementRow, StudyRow, 
 
 ACCEPTED = "a SQLAlchemy URL such as sqlite:///vittle.db or postgresql+psycopg://user:password@host/database"
 BUSY_SECONDS = 60
-PHASE, LATENCY = "phase", "latency"  # kinds of what is known of a backbone
+PHASE, LATENCY, SENSITIVITY = "phase", "latency", "sensitivity"  # kinds of what is known of a backbone
+IMPORTANCE = "importance in study {}"
 
 
 def default_url() -> str:
@@ -193,6 +196,24 @@ class Store:
         document = self._known(fingerprint, PHASE)
         return None if document is None else PhaseChange.from_dict(document)
 
+    def save_sensitivity(self, sensitivity: Sensitivity) -> None:
+        """Keep what reducing single blocks of a backbone costs it, in place of what was known of it."""
+        self._learn(sensitivity.fingerprint, SENSITIVITY, sensitivity.to_dict())
+
+    def sensitivity(self, fingerprint: str) -> Sensitivity | None:
+        """What reducing single blocks of the backbone with these weights costs it; None where it was never measured."""
+        document = self._known(fingerprint, SENSITIVITY)
+        return None if document is None else Sensitivity.from_dict(document)
+
+    def save_importance(self, study: str, importance: Importance) -> None:
+        """Keep what the parameters of a study are worth, in place of what was known of it."""
+        self._learn(*self._importance_of(study), importance.to_dict())
+
+    def importance(self, study: str) -> Importance | None:
+        """What the parameters of a study are worth; None where nobody asked, or too few trials told."""
+        document = self._known(*self._importance_of(study))
+        return None if document is None else Importance.from_dict(document)
+
     def save_profile(self, profile: LatencyProfile) -> None:
         """Keep a latency profile, in place of an earlier one with the same key."""
         self._learn(profile.key, LATENCY, profile.to_dict())
@@ -209,6 +230,12 @@ class Store:
         with self._transaction() as session:
             newest = select(KnowledgeRow).where(KnowledgeRow.kind == LATENCY).order_by(KnowledgeRow.created.desc())
             return [LatencyProfile.from_dict(row.document) for row in session.scalars(newest)]
+
+    def _importance_of(self, study: str) -> tuple[str, str]:
+        """The key of what was learnt in one study about the blocks of its backbone."""
+        with self._transaction() as session:
+            row = self._row(session, study)
+            return row.backbone["fingerprint"], IMPORTANCE.format(row.id)
 
     def _learn(self, fingerprint: str, kind: str, document: dict[str, Any]) -> None:
         Base.metadata.create_all(self.engine)  # the database may be older than this table

@@ -7,13 +7,17 @@ import dataclasses
 import itertools
 import sys
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 
 from vittle import presets
-from vittle.objectives.measurement import Measurement, exact, proportion
+from vittle.objectives import paired
+from vittle.objectives.importance import Importance
+from vittle.objectives.measurement import Measurement, Phase, exact, proportion
 from vittle.objectives.phase import PhaseChange, detect
 from vittle.objectives.profile import LAST, MLP, PLAIN, WEIGHTED, ActingCost, Check, LatencyProfile, Staircase
+from vittle.objectives.sensitivity import Point, Sensitivity
 from vittle.spaces import costs
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
@@ -41,6 +45,14 @@ FINGERPRINT = "5f2c9a0d71be"
 DENSE = costs.macs(SHAPE, Schedule())
 PROFILE = "c4d91be07a35"
 NOISE = "something else had the processor for 31% of the time"
+IMAGES = 449
+STARTS = {  # first block, exponent
+    "plan": (1, 0.7),
+    "constant": (0, 1.0),
+    "decreasing": (0, 0.5),
+    "delayed": (3, 1.0),
+    "published": (2, 0.8),
+}
 COUNTS = (2, 9, 17, 25, 33, 41, 48, 55, 60, 65)
 PROTOCOL = {
     "device": "Intel(R) Xeon(R) Gold 6448Y",
@@ -71,6 +83,9 @@ class Synthetic:
         self.store, self.name, self.profile = store, name, profile
         self.budget = Settings(latency_budget=budget).budget
         self.random = np.random.default_rng(seed)
+        self.labels = self.random.integers(0, 10, IMAGES)
+        self.ease = {phase: self.random.normal(size=IMAGES) for phase in ("search", "confirmation")}
+        self.dense = {phase: self.answers(Schedule(), phase) for phase in ("search", "confirmation")}
         record = BackboneRecord("vit_digits_patch4_32", FINGERPRINT, 10, SHAPE)
         store.create_study(name, Settings(model="digits", latency_budget=budget, trials=trials, seed=seed), record)
 
@@ -78,8 +93,8 @@ class Synthetic:
         """The backbone and so many trials of every kind, the front confirmed; while `running`, one is under way instead."""
         self.add(Schedule(), "backbone")
         for end in (0.4, 0.15):
-            for start, exponent in ((0, 1.0), (0, 0.5), (2, 1.0)):
-                self.add(curve(start, end, exponent), "start")
+            for origin, (start, exponent) in STARTS.items():
+                self.add(curve(start, end, exponent), origin)
         for number in range(len(self.store.trials(self.name)), trials + (state != "running")):
             self.add(self.proposal(), "sampler", failed=number in (17, 29))
         if state == "running":
@@ -108,10 +123,11 @@ class Synthetic:
             reason = f"{measured['latency_ratio'].value:.1%} of the backbone's latency, the budget is {self.budget}"
             self.store.finish_trial(self.name, number, "infeasible", measured, reason)
         elif origin == "sampler" and self.random.random() < 0.3 and self.accuracy(schedule) < 0.97:
-            measured["accuracy"] = self.images(schedule, 128)
-            self.store.finish_trial(self.name, number, "stopped", measured, "a faster trial is better on the same 128 images")
+            measured |= self.judge(schedule, "search", seen=128)
+            reason = "trial 8 costs no more and is better, as 128 images show"
+            self.store.finish_trial(self.name, number, "stopped", measured, reason)
         else:
-            measured["accuracy"] = self.images(schedule, 449)
+            measured |= self.judge(schedule, "search")
             self.store.finish_trial(self.name, number, "complete", measured)
         return number
 
@@ -132,7 +148,7 @@ class Synthetic:
         trials = self.store.trials(self.name)
         found = trials[:1] + [one for one in records.front(trials, self.budget) if one.number]
         for trial in found:
-            measured = {**self.latency(trial.schedule, repeats=20), "accuracy": self.images(trial.schedule, 449)}
+            measured = {**self.latency(trial.schedule, repeats=20), **self.judge(trial.schedule, "confirmation")}
             if self.profile is not None and trial is found[1]:
                 measured = {name: disturbed(one) if name.startswith("latency") else one for name, one in measured.items()}
             self.store.confirm_trial(self.name, trial.number, measured)
@@ -167,10 +183,25 @@ class Synthetic:
         abrupt = sum(((before - after) / before) ** 2 for before, after in itertools.pairwise(counts))
         return 0.984 - 0.2 * (1 - costs.macs(SHAPE, schedule) / DENSE) ** 4 - 0.05 * abrupt
 
-    def images(self, schedule: Schedule, n: int) -> Measurement:
-        """An accuracy on `n` images drawn at random."""
-        right = int(self.random.binomial(n, np.clip(self.accuracy(schedule), 0.1, 0.99)))
-        return proportion("accuracy", right, n, {"against": "labels"})
+    def answers(self, schedule: Schedule, phase: Phase) -> np.ndarray:
+        """Which images are answered rightly: those that are easy, for all schedules more or less the same."""
+        margin = (self.ease[phase] + 0.3 * self.random.normal(size=IMAGES)) / np.hypot(1, 0.3)
+        return margin < NormalDist().inv_cdf(float(np.clip(self.accuracy(schedule), 0.1, 0.99)))
+
+    def judge(self, schedule: Schedule, phase: Phase, seen: int = IMAGES) -> dict[str, Measurement]:
+        """Accuracy and what is lost against the backbone, on the first images of a phase; of a part, an estimate."""
+        dense = self.dense[phase]
+        right = self.answers(schedule, phase)[:seen] if schedule.reductions else dense
+        about = {"against": "labels", "right": paired.pack(right)}
+        accuracy = proportion("accuracy", int(right.sum()), seen, about)
+        if seen < IMAGES:
+            accuracy = Measurement("accuracy", *paired.estimate(right, dense), seen, {**about, "of": IMAGES})
+        lost = dense[:seen].astype(int) - right
+        classes = [(label, lost[self.labels[:seen] == label]) for label in range(10)]
+        worst = sorted(([label, float(one.mean()), len(one)] for label, one in classes), key=lambda row: -row[1])
+        worst = [row for row in worst if row[1] > 0]
+        drop = Measurement("accuracy_drop", *paired.difference(dense[:seen], right), seen, {"worst": worst})
+        return {"accuracy": accuracy, "accuracy_drop": drop}
 
 
 def predicted(measured: dict[str, Measurement], profile: str) -> dict[str, Measurement]:
@@ -239,6 +270,33 @@ def phase_change(fingerprint: str = FINGERPRINT, *, rising: bool = True) -> Phas
     return detect(observed, fingerprint)
 
 
+def sensitivity(fingerprint: str = FINGERPRINT) -> Sensitivity:
+    """Early blocks hurt most, and the more the more tokens go."""
+
+    def point(block: int, removed: float) -> Point:
+        loss = 0.4 * removed**2 / (1 + block)
+        return Point(removed, loss, 0.9 * loss, 1.1 * loss)
+
+    blocks = tuple(tuple(point(block, removed) for removed in (0.25, 0.5)) for block in range(SHAPE.depth - 1))
+    return Sensitivity(fingerprint, "digits", 64, {"merging": blocks})
+
+
+def importance() -> Importance:
+    """The shares kept matter most, of early blocks for accuracy, of late ones for latency."""
+    blocks = np.arange(SHAPE.depth - 1)
+    over_depth = {"accuracy": np.exp(-0.3 * blocks), "latency_ratio": np.exp(0.2 * blocks)}
+    other = {"merging.metric": 0.15, "merging.window": 0.05}
+
+    def shares(objective: str, kept: float) -> dict[str, float]:
+        weights = kept * over_depth[objective] / over_depth[objective].sum()
+        rest = (1 - kept) / sum(other.values())
+        named = {f"merging.kept.{block}": float(weight) for block, weight in enumerate(weights)}
+        return {**named, **{name: rest * share for name, share in other.items()}}
+
+    both = {"ped-anova": {"accuracy": 0.8, "latency_ratio": 0.95}, "fanova": {"accuracy": 0.6, "latency_ratio": 0.9}}
+    return Importance(38, {method: {name: shares(name, kept) for name, kept in by.items()} for method, by in both.items()})
+
+
 def curve(start: int, end: float, exponent: float) -> Schedule:
     """Merging from block `start` on, down to the share `end` of the patches."""
     return presets.curve(SHAPE, start, end, exponent, tail="prefix")
@@ -253,6 +311,8 @@ if __name__ == "__main__":
     opened = Store.open(f"sqlite:///{sys.argv[1]}", create=True)
     opened.save_phase(phase_change())
     opened.save_profile(latency_profile())
+    opened.save_sensitivity(sensitivity())
     Synthetic(opened, "digits-60", profile=PROFILE).fill(40)
+    opened.save_importance("digits-60", importance())
     Synthetic(opened, "digits-4ms", budget="4ms", seed=3).fill(26, "running")
     Synthetic(opened, "digits-25", budget="25%", seed=5).fill(12, "interrupted")

@@ -214,7 +214,8 @@ class TestMarks:
 
     def test_notes_and_headlines_are_marked(self, found: tuple[Study, list[Trial]]) -> None:
         study, trials = found
-        (guess, *_) = [trial for trial in trials if trial.state == "complete" and not trial.confirmed and trial.profile]
+        predicted = [trial for trial in trials if trial.state == "complete" and not trial.confirmed and trial.profile]
+        guess = next(trial for trial in predicted if study.budget.holds(trial.judged))
         assert f"at ~{guess.judged['latency_ratio'].value:.0%} latency" in trial_note(guess)
         searching = dataclasses.replace(guess, number=0)
         shown = printed(studies_table([(study, [searching])]))

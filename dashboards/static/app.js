@@ -21,8 +21,8 @@ const KINDS = { // those with a symbol are drawn, the last one on top
     meaning: "over budget: too slow, so its accuracy was not measured" },
   dominated: { label: "dominated", glyph: "○", symbol: "circle-open", size: 8,
     meaning: "dominated: another trial is at least as good in everything" },
-  stopped: { label: "stopped", glyph: "▽", symbol: "triangle-down-open", size: 9,
-    meaning: "stopped: ended early, once a cheaper trial was better on the same images" },
+  stopped: { label: "stopped", glyph: "▽", symbol: "triangle-down-open", size: 9, opacity: 0.55,
+    meaning: "stopped: ended early, once a cheaper trial was better on the same images; its accuracy is an estimate" },
   backbone: { label: "backbone", glyph: "★", symbol: "star", size: 15, meaning: "backbone: the untouched model" },
   front: { label: "front", glyph: "●", symbol: "circle", size: 10,
     meaning: "front: no other trial is at least as accurate, as fast and as small" },
@@ -30,7 +30,12 @@ const KINDS = { // those with a symbol are drawn, the last one on top
   running: { label: "running", glyph: "…", meaning: "running: being evaluated now" },
 };
 const LEGEND = ["front", "dominated", "stopped", "infeasible", "backbone", "failed", "running"];
-const ORIGINS = { backbone: "the untouched model", start: "tried first, as people do by hand", sampler: "proposed by the sampler" };
+const ORIGINS = {
+  backbone: "the untouched model", sampler: "proposed by the sampler", plan: "planned from what each block can spare",
+  constant: "tried first: equally many tokens fewer in each block", decreasing: "tried first: most tokens merged early",
+  delayed: "tried first: merging that starts late", published: "tried first: rates that were published",
+  learned: "tried first: merging by a learned embedding", start: "tried first, as people do by hand",
+};
 
 // --- words and numbers ---
 const percent = share => `${(100 * share).toFixed(1)}%`;
@@ -49,6 +54,10 @@ const backbone = () => study.trials.find(trial => trial.kind === "backbone");
 const large = () => backbone()?.judged.macs.value >= 1e9;
 const signed = trial => trial.predicted ? "~" : trial.noisy ? "!" : ""; // before a latency that is no plain measurement
 const chosenTrial = () => numbered(chosen) ?? bestTrial();
+
+const ESTIMATE = "estimated from the images seen before the trial was stopped";
+const accuracyText = trial => `${trial.estimated_of ? "†" : ""}${percent(trial.judged.accuracy.value)}`;
+const imagesText = ({ estimated_of: all, judged: { accuracy } }) => all ? `${accuracy.n} of ${all}` : `${accuracy.n}`;
 
 const signMeaning = ({ predicted, noisy }) => predicted ? "predicted from the latency profile, not measured" : noisy && `noisy: ${noisy}`;
 
@@ -71,10 +80,10 @@ function latencyText(trial, text) { // with its sign, which explains itself
 
 // --- the chart ---
 function hoverText(trial) {
-  const { number, kind, reason, judged: { accuracy, latency_ratio: ratio, latency_ms: ms, macs: cost } } = trial;
+  const { number, kind, origin, reason, judged: { accuracy, latency_ratio: ratio, latency_ms: ms, macs: cost } } = trial;
   return [
-    `Trial ${number}`,
-    accuracy && `accuracy ${percent(accuracy.value)} (${interval(accuracy)}), ${accuracy.n} images`,
+    `Trial ${number}${kind === "backbone" ? "" : escaped(`, ${origin}`)}`,
+    accuracy && `accuracy ${accuracyText(trial)} (${interval(accuracy)}), ${imagesText(trial)} images`,
     ratio && `latency ${signed(trial)}${percent(ratio.value)} (${interval(ratio)}) of the backbone`,
     signed(trial) && escaped(`${signed(trial)} ${signMeaning(trial)}`),
     ms && cost && `${signed(trial)}${milliseconds(ms.value)} per batch, ${macs(cost.value)} MACs per image`,
@@ -99,12 +108,12 @@ function markers(name, trials, marker, more) {
 }
 
 function trace(kind) {
-  const { symbol, size } = KINDS[kind];
+  const { symbol, size, opacity = 1 } = KINDS[kind];
   const trials = study.trials.filter(trial => trial.kind === kind && trial.judged[axis]);
   const color = colour(kind);
   const intervals = ["front", "backbone"].includes(kind) && {
     error_x: errorBars(trials, axis, AXES[axis].scale(), `${color}77`), error_y: errorBars(trials, "accuracy", 100, `${color}77`) };
-  return markers(kind, trials, { symbol, size, color, opacity: 1, line: { width: symbol.endsWith("open") ? 1.6 : 0, color } }, {
+  return markers(kind, trials, { symbol, size, color, opacity, line: { width: symbol.endsWith("open") ? 1.6 : 0, color } }, {
     yaxis: kind === "infeasible" ? "y2" : "y", customdata: trials.map(trial => trial.number), text: trials.map(hoverText),
     hovertemplate: "%{text}<extra></extra>", ...intervals });
 }
@@ -194,7 +203,7 @@ function drawPanel() {
     element("div", {}, element("div", { className: "bar" }, element("h2", {}, `Trial ${trial.number}`), tag),
       element("p", { className: "origin" }, trial.reason ?? ORIGINS[trial.origin] ?? trial.origin)),
     element("dl", { className: "values" },
-      accuracy && fact(accuracyName(), percent(accuracy.value), `95% interval ${interval(accuracy)}, ${accuracy.n} search images`),
+      accuracy && fact(accuracyName(), accuracyText(trial), `95% interval ${interval(accuracy)}, ${imagesText(trial)} search images`),
       held && fact("On held-out images", percent(held.value), `95% interval ${interval(held)}, ${held.n} images no search saw`),
       ratio && fact("Latency", latencyText(trial, percent(ratio.value)), `95% interval ${interval(ratio)}, of the backbone's`),
       ms && fact(`Per batch of ${study.settings.batch_size}`, latencyText(trial, milliseconds(ms.value)),
@@ -205,6 +214,8 @@ function drawPanel() {
       trial.kind !== "backbone" && element("p", { className: "hint" }, `${trial.summary[0].toUpperCase()}${trial.summary.slice(1)}.`),
       trial.schedule.tail === "prefix" && element("p", { className: "hint" },
         `Only ${study.backbone.prefix === 1 ? "the class token is" : "prefix tokens are"} read after the last block, and computed in it.`)),
+    trial.estimated_of && element("p", { className: "hint" }, `† ${ESTIMATE}.`),
+    trial.worst && element("p", { className: "hint" }, trial.worst),
     protocol && element("p", { className: "hint" }, [protocol.device, protocol.dtype, measuredHow(trial, protocol)].filter(Boolean).join(", ")),
     trial.export && element("a", { className: "button", href: trial.export, download: "" }, "Export schedule"),
   ].filter(Boolean));
@@ -242,11 +253,15 @@ function drawTable() {
       element("th", { scope: "row" }, button, tag && element("span", { className: "tag", title: tag.startsWith("≈") ? TIED : "" }, tag)),
       measure(trial.judged.accuracy, percent), measure(heldOut(trial), percent), measure(trial.judged.latency_ratio, share => latencyText(trial, percent(share))),
       plain(latencyText(trial, milliseconds(trial.judged.latency_ms.value))), plain(macs(trial.judged.macs.value)),
+      element("td", { className: "wide", title: ORIGINS[trial.origin] ?? "" }, trial.origin),
       element("td", { className: "wide" }, bars(trial, false)));
   }));
   const signs = new Map(rows.filter(signed).map(trial => [signed(trial), trial.predicted ? signMeaning(trial) : "noisy: something disturbed the measurement"]));
   byId("marks").hidden = !signs.size;
   byId("marks").textContent = [...signs].map(([sign, meaning]) => `${sign} ${meaning}`).join("; ");
+  const standing = [study.optimism, study.outlook].filter(Boolean).map(({ text }) => text);
+  byId("standing").hidden = !standing.length;
+  byId("standing").replaceChildren(...standing.map(text => element("p", {}, text)));
   if (focused) body.querySelector(`[data-trial="${focused}"]`)?.focus();
 }
 
@@ -269,7 +284,7 @@ async function draw() {
   if (!study) return;
   for (const part of [drawCounts, drawTiles, drawPanel, drawTable]) part();
   const first = !chart.on;
-  await Promise.all([drawChart(), drawPhase(), drawProfile()]);
+  await Promise.all([drawChart(), drawPhase(), drawProfile(), drawImportance(), drawSensitivity()]);
   if (first) chart.on("plotly_click", ({ points }) => choose(points[0].customdata));
 }
 

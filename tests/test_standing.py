@@ -1,0 +1,188 @@
+"""How a study's front has grown, and what it is worth on images that the search never saw: told from its trials alone."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from recorded import BACKBONE
+from vittle import Schedule, VittleError
+from vittle.dashboards import text
+from vittle.dashboards.terminal import standing
+from vittle.objectives import convergence, paired
+from vittle.objectives.importance import Importance
+from vittle.objectives.measurement import LatencyBudget, Measurement, exact, proportion
+from vittle.spaces import Merging
+from vittle.storage.records import MORE, Growth, Settings, Trial, growth, optimism
+from vittle.storage.store import Store
+
+BUDGET = LatencyBudget.parse("60%")
+BACKBONE_MS = 10.0
+
+
+def schedule(number: int) -> Schedule:
+    return Schedule((Merging(kept=(65 - number,) * 12),), "prefix")
+
+
+def measured(right: NDArray[np.bool_], ratio: float, *, kept: bool = True) -> dict[str, Measurement]:
+    protocol = {"right": paired.pack(right)} if kept else {}
+    return {
+        "accuracy": proportion("accuracy", int(right.sum()), len(right), protocol),
+        "latency_ratio": exact("latency_ratio", ratio),
+        "latency_ms": exact("latency_ms", BACKBONE_MS * ratio),
+        "macs": exact("macs", 1000 * ratio),
+    }
+
+
+def trials(searched: NDArray[np.bool_], held_out: NDArray[np.bool_] | None = None, *, kept: bool = True) -> list[Trial]:
+    """The backbone, which comes first, and as many trials as there are other rows of answers; each costs more than the last."""
+    found = []
+    for number, right in enumerate(searched):
+        ratio = 1.0 if number == 0 else 0.3 + 0.2 * number / len(searched)
+        phases = {"search": measured(right, ratio, kept=kept)}
+        if held_out is not None:
+            phases["confirmation"] = measured(held_out[number], ratio, kept=kept)
+        origin = "sampler" if number else "backbone"
+        found.append(Trial(number, "complete", origin, schedule(number) if number else Schedule(), {}, phases))
+    return found
+
+
+def answers(random: np.random.Generator, n: int, shares: list[float]) -> NDArray[np.bool_]:
+    """Right answers of schedules that agree on which images are hard, (schedules, n), each to its share of all images."""
+    ease = random.random(n)
+    return np.array([ease + 0.1 * (random.random(n) - 0.5) < share for share in shares])
+
+
+RISING = [0.95, 0.86, 0.88, 0.9, 0.92]  # the backbone, and schedules that are all on the front
+
+
+def test_a_front_grows_as_its_trials_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = trials(answers(np.random.default_rng(0), 400, RISING))
+    backbone, *others = [trial.measurements["search"] for trial in found]
+    worst = convergence.Reference.of(backbone["accuracy"].value, 0.6)
+    grown = growth(found, BUDGET)
+    assert grown.volumes == pytest.approx(convergence.volumes(others, worst))
+    assert grown.volume == grown.volumes[-1] > 0
+    right = paired.unpack(backbone["accuracy"].protocol["right"], 400)
+    assert grown.spread == convergence.spread(others, worst, backbone=right) > 0
+    assert grown.outlook == convergence.outlook(grown.volumes, grown.spread, MORE)
+
+
+def test_a_stopped_trial_counts_as_one_that_added_nothing() -> None:
+    found = trials(answers(np.random.default_rng(0), 400, RISING))
+    last = dataclasses.replace(found[-1], state="stopped")
+    grown = growth([*found[:-1], last], BUDGET)
+    assert len(grown.volumes) == 4
+    assert grown.volumes[-1] == grown.volumes[-2] < growth(found, BUDGET).volume
+
+
+@pytest.mark.parametrize("state", ["running", "failed", "infeasible"])
+def test_a_trial_that_saw_no_images_does_not_count(state) -> None:
+    found = trials(answers(np.random.default_rng(0), 400, RISING))
+    other = Trial(9, state, "sampler", schedule(9), {})
+    assert len(growth([*found, other], BUDGET).volumes) == 4
+    assert growth([found[0], other], BUDGET) is None
+    assert growth(found[1:], BUDGET) is None  # without the backbone nobody knows what is worth having
+
+
+def test_a_budget_in_milliseconds_is_the_same_budget() -> None:
+    found = trials(answers(np.random.default_rng(0), 400, RISING))
+    assert growth(found, LatencyBudget.parse("6ms")).volumes == pytest.approx(growth(found, BUDGET).volumes)
+
+
+def test_one_point_is_as_sure_as_the_paired_differences_on_both_sets() -> None:
+    random = np.random.default_rng(1)
+    sets = [answers(random, 300, [0.95, 0.9]), answers(random, 200, [0.95, 0.85])]
+    searched, held_out = (paired.difference(*one) for one in sets)
+    curse = optimism(trials(*sets), BUDGET)
+    assert curse.value == pytest.approx(held_out.value - searched.value)
+    assert curse.high - curse.value == pytest.approx(np.hypot(held_out.high - held_out.value, searched.value - searched.low))
+    assert curse.value - curse.low == pytest.approx(np.hypot(held_out.value - held_out.low, searched.high - searched.value))
+
+
+def test_points_that_agree_are_no_surer_together_than_one_of_them() -> None:
+    random = np.random.default_rng(2)
+    one = [answers(random, n, [0.95, 0.9]) for n in (300, 200)]
+    alike = [np.concatenate([set_, set_[1:], set_[1:]]) for set_ in one]
+    assert optimism(trials(*alike), BUDGET) == pytest.approx(optimism(trials(*one), BUDGET))
+
+
+def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
+    random = np.random.default_rng(3)
+    held = 0
+    for _ in range(300):
+        curse = optimism(trials(answers(random, 300, RISING), answers(random, 300, RISING)), BUDGET)
+        held += curse.low <= 0 <= curse.high  # these were not chosen by any images
+    assert 0.9 <= held / 300 <= 0.99
+
+
+def test_choosing_by_the_images_shows() -> None:
+    random = np.random.default_rng(4)
+    searched, held_out = (answers(random, 400, [0.95, *[0.9] * 200]) for _ in range(2))
+    best = [0, 1 + int(searched[1:].sum(1).argmax())]
+    assert optimism(trials(searched[best], held_out[best]), BUDGET).value > 0
+
+
+def test_what_nobody_wrote_down_is_not_made_up() -> None:
+    random = np.random.default_rng(5)
+    sets = [answers(random, 100, RISING) for _ in range(2)]
+    found = trials(*sets)
+    assert optimism(found, BUDGET) is not None
+    assert optimism(trials(sets[0]), BUDGET) is None  # nothing is confirmed
+    assert optimism([dataclasses.replace(found[0], measurements=trials(sets[0])[0].measurements), *found[1:]], BUDGET) is None
+    assert optimism(trials(*sets, kept=False), BUDGET) is None  # a study from before answers were kept
+    assert optimism(found[:1], BUDGET) is None
+    assert optimism(found, LatencyBudget.parse("10%")) is None
+
+
+def test_sentences_say_how_sure_they_are() -> None:
+    cursed = text.optimism(paired.Interval(0.009, 0.004, 0.014))
+    assert cursed == (
+        "On images that the search never saw, the front loses 0.9% ± 0.5% more than on those it chose by (winner's curse)."
+    )
+    assert text.optimism(paired.Interval(0.002, -0.01, 0.014)).endswith(
+        "loses 0.2% ± 1.2% more than on those it chose by, which may be chance."
+    )
+    assert text.optimism(paired.Interval(-0.02, -0.03, -0.01)).endswith("loses 2.0% ± 1.0% less than on those it chose by.")
+    grown = Growth(np.array([0.2, 0.3, 0.3, 0.3]), 0.001)
+    expected = grown.outlook
+    assert text.outlook(grown) == (
+        f"Another 100 trials are expected to add {expected.gain:.1%} (at most {expected.high:.1%}) "
+        f"to the front's hypervolume, 30.0% now."
+    )
+
+
+def test_only_what_is_known_is_said() -> None:
+    random = np.random.default_rng(6)
+    sets = [answers(random, 100, RISING) for _ in range(2)]
+    assert [sentence.split()[0] for sentence in standing(trials(*sets), BUDGET)] == ["On", "Another"]
+    assert [sentence.split()[0] for sentence in standing(trials(sets[0]), BUDGET)] == ["Another"]
+    assert standing([], BUDGET) == []
+
+
+def test_importance_is_kept_for_each_study(store: Store, url: str) -> None:
+    for name in ("one", "two"):
+        store.create_study(name, Settings(), BACKBONE)
+    told = [Importance(trials, {"fanova": {"accuracy": {"merging.metric": 1.0}}}) for trials in (10, 20, 30)]
+    assert store.importance("one") is None
+    store.save_importance("one", told[0])
+    store.save_importance("two", told[1])
+    store.save_importance("one", told[2])
+    again = Store.open(url)
+    assert (again.importance("one"), again.importance("two")) == (told[2], told[1])
+    with pytest.raises(VittleError, match="no study named 'three'"):
+        store.importance("three")
+
+
+def test_a_study_is_done_though_nobody_can_tell_what_mattered(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vittle.search import study as studies
+
+    def explain(study: object, store: object) -> None:
+        raise ValueError("a forest of nothing\nand more")
+
+    monkeypatch.setattr(studies, "explain", explain)
+    warnings: list[str] = []
+    study = store.create_study("one", Settings(), BACKBONE)
+    studies.tell_apart(study, store, studies.Reporter(warned=warnings.append))
+    assert warnings == ["which parameters mattered is not known (a forest of nothing)"]
