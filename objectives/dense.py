@@ -5,7 +5,7 @@ memory allows: those of early rungs first, because every trial starts there, and
 depth, because a schedule goes on from the nearest block before its own first change.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vittle.objectives.rungs import spread
 from vittle.reductions.prefix import Packed, Prefix, size
 from vittle.spaces.shape import BackboneShape
 
@@ -55,17 +56,6 @@ def places(shape: BackboneShape, batches: Sequence[int], itemsize: int, limit: i
         chosen += [(batch, block) for block in there]
         left -= needed * len(there)
     return chosen
-
-
-def spread(count: int) -> Iterator[int]:
-    """0 to count - 1, every next one in the middle of the widest gap."""
-    gaps = [(0, count)]
-    while gaps:
-        low, high = gaps.pop(0)
-        if low < high:
-            middle = (low + high) // 2
-            yield middle
-            gaps += [(low, middle), (middle + 1, high)]
 
 
 class Cache:

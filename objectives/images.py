@@ -83,7 +83,7 @@ def load_images(
         parts = digits.splits()
         search, held_out = (Images(*parts[name]) for name in ("search", "held-out"))
         _check_labels(source, search.labels, classes)
-        return _splits(_fit(search, preprocessing), _fit(held_out, preprocessing), seed)
+        return Splits(stratified(_fit(search, preprocessing), seed), _fit(held_out, preprocessing))
     path = Path(source)
     if path.suffix == ".npz":
         images = _sample(_read_npz(path, classes), limit, seed)
@@ -97,7 +97,7 @@ def load_images(
     if len(images) < 3:
         raise VittleError(f"{source} holds {len(images)} images, at least 3 are needed to search and to hold out")
     held_out_count = max(1, round(len(images) * HELD_OUT_SHARE))
-    return _splits(_take(images, slice(held_out_count, None)), _take(images, slice(held_out_count)), seed)
+    return Splits(stratified(_take(images, slice(held_out_count, None)), seed), _take(images, slice(held_out_count)))
 
 
 def load_training_images(
@@ -120,8 +120,9 @@ def load_training_images(
     return TrainingSplits(splits.search, splits.held_out)
 
 
-def _splits(search: Images, held_out: Images, seed: int) -> Splits:
-    return Splits(_take(search, rungs.order(search.labels, len(search), seed)), held_out)
+def stratified(images: Images, seed: int = 0) -> Images:
+    """The same images in a fixed order in which every beginning holds each class in proportion."""
+    return _take(images, rungs.order(images.labels, len(images), seed))
 
 
 def _take(images: Images, which: slice | NDArray[np.intp]) -> Images:

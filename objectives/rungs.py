@@ -7,6 +7,7 @@ class is ever further than 1 - 1 / (2c - 2) images from its share.
 """
 
 import heapq
+from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -63,6 +64,17 @@ def batches(n: int, sizes: tuple[int, ...], most: int = 128) -> tuple[tuple[slic
     return tuple(
         tuple(slice(start, min(start + most, end)) for start in range(begin, end, most)) for begin, end in pairwise((0, *sizes))
     )
+
+
+def spread(count: int) -> Iterator[int]:
+    """0 to count - 1, every next one in the middle of the widest gap."""
+    gaps = [(0, count)]
+    while gaps:
+        low, high = gaps.pop(0)
+        if low < high:
+            middle = (low + high) // 2
+            yield middle
+            gaps += [(low, middle), (middle + 1, high)]
 
 
 def _in_proportion(labels: NDArray[np.integer]) -> NDArray[np.intp]:

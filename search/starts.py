@@ -5,11 +5,12 @@ dozen costs. Then what is published, at a few costs each: constant and decreasin
 that were learnt elsewhere (DiffRate). Every trial keeps the name of where it came from.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from vittle.objectives.profile import LatencyProfile
+from vittle.objectives.rungs import spread
 from vittle.objectives.sensitivity import Sensitivity
 from vittle.search.planning import plans
 from vittle.spaces.reduction import Start
@@ -17,7 +18,7 @@ from vittle.spaces.schedule import Schedule
 from vittle.spaces.space import Space
 
 PLANNED = 12  # costs that are planned for
-CHEAPEST = 0.25  # the least of them, as a share of the most
+CHEAPEST = 0.12  # the least of them, as a share of the most
 HEURISTIC = (0.97, 0.7, 0.45)  # costs of what is published, as shares of what the budget allows
 BLIND = (0.85, 0.6, 0.4)  # the same in MACs, which fall faster than latency
 
@@ -40,14 +41,9 @@ def starts(
         sensitivity: of the backbone's blocks; without it nothing is planned.
     """
     if sensitivity is not None:
-        wanted = allowed * np.linspace(1.0, CHEAPEST, PLANNED)
-        planned = plans(space, sensitivity, _interleaved(list(wanted)), profile)
+        # From the middle of the range on, so that a search that ends early has seen all of it.
+        wanted = allowed * np.geomspace(1.0, CHEAPEST, PLANNED)
+        planned = plans(space, sensitivity, [float(wanted[at]) for at in spread(PLANNED)], profile)
         yield from (Start("plan", space.encode(schedule)) for schedule in planned)
     shares = BLIND if profile is None else HEURISTIC
     yield from space.starting_points([share * allowed for share in shares], cost)
-
-
-def _interleaved(costs: Sequence[float]) -> list[float]:
-    """Both halves in turn, so that a search that ends early has seen the whole range."""
-    half = (len(costs) + 1) // 2
-    return [one for pair in zip(costs[:half], [*costs[half:], None], strict=False) for one in pair if one is not None]

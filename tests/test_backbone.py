@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from models import SMALL
 from vittle import VittleError
-from vittle.objectives.accuracy import accuracy, predict
+from vittle.objectives.accuracy import predict
 from vittle.objectives.images import load_images
 from vittle.reductions.backbone import describe_backbone, load_backbone
 
@@ -19,7 +19,7 @@ def test_the_embedded_default_reads_held_out_digits() -> None:
     assert (backbone.shape.depth, backbone.shape.patches, backbone.classes) == (12, 64, 10)
     images = load_images("digits", backbone.preprocessing, 10).held_out
     predicted = predict(backbone.model, images.pixels, backbone.preprocessing, torch.device("cpu"))
-    assert accuracy(predicted, images.labels, images).value >= 0.97
+    assert (predicted == images.labels).mean() >= 0.97
 
 
 def test_a_checkpoint_brings_its_classes_and_image_size(tmp_path) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from vittle import Schedule, presets
 from vittle.objectives import latency, memory
-from vittle.objectives.accuracy import accuracy, predict, to_input
+from vittle.objectives.accuracy import predict, to_input
 from vittle.objectives.evaluate import Evaluator, make_stand
 from vittle.objectives.images import Images, Splits
 from vittle.objectives.latency import EFFORTS, Effort, Stand, median
@@ -223,8 +223,6 @@ def test_accuracy_counts_hits(tiny, splits) -> None:
     with torch.inference_mode():
         expected = tiny(to_input(splits.search.pixels, preprocessing, torch.device("cpu"))).argmax(-1).numpy()
     assert np.array_equal(predicted, expected)
-    half = np.where(np.arange(20) < 10, predicted, (predicted + 1) % 10)
-    assert accuracy(predicted, half, splits.search).value == 0.5
 
 
 def test_input_is_normalised(tiny) -> None:

@@ -86,7 +86,8 @@ def test_a_search_that_predicts_measures_what_enters_its_front(store, monkeypatc
     searched = [trial.measurements["search"]["latency_ratio"].protocol for trial in trials[1:]]
     measured = [protocol for protocol in searched if protocol.get("source") != "predicted"]
     assert measured  # the first trial enters an empty front
-    assert all(protocol["profile"] == profile.key and protocol["predicted"] > 0 for protocol in measured)
+    assert all(protocol["profile"] == profile.key for protocol in measured)
+    assert any(protocol.get("predicted", 0) > 0 for protocol in measured)  # what the short profile knows
     for trial in records.front(trials, study.budget):
         assert trial.judged["latency_ratio"].protocol.get("source") != "predicted"
         assert trial.confirmed

@@ -6,7 +6,8 @@ import torch
 
 from models import make_model
 from vittle import Schedule, presets
-from vittle.objectives.dense import Cache, Dense, places, spread
+from vittle.objectives.dense import Cache, Dense, places
+from vittle.objectives.rungs import spread
 from vittle.reductions.backbone import shape_of
 from vittle.reductions.prefix import Prefix, size, walk
 from vittle.reductions.vit import ReducedViT
