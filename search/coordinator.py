@@ -25,6 +25,7 @@ from vittle.search.affordable import Affordable
 from vittle.search.sampler import Sampler
 from vittle.search.starts import starts
 from vittle.spaces import costs
+from vittle.spaces.errors import VittleError
 from vittle.spaces.reduction import Start, Values
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.space import Space
@@ -174,8 +175,7 @@ class Coordinator:
             return None
         if self._unfinished:
             trial = self._unfinished.popleft()
-            values = self._space.encode(trial.schedule) if trial.schedule.reductions else None
-            return self._assign(trial, None if values is None else self._sampler.ask(values).ticket)
+            return self._assign(trial, self._registered(trial.schedule))
         if not self._has_backbone:
             self._has_backbone = True
             return self._assign(self._start("backbone", Schedule(), {}), None)
@@ -263,6 +263,15 @@ class Coordinator:
             return False
         grown = growth([self._backbone, *self._finished], self.study.budget)
         return grown is not None and convergence.flat(grown.volumes, grown.spread, patience)
+
+    def _registered(self, schedule: Schedule) -> int | None:
+        """The ticket of a schedule that was proposed in an earlier run; None where the sampler has no point for it."""
+        if not schedule.reductions:
+            return None
+        try:
+            return self._sampler.ask(self._space.encode(schedule)).ticket
+        except VittleError:
+            return None
 
     def _start(self, origin: str, schedule: Schedule, parameters: Values) -> Trial:
         number = self._store.start_trial(self.study.name, origin, schedule, parameters)
