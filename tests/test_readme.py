@@ -104,3 +104,11 @@ def test_every_number_on_prediction_is_in_the_benchmarks_file() -> None:
     text = " ".join(README.split())
     for aim in document["summary"]:
         assert f"met in {aim['rows_met']} of {aim['rows']} rows" in text
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.stem)
+def test_every_promise_names_a_test_that_there_is(page) -> None:
+    promises = re.findall(r"^\| .+ \| (`test_.+`) \|$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(promises) >= 5
+    named = {name for promise in promises for name in re.findall(r"`(test_\w+\.py)`", promise)}
+    assert {name for name in named if not (ROOT / "tests" / name).exists()} == set()
