@@ -372,7 +372,7 @@ def test_a_backbone_is_trained_on_photographs_and_searched_on_others(tmp_path, m
     source = Source("photographs", tmp_path / "photographs.npz", tmp_path / "photographs.safetensors")
     photographs.train(source.images, source.weights, epochs=1, progress=False)
     problem = load(source)
-    assert np.array_equal(problem.splits.search.pixels, images[32:40])
+    assert sorted(map(bytes, problem.splits.search.pixels)) == sorted(map(bytes, images[32:40]))  # in an order of their own
     assert np.array_equal(problem.splits.held_out.labels, labels[40:])
     assert problem.backbone.fingerprint != load(Source(limit=1)).backbone.fingerprint
     np.savez(tmp_path / "photographs.npz", images=images[:40], labels=labels)
