@@ -134,9 +134,9 @@ def test_memory_grows_with_the_batch_and_falls_with_merged_tokens(tiny, images_f
     def peak(batch: int, removed: int) -> float:
         model, images = ReducedViT(tiny, presets.constant(tiny, removed)), images_for(tiny, batch)
         with torch.inference_mode():
-            found = memory.peak(lambda: model(images), tiny, torch.device("cpu"))
-        assert found is not None
-        return found.value
+            model(images)  # as after a timing: what is loaded at the first run is not the model's
+            found = [memory.peak(lambda: model(images), tiny, torch.device("cpu")) for _ in range(5)]
+        return min(one.value for one in found)  # whatever else the process does only adds
 
     assert sum(one.nbytes for one in tiny.parameters()) / 1e6 < peak(32, 0) < 0.7 * peak(128, 0)
     assert peak(128, 30) < peak(128, 0)
