@@ -81,8 +81,7 @@ class Sampler:
         trials: int = 40,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        if kind not in SAMPLERS:
-            raise VittleError(f"unknown sampler {kind!r}; accepted: {', '.join(SAMPLERS)}")
+        check_sampler(kind)
         self._space, self._budget, self._seed, self._trials, self._clock = space, budget, seed, trials, clock
         self._distributions = distributions(space)
         self.kind = "tpe" if kind == "auto" else kind
@@ -176,6 +175,16 @@ class Sampler:
             yield
         finally:
             self.seconds += self._clock() - start
+
+
+def check_sampler(kind: str) -> None:
+    """Refuse a sampler that there is not.
+
+    Raises:
+        VittleError: an unknown kind.
+    """
+    if kind not in SAMPLERS:
+        raise VittleError(f"unknown sampler {kind!r}; accepted: {', '.join(SAMPLERS)}")
 
 
 def distributions(space: Space) -> dict[str, BaseDistribution]:

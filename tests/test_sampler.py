@@ -1,6 +1,8 @@
 """What every kind of sampler keeps to, on outcomes that are computed."""
 
 import itertools
+import subprocess
+import sys
 
 import numpy as np
 import optuna
@@ -197,3 +199,11 @@ def volume(kind: str, seed: int) -> float:
             area += (one["accuracy"].value - best) * (0.6 - one["latency_ratio"].value)
             best = one["accuracy"].value
     return area
+
+
+def test_a_launch_with_an_unknown_sampler_writes_nothing(url, tmp_path) -> None:
+    command = [sys.executable, "-m", "vittle", "launch", "--sampler", "magic", "--storage", url]
+    refused = subprocess.run(command, capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert "unknown sampler 'magic'; accepted: auto, tpe, nsga2, nsga3, gp, random" in " ".join(refused.stderr.split())
+    assert list(tmp_path.iterdir()) == []
