@@ -195,27 +195,23 @@ class Evaluator:
         Raises:
             FloatingPointError: logits that are not finite.
         """
-        model = ReducedViT(self.model, schedule, self.adapters)
-        with lease.shared(self.stand.device):
-            reference = self._reference("search").logits
-            answers = [self._answer(model, "search", index, batch) for index, batch in enumerate(self.rungs["search"][0])]
-        logits = np.concatenate(answers)
+        reference = self._reference("search").logits
+        logits = self._answers(ReducedViT(self.model, schedule, self.adapters), "search", self.rungs["search"][0])
         return divergence(reference[: len(logits)], logits)
 
     def _judged(self, model: ReducedViT, phase: Phase) -> Iterator[tuple[dict[str, Measurement], bool]]:
         """What is known after each rung, and whether it is the last one."""
         ladder = self.rungs[phase]
         spent, seconds = self.spent, self.seconds
+        reference = self._reference(phase)
         if not model.schedule.reductions and model.schedule.tail == "full":
-            reference = self._reference(phase)
             yield judge(reference.logits, reference, self._effort(spent, seconds)), True
             return
-        answers: list[NDArray[np.float32]] = []
+        logits, done = reference.logits[:0], 0
         for rung, batches in enumerate(ladder, start=1):
-            with lease.shared(self.stand.device):
-                reference = self._reference(phase)
-                answers += [self._answer(model, phase, len(answers) + at, batch) for at, batch in enumerate(batches)]
-            yield judge(np.concatenate(answers), reference, self._effort(spent, seconds)), rung == len(ladder)
+            logits = np.concatenate([logits, self._answers(model, phase, batches, done)])
+            done += len(batches)
+            yield judge(logits, reference, self._effort(spent, seconds)), rung == len(ladder)
 
     def _effort(self, spent: int, seconds: float) -> dict[str, float]:
         return {"image_macs": self.spent - spent, "seconds": self.seconds - seconds}
@@ -224,11 +220,16 @@ class Evaluator:
         if phase not in self._references and phase == "search":
             self.know(self.record())
         elif phase not in self._references:
-            dense_model = ReducedViT(self.model, Schedule())
-            batches = [batch for rung in self.rungs[phase] for batch in rung]
-            logits = np.concatenate([self._answer(dense_model, phase, index, batch) for index, batch in enumerate(batches)])
+            (batches,) = self.rungs[phase]
+            logits = self._answers(ReducedViT(self.model, Schedule()), phase, batches)
             self._references[phase] = Reference.of(logits, self.images[phase].labels)
         return self._references[phase]
+
+    def _answers(self, model: ReducedViT, phase: Phase, batches: Sequence[slice], first: int = 0) -> NDArray[np.float32]:
+        """Logits (m, classes) of batches, of which the first has that number among all of the phase."""
+        # Nothing in here may ask for the lease again: whoever waits to measure comes between, and both would wait for ever.
+        with lease.shared(self.stand.device):
+            return np.concatenate([self._answer(model, phase, index, batch) for index, batch in enumerate(batches, first)])
 
     @torch.inference_mode()
     def _answer(self, model: ReducedViT, phase: Phase, index: int, batch: slice) -> NDArray[np.float32]:

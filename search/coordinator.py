@@ -165,8 +165,10 @@ class Coordinator:
         typical = SHARE_SEEN * self._known.pass_seconds
         most = min(MOST_AT_ONCE, round(WORTH_ASKING / typical)) if typical > 0 and first.schedule.reductions else 1
         left = max(1, (self.study.settings.trials - self._started) // (2 * self.study.settings.workers))
-        others = itertools.takewhile(lambda one: one is not None, (self.next() for _ in range(min(most, left) - 1)))
-        return [first, *(one for one in others if one is not None)]
+        batch = [first]
+        while len(batch) < min(most, left) and (one := self.next()) is not None:
+            batch.append(one)
+        return batch
 
     def next(self) -> Assignment | None:
         """The next trial to evaluate, written down as running; None where there is no more to do."""

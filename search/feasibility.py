@@ -164,11 +164,17 @@ def _refuse(budget: LatencyBudget, least: dict[str, Measurement], what: str) -> 
 @contextmanager
 def stand_of(backbone: Backbone, settings: Settings) -> Iterator[Stand]:
     """A stand with a copy of the backbone, and the threads that a worker of a study has."""
+    with copied(backbone, settings) as own:
+        yield make_stand(own, **settings.stand)
+
+
+@contextmanager
+def copied(backbone: Backbone, settings: Settings) -> Iterator[Backbone]:
+    """A copy of the backbone for this process to run, with the threads that a worker of a study has."""
     threads = torch.get_num_threads()
     torch.set_num_threads(settings.cpus_per_worker)
     try:
-        copied = replace(backbone, model=copy.deepcopy(backbone.model))
-        yield make_stand(copied, **settings.stand)
+        yield replace(backbone, model=copy.deepcopy(backbone.model))
     finally:
         torch.set_num_threads(threads)
         if settings.device == "cuda":

@@ -1,11 +1,8 @@
 """A study from start to end: search, then confirm the front. The whole loop is `run`."""
 
-import copy
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-
-import torch
 
 from vittle.objectives.dense import Dense
 from vittle.objectives.images import Progress, Splits, load_images
@@ -19,7 +16,8 @@ from vittle.reductions.embedding import MergeEmbedding
 from vittle.reductions.vit import check_identity
 from vittle.search.coordinator import Coordinator, Knowledge
 from vittle.search.explaining import explain
-from vittle.search.feasibility import LAUNCH_SECONDS, find_profile, find_target
+from vittle.search.feasibility import LAUNCH_SECONDS, copied, find_profile, find_target
+from vittle.search.sampler import check_sampler
 from vittle.search.workers import Pool, make_evaluator, ray_session, shelf
 from vittle.spaces import costs
 from vittle.spaces.errors import VittleError
@@ -81,6 +79,7 @@ def prepare(settings: Settings, progress: Progress | None = None) -> Job:
     """
     LatencyBudget.parse(settings.latency_budget)  # first, because it is wrong most often
     check_dtype(settings.dtype)
+    check_sampler(settings.sampler)
     backbone = load_backbone(settings.model, settings.checkpoint)
     if backbone.classes == 0:
         raise VittleError(
@@ -193,31 +192,28 @@ def look(job: Job, store: Store, reporter: Reporter, known: Knowledge) -> tuple[
 
     A search can do without, so a failure is a warning: each worker then finds the backbone's answers for itself.
     """
-    backbone, splits, settings = job.backbone, job.splits, job.settings
-    threads = torch.get_num_threads()
+    settings = job.settings
     try:
-        copied = replace(backbone, model=copy.deepcopy(backbone.model))
-        evaluator = make_evaluator(settings, copied, splits)
-        put, get, limit = shelf(settings)
-        dense = evaluator.record(limit, put, get)
-        evaluator.know(dense, settings.cache)
-        sensitivity = store.sensitivity(backbone.fingerprint)
-        if sensitivity is None or not sensitivity.covers(settings.reductions, settings.data):
-            sensitivity = measure(
-                evaluator.divergence,
-                Space(backbone.shape, settings.reductions).context,
-                settings.reductions,
-                fingerprint=backbone.fingerprint,
-                data=settings.data,
-            )
-            store.save_sensitivity(sensitivity)
-        spent = known.image_macs + evaluator.spent
-        return dense, replace(known, sensitivity=sensitivity, image_macs=spent, pass_seconds=dense.seconds)
+        with copied(job.backbone, settings) as backbone:
+            evaluator = make_evaluator(settings, backbone, job.splits)
+            put, get, limit = shelf(settings)
+            dense = evaluator.record(limit, put, get)
+            evaluator.know(dense, settings.cache)
+            sensitivity = store.sensitivity(backbone.fingerprint)
+            if sensitivity is None or not sensitivity.covers(settings.reductions, settings.data):
+                sensitivity = measure(
+                    evaluator.divergence,
+                    Space(backbone.shape, settings.reductions).context,
+                    settings.reductions,
+                    fingerprint=backbone.fingerprint,
+                    data=settings.data,
+                )
+                store.save_sensitivity(sensitivity)
+            spent = known.image_macs + evaluator.spent
+            return dense, replace(known, sensitivity=sensitivity, image_macs=spent, pass_seconds=dense.seconds)
     except Exception as error:  # whatever a model can raise
         reporter.warned(f"the backbone's blocks cannot be looked at ({_first_line(error)}); the search goes on without it")
         return None, known
-    finally:
-        torch.set_num_threads(threads)
 
 
 def tell_apart(study: Study, store: Store, reporter: Reporter) -> None:

@@ -1,5 +1,6 @@
 """A schedule judged rung by rung, with and without what the backbone's own pass has kept."""
 
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -156,3 +157,24 @@ def test_a_rung_is_one_look_at_few_images_for_probing(backbone, many) -> None:
     apart = measuring.divergence(presets.constant(backbone.shape, 6))
     assert apart.shape == (64,)
     assert (apart > 0).any()
+
+
+def test_nobody_who_holds_the_device_asks_for_it_again(backbone, many, monkeypatch) -> None:
+    """Whoever waits to measure in between would wait for the first lease, and the second lease for them."""
+    held = []
+
+    @contextmanager
+    def shared(device):
+        assert not held
+        held.append(device)
+        yield
+        held.pop()
+
+    monkeypatch.setattr("vittle.objectives.lease.shared", shared)
+    schedule = presets.constant(backbone.shape, 6)
+    for ask in (Evaluator.judge, Evaluator.divergence):
+        measuring = evaluator(backbone, many)  # one that has yet to see the backbone
+        phases = [()] if ask is Evaluator.divergence else [("search",), ("confirmation",)]
+        for phase in phases:
+            ask(measuring, schedule, *phase)
+    assert not held
