@@ -47,6 +47,9 @@ def compare(
     backbone: Annotated[
         Path | None, typer.Option(help="Weights for the photographs; trained and written if not there.", show_default=False)
     ] = None,
+    images: Annotated[
+        int | None, typer.Option(min=32, help="Of the photographs, at most, to search on and to confirm on.", show_default=False)
+    ] = None,
     output: Annotated[
         Path | None, typer.Option(help="The file to write. Default: results/search.json beside this.", show_default=False)
     ] = None,
@@ -58,7 +61,9 @@ def compare(
     elif output is None:
         output = Path(__file__).parent / "results" / "search.json"
     chosen = _chosen(methods)
-    sources = [replace(source, limit=32 if quick else None) for source in _sources(photographs, backbone)]
+    sources = _sources(photographs, backbone, images)
+    if quick:
+        sources = [replace(source, limit=32) for source in sources]
     problems = [load(source) for source in sources]
     abouts = [_about(problem) for problem in problems]
     around = environment(torch.device("cpu"))
@@ -93,15 +98,15 @@ def _chosen(text: str) -> list[str]:
     return [name for name in METHODS if name in names]
 
 
-def _sources(images: Path | None, backbone: Path | None) -> list[Source]:
-    if (images is None) != (backbone is None):
+def _sources(photographs: Path | None, backbone: Path | None, images: int | None) -> list[Source]:
+    if (photographs is None) != (backbone is None):
         raise VittleError("--photographs and --backbone go together; give both, or neither")
-    if images is None or backbone is None:
+    if photographs is None or backbone is None:
         return [Source()]
-    images, backbone = images.resolve(), backbone.resolve()  # for processes that run elsewhere
+    photographs, backbone = photographs.resolve(), backbone.resolve()  # for processes that run elsewhere
     if not backbone.exists():
-        train(images, backbone)
-    return [Source(), Source("photographs", images, backbone)]
+        train(photographs, backbone)
+    return [Source(), Source("photographs", photographs, backbone, images)]
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ https://docs.ray.io/en/latest/tune/api/doc/ray.tune.search.optuna.OptunaSearch.h
 `OptunaSearch`, a space of `tune.uniform` and the like that Tune translates, a function trainable that builds what it needs and
 reports once, and defaults for the rest: one CPU per trial, as many trials at once as there are CPUs, a fresh actor for each,
 no scheduler. Departures are in its favour, or make no difference: one thread per trial, so that trials do not fight over the
-cores; no output; a seed.
+cores, and processes that give way to nobody; no output; a seed.
 """
 
 import logging
@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+os.environ.setdefault("RAY_worker_niceness", "0")  # read when Ray is imported
 
 import ray
 import torch
