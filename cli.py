@@ -298,7 +298,7 @@ def _run(studies: Any, study: Study, job: Any, store: Store, ray_address: str | 
         confirming: list[Any] = []
 
         def observed(images: int, of: int) -> None:
-            bar.update(task, note=f"attention of {images} of {of} images" if images < of else "")
+            bar.update(task, note=f"backbone on {images} of {of} images" if images < of else "")
 
         def profiled(done: int, of: int) -> None:
             bar.update(task, note=f"latency profile {done} of {of}" if done < of else "")

@@ -17,6 +17,7 @@ import torch
 from problem import Source, load
 from vittle.objectives.dominance import right
 from vittle.objectives.evaluate import Evaluator
+from vittle.objectives.paired import unpack_divergence
 from vittle.objectives.sensitivity import Sensitivity, measure
 from vittle.search.planning import plans
 from vittle.spaces import Schedule, Space
@@ -65,11 +66,12 @@ def main() -> None:
         evaluator.divergence, space.context, space.reductions, fingerprint=backbone.fingerprint, data="photographs"
     )
     chosen = [Schedule(), *schedules(space, sensitivity, np.random.default_rng(0))]
-    answers, apart, held_out = [], [], []
+    answers, apart, each, held_out = [], [], [], []
     for at, schedule in enumerate(chosen):
         measured = evaluator.judge(schedule, "search")
         answers.append(np.packbits(right(measured["accuracy"])))
         apart.append(measured["divergence"].value)
+        each.append(unpack_divergence(measured["divergence"].protocol["each"]))
         confirmed = evaluator.judge(schedule, "confirmation")
         held_out.append(np.packbits(right(confirmed["accuracy"])))
         print(f"{at + 1} of {len(chosen)}: {measured['accuracy'].value:.4f}, {confirmed['accuracy'].value:.4f}", flush=True)
@@ -80,6 +82,7 @@ def main() -> None:
         right=np.stack(answers),
         held_out=np.stack(held_out),
         divergence=np.array(apart, np.float32),
+        apart=np.stack(each),
         sensitivity=np.array(json.dumps(sensitivity.to_dict())),
     )
 

@@ -48,7 +48,7 @@ def compare(
         Path | None, typer.Option(help="Weights for the photographs; trained and written if not there.", show_default=False)
     ] = None,
     images: Annotated[
-        int | None, typer.Option(min=32, help="Of the photographs, at most, to search on and to confirm on.", show_default=False)
+        int | None, typer.Option(min=32, help="Photographs to search on, and to confirm on, at most.", show_default=False)
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help="The file to write. Default: results/search.json beside this.", show_default=False)

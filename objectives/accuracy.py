@@ -107,7 +107,9 @@ def judge(logits: NDArray[np.float32], reference: Reference, about: Mapping[str,
     return {
         "accuracy": accuracy,
         "accuracy_drop": Measurement("accuracy_drop", *lost, m, worst),
-        "divergence": Measurement("divergence", mean, max(0.0, mean - spread), mean + spread, m),
+        "divergence": Measurement(
+            "divergence", mean, max(0.0, mean - spread), mean + spread, m, {"each": paired.pack_divergence(apart)}
+        ),
     }
 
 

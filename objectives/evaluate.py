@@ -18,11 +18,13 @@ from vittle.objectives import dense, lease, rungs
 from vittle.objectives.accuracy import BATCH, Reference, divergence, finite, judge, to_input
 from vittle.objectives.dense import Cache, Dense
 from vittle.objectives.front import enters
-from vittle.objectives.images import Images, Splits
+from vittle.objectives.images import Images, Progress, Splits
 from vittle.objectives.latency import EFFORTS, Stand
 from vittle.objectives.measurement import LatencyBudget, Measurement, Phase, exact
+from vittle.objectives.phase_change import IMAGES as OBSERVED
 from vittle.reductions.backbone import Backbone
 from vittle.reductions.device import DTYPES
+from vittle.reductions.phases import Observer
 from vittle.reductions.prefix import Packed, Prefix, walk
 from vittle.reductions.vit import ReducedViT, check_identity
 from vittle.spaces import costs
@@ -107,6 +109,8 @@ class Evaluator:
         limit: int = 0,
         keep: Callable[[Packed], Any] = lambda packed: packed,
         fetch: Callable[[Any], Packed] = lambda kept: kept,
+        observer: Observer | None = None,
+        progress: Progress = lambda _done, _total: None,
     ) -> Dense:
         """Bring the search images through the backbone once, and keep what schedules can go on from.
 
@@ -114,6 +118,8 @@ class Evaluator:
             limit: bytes of prefixes to keep.
             keep: where to put each of them.
             fetch: from what `keep` gives back to the prefix.
+            observer: sees the first of them.
+            progress: told (done, total) images.
         """
         batches = [batch for rung in self.rungs["search"] for batch in rung]
         images = [batch.stop - batch.start for batch in batches]
@@ -122,11 +128,13 @@ class Evaluator:
         kept, logits, start = {}, [], time.perf_counter()
         with lease.shared(self.stand.device):
             for index, batch in enumerate(batches):
-                for block, part in enumerate(walk(model, self._input("search", batch))):
+                see = {} if observer is None or (index and batch.stop > OBSERVED) else {"see": observer.see}
+                for block, part in enumerate(walk(model, self._input("search", batch), **see)):
                     if not isinstance(part, Prefix):
                         logits.append(finite(part))
                     elif (index, block) in wanted:
                         kept[index, block] = keep(part.pack())
+                progress(batch.stop, sum(images))
         seconds = time.perf_counter() - start
         self._count(costs.macs(self.backbone.shape, Schedule()) * sum(images), seconds)
         return Dense(np.concatenate(logits), kept, fetch, seconds)

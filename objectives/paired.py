@@ -2,7 +2,8 @@
 
 `right` is (n,) booleans: which images a schedule answers right, in one fixed order (see `rungs`). A trial that stopped early
 has a prefix of them. Images that both answer right, or both wrong, say nothing about which is better; only the discordant pairs
-do, as in McNemar's test: a *win* of the first over the second, or a *loss*.
+do, as in McNemar's test: a *win* of the first over the second, or a *loss*. How far an answer is from the backbone's says more:
+almost every image is a win of one of the two, the closer one.
 """
 
 import base64
@@ -16,6 +17,11 @@ from scipy import special
 from vittle.objectives.measurement import NORMAL_95, proportion
 
 Right = NDArray[np.bool_]
+
+
+FINEST = 1e-6  # nats; closer than this is as close as can be
+STEPS = 10  # codes to a factor of two
+CODED = 2048  # images whose divergence is written down
 
 
 class Interval(NamedTuple):
@@ -43,8 +49,26 @@ def unpack(text: str, n: int) -> Right:
     return np.unpackbits(packed, count=n).astype(np.bool_)
 
 
+def pack_divergence(divergence: NDArray[np.floating]) -> str:
+    """How far answers are from the backbone's (n,), in nats, as text: a byte for each of the first `CODED`.
+
+    A byte counts tenths of a factor of two above `FINEST`, up to 47 nats, so a value is kept to 4 %.
+    """
+    codes = np.rint(STEPS * np.log2(np.maximum(divergence[:CODED], FINEST) / FINEST))
+    return base64.b64encode(codes.clip(0, 255).astype(np.uint8).tobytes()).decode()
+
+
+def unpack_divergence(text: str) -> NDArray[np.uint8]:
+    """The codes that `pack_divergence` wrote, which order images as their divergence does.
+
+    Raises:
+        ValueError: the text is not what it writes.
+    """
+    return np.frombuffer(base64.b64decode(text, validate=True), np.uint8)
+
+
 def log_evidence(wins: ArrayLike, losses: ArrayLike) -> NDArray[np.float64]:
-    """Natural logarithm of the e-value against "the first is right no more often than the second".
+    """Natural logarithm of the e-value against "the first wins no more often than the second".
 
     The likelihood ratio of a share theta of wins to a half, averaged over theta:
 
@@ -64,8 +88,8 @@ def log_evidence(wins: ArrayLike, losses: ArrayLike) -> NDArray[np.float64]:
     tests).
 
     Args:
-        wins: images that only the first answers right, of any shape.
-        losses: images that only the second answers right, of the same shape.
+        wins: images that only the first answers right, or on which it is closer, of any shape.
+        losses: the other way round, of the same shape.
     """
     won, lost = np.asarray(wins, np.float64), np.asarray(losses, np.float64)
     with np.errstate(divide="ignore"):  # far more losses than wins: no evidence, the logarithm of 0
@@ -81,6 +105,19 @@ def better(rival: Right, candidate: Right, level: float = 0.05) -> bool:
     """
     seen = min(len(rival), len(candidate))
     return bool(log_evidence(*_discordant(rival[:seen], candidate[:seen])) >= -math.log(level))
+
+
+def closer(rival: NDArray[np.uint8], candidate: NDArray[np.uint8], level: float = 0.05) -> bool:
+    """Whether the rival is nearer to the backbone on more images than the candidate, of those that both have seen.
+
+    Args:
+        rival: its divergences in any monotone code.
+        candidate: the same.
+        level: as `better` has it.
+    """
+    seen = min(len(rival), len(candidate))
+    wins, losses = (int(np.count_nonzero(one)) for one in (rival[:seen] < candidate[:seen], rival[:seen] > candidate[:seen]))
+    return bool(log_evidence(wins, losses) >= -math.log(level))
 
 
 def difference(first: Right, second: Right) -> Interval:

@@ -13,8 +13,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-FIRST = 64  # images of the first rung
-RUNGS = 64  # of many images the first rung holds this part
+FIRST = 32  # images of the first rung
+RUNGS = 128  # of many images the first rung holds this part
 ROUND = 32
 LAST = 1.5  # the last rung is at least so many times the one before
 
@@ -43,7 +43,7 @@ def sizes(n: int, first: int | None = None) -> tuple[int, ...]:
 
     Args:
         n: how many images there are.
-        first: size of the first rung; 64, or more where there are more than 4,096 images, if not given.
+        first: size of the first rung; 32, or more where there are more than 4,096 images, if not given.
     """
     size = first or ROUND * round(max(FIRST, n / RUNGS) / ROUND)
     doubling = []

@@ -31,6 +31,35 @@ from vittle.spaces.errors import UnsupportedBackboneError
 PIECE = 2**24  # attention weights that exist at once: 64 MiB, unless a single head has more
 
 
+class Observer:
+    """Collects every statistic above from the tokens that enter the blocks, while somebody else makes the dense pass.
+
+    Args:
+        model: a timm VisionTransformer in evaluation mode.
+
+    Raises:
+        UnsupportedBackboneError: the model is not understood, or has a single patch.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model: Any = model
+        self._shape = shape_of(model)
+        if self._shape.patches < 2:
+            raise UnsupportedBackboneError("this model has a single patch, which is like no other; accepted: at least 2 patches")
+        self._seen: list[dict[str, list[Tensor]]] = [{} for _ in range(self._shape.depth)]
+
+    @torch.inference_mode()
+    def see(self, block: int, features: Tensor) -> None:
+        """A batch (b, n, d) is about to enter a block."""
+        for name, values in _observe_block(self._model.blocks[block], features, self._shape.prefix).items():
+            self._seen[block].setdefault(name, []).append(values)
+
+    def statistics(self) -> dict[str, NDArray[np.float64]]:
+        """For each statistic an array (images, depth)."""
+        names = self._seen[0]
+        return {name: torch.stack([torch.cat(seen[name]) for seen in self._seen], 1).double().cpu().numpy() for name in names}
+
+
 @torch.inference_mode()
 def observe(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, NDArray[np.float64]]:
     """One dense pass; timm's own blocks compute what the next one sees.
@@ -46,19 +75,13 @@ def observe(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, NDArray[np
         UnsupportedBackboneError: the model is not understood, or has a single patch.
     """
     vit: Any = model
-    shape = shape_of(model)
-    if shape.patches < 2:
-        raise UnsupportedBackboneError("this model has a single patch, which is like no other; accepted: at least 2 patches")
-    seen: dict[str, list[Tensor]] = {}
+    observer = Observer(model)
     for images in batches:
         features = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images))))  # (b, n, d)
-        blocks = []
-        for block in vit.blocks:
-            blocks.append(_observe_block(block, features, shape.prefix))
+        for index, block in enumerate(vit.blocks):
+            observer.see(index, features)
             features = block(features)
-        for name in blocks[0]:
-            seen.setdefault(name, []).append(torch.stack([block[name] for block in blocks], 1))  # (b, depth)
-    return {name: torch.cat(parts).double().cpu().numpy() for name, parts in seen.items()}
+    return observer.statistics()
 
 
 def _observe_block(block: Any, features: Tensor, prefix: int) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ type and from the same batch, so that going on from it gives the same bits as be
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -53,16 +53,20 @@ Packed = tuple[NDArray[Any] | None, ...]
 
 
 @torch.inference_mode()
-def walk(model: ReducedViT, images: Tensor) -> Iterator[Prefix | Tensor]:
+def walk(
+    model: ReducedViT, images: Tensor, see: Callable[[int, Tensor], None] = lambda _block, _features: None
+) -> Iterator[Prefix | Tensor]:
     """One dense pass of images (b, 3, height, width): the prefix at each block, then the logits (b, classes).
 
     Args:
         model: the backbone under an empty schedule.
         images: a batch.
+        see: told the tokens (b, n, d) that are about to enter each block.
     """
     vit: Any = model.backbone
     features = model.embed(images).features
-    for block in vit.blocks:
+    for index, block in enumerate(vit.blocks):
+        see(index, features)
         n = features.shape[1]
         attended, features = pass_attention(block, block.attn.qkv, features, None, n, model.form)
         yield Prefix(features, attended.mean_keys(), attended.importance() if model.shape.has_class else None)

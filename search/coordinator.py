@@ -310,8 +310,8 @@ class Coordinator:
             self._finished.append(trial)
         if trial.state == "complete" and self.study.budget.excess(measured) <= 0:
             candidates = {**self._front, trial.number: measured}
-            numbers = list(candidates)
-            self._front = {numbers[at]: candidates[numbers[at]] for at in fronts.front(list(candidates.values()))}
+            numbers, measurements = list(candidates), list(candidates.values())
+            self._front = {numbers[at]: measurements[at] for at in fronts.front(measurements, fronts.compared(measurements))}
 
     def _learn(self, trial: Trial) -> None:
         self._note(trial)

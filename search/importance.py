@@ -16,12 +16,13 @@ from optuna.trial import create_trial
 
 from vittle.objectives.importance import Importance, ranked
 from vittle.objectives.measurement import OBJECTIVES
-from vittle.search.sampler import LEARNT, distributions
+from vittle.search.sampler import distributions
 from vittle.spaces.errors import VittleError
 from vittle.spaces.reduction import Values
 from vittle.spaces.space import Space
 from vittle.storage.records import Trial
 
+EXPLAINED = ("accuracy", "latency_ratio")
 FEWEST = 10  # trials, below which nothing can be told
 BEST = 0.1  # the share of trials that counts as the best ones, but
 FEWEST_BEST = 5  # no fewer than so many
@@ -43,7 +44,7 @@ def importance(space: Space, trials: Sequence[Trial], seed: int = 0) -> Importan
         "ped-anova": PedAnovaImportanceEvaluator(target_quantile=best),
         "fanova": FanovaImportanceEvaluator(seed=seed),
     }
-    studies = {name: _study(space, name, told) for name in LEARNT}
+    studies = {name: _study(space, name, told) for name in EXPLAINED}
     shares = {
         method: {name: _shares(study, evaluator) for name, study in studies.items()} for method, evaluator in methods.items()
     }
@@ -51,7 +52,7 @@ def importance(space: Space, trials: Sequence[Trial], seed: int = 0) -> Importan
 
 
 def _values(space: Space, trial: Trial) -> Values | None:
-    if trial.state not in ("complete", "stopped") or not set(LEARNT) <= set(trial.judged):
+    if trial.state not in ("complete", "stopped") or not set(EXPLAINED) <= set(trial.judged):
         return None
     try:
         return space.encode(trial.schedule)

@@ -1,8 +1,9 @@
 """The door to Optuna: what to try next, asked and told in memory.
 
 The database of `vittle.storage` is the truth and this study is only the sampler's memory of it: it is rebuilt from finished
-trials whenever a search starts, so it can neither be lost nor disagree. How a trial is told decides what is learnt: a schedule
-over budget is told COMPLETE, with its constraint violated and its unmeasured accuracy imputed, never PRUNED.
+trials whenever a search starts, so it can neither be lost nor disagree. How a trial is told decides what is learnt: it learns
+divergence and latency, of a stopped trial as well, since few images tell divergence (see `vittle.objectives.expectation`); a
+schedule over budget is told COMPLETE, with its constraint violated and its unmeasured divergence imputed, never PRUNED.
 
 Many values stand for one schedule. Whatever is proposed is replaced by the canonical values of its schedule before anything is
 learnt from it, so what Optuna knows is one point per schedule.
@@ -35,7 +36,7 @@ from optuna.samplers import (
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
-from vittle.objectives.measurement import OBJECTIVES, LatencyBudget, Measurement
+from vittle.objectives.measurement import LatencyBudget, Measurement
 from vittle.spaces.errors import VittleError
 from vittle.spaces.reduction import Choice, Parameter, Values
 from vittle.spaces.schedule import Schedule
@@ -43,8 +44,8 @@ from vittle.spaces.space import Space
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 SAMPLERS = ("auto", "tpe", "nsga2", "nsga3", "gp", "random")
-LEARNT = ("accuracy", "latency_ratio")
 BUDGET = "latency budget"
+INDISTINCT = 0.02  # nats, some half percent of accuracy: closer to the backbone counts no more, or sampling dwells on what saves little
 
 
 @dataclass(frozen=True)
@@ -90,12 +91,12 @@ class Sampler:
         """What asking and telling took so far."""
         self._tpe = self._make("tpe")
         self._storage = InMemoryStorage()
-        directions: list[Any] = [OBJECTIVES[name].direction for name in LEARNT]
+        directions = ["minimize", "minimize"]  # what is lost, and latency
         self._study = optuna.create_study(storage=self._storage, directions=directions, sampler=self._make(self.kind))
         self._number = self._storage.get_study_id_from_name(self._study.study_name)
         self._open: dict[int, optuna.Trial] = {}
         self._proposed: set[str] = set()
-        self._best: float | None = None
+        self._least: float | None = None
 
     def ask(self, values: Values | None = None) -> Proposal:
         """Propose a schedule; with `values`, the one that they stand for."""
@@ -115,13 +116,13 @@ class Sampler:
             if measurements is None:
                 self._study.tell(trial, state=TrialState.FAIL)
                 return
-            known = {name: measurement.value for name, measurement in measurements.items()}
-            if "accuracy" in known:
-                self._best = max(self._best or 0.0, known["accuracy"])
-            else:  # too slow to be worth measuring: it keeps more than what fits, so the best accuracy is nearest to its own
-                known["accuracy"] = 1.0 if self._best is None else self._best
+            lost = _lost(measurements)
+            if lost is None:  # too slow to be worth measuring: it keeps more than what fits, so the least loss is nearest to its own
+                lost = self._least or 0.0
+            else:
+                self._least = lost if self._least is None else min(lost, self._least)
             trial.set_constraint(BUDGET, self._budget.excess(measurements))
-            self._study.tell(trial, [known[name] for name in LEARNT])
+            self._study.tell(trial, [lost, measurements["latency_ratio"].value])
 
     def remember(self, schedule: Schedule, measurements: Mapping[str, Measurement]) -> None:
         """Learn from a trial of an earlier run; a schedule that the space does not hold is passed over."""
@@ -185,6 +186,13 @@ def check_sampler(kind: str) -> None:
     """
     if kind not in SAMPLERS:
         raise VittleError(f"unknown sampler {kind!r}; accepted: {', '.join(SAMPLERS)}")
+
+
+def _lost(measurements: Mapping[str, Measurement]) -> float | None:
+    """What a trial loses: divergence, which is known best; 1 - accuracy of an old trial without it; None where nobody knows."""
+    if "divergence" in measurements:
+        return max(INDISTINCT, measurements["divergence"].value)
+    return 1 - measurements["accuracy"].value if "accuracy" in measurements else None
 
 
 def distributions(space: Space) -> dict[str, BaseDistribution]:

@@ -7,19 +7,19 @@ from dataclasses import dataclass, replace
 from vittle.objectives.dense import Dense
 from vittle.objectives.images import Progress, Splits, load_images
 from vittle.objectives.measurement import LatencyBudget
-from vittle.objectives.phase_change import phase_change
+from vittle.objectives.phase import detect
 from vittle.objectives.profile import LatencyProfile
 from vittle.objectives.sensitivity import measure
 from vittle.reductions.backbone import Backbone, load_backbone
 from vittle.reductions.device import check_dtype
 from vittle.reductions.embedding import MergeEmbedding
+from vittle.reductions.phases import Observer
 from vittle.reductions.vit import check_identity
 from vittle.search.coordinator import Coordinator, Knowledge
 from vittle.search.explaining import explain
 from vittle.search.feasibility import LAUNCH_SECONDS, copied, find_profile, find_target
 from vittle.search.sampler import check_sampler
 from vittle.search.workers import Pool, make_evaluator, ray_session, shelf
-from vittle.spaces import costs
 from vittle.spaces.errors import VittleError
 from vittle.spaces.merging import Merging
 from vittle.spaces.reduction import AdapterRecord
@@ -36,7 +36,7 @@ class Reporter:
     Attributes:
         finished: each finished trial.
         confirmed: each confirmed trial, with how many are to come.
-        observed: how many images the backbone itself has been observed on, and of how many.
+        observed: how many images the backbone itself has been looked at with, and of how many.
         profiled: how much of the latency profile is measured, and of how much.
         warned: what went wrong without ending the search.
         ended: why the search ended.
@@ -138,10 +138,8 @@ def run(study: Study, job: Job, store: Store, reporter: Reporter, ray_address: s
 
 
 def acquaint(job: Job, store: Store, reporter: Reporter) -> Knowledge:
-    """What is known of the backbone, once for all studies: where merging may start, and its latency."""
-    observed = find_start(job, store, reporter)
-    profile = known_profile(job, store, reporter)
-    return Knowledge(profile, image_macs=observed * costs.macs(job.backbone.shape, Schedule()))
+    """What is known of the backbone once for all studies and is timed, so that nothing else may run: its latency."""
+    return Knowledge(known_profile(job, store, reporter))
 
 
 def search(study: Study, job: Job, store: Store, reporter: Reporter, known: Knowledge) -> tuple[Pool, Coordinator]:
@@ -151,23 +149,6 @@ def search(study: Study, job: Job, store: Store, reporter: Reporter, known: Know
     coordinator = Coordinator(study, store, reporter.finished, known)
     pool.search(coordinator)
     return pool, coordinator
-
-
-def find_start(job: Job, store: Store, reporter: Reporter) -> int:
-    """Measure where merging may start, once for each backbone. A search can do without it, so a failure is a warning.
-
-    Returns:
-        How many images the backbone has seen for it.
-    """
-    if store.phase(job.backbone.fingerprint) is not None:
-        return 0
-    try:
-        phase = phase_change(job.backbone, job.splits.search, job.settings.device, progress=reporter.observed)
-        store.save_phase(phase)
-        return phase.images
-    except Exception as error:  # whatever a model can raise: out of memory, a block that does not run, values that overflow
-        reporter.warned(f"where merging may start is not known ({_first_line(error)}); the search goes on without it")
-        return 0
 
 
 def known_profile(job: Job, store: Store, reporter: Reporter) -> LatencyProfile | None:
@@ -197,8 +178,11 @@ def look(job: Job, store: Store, reporter: Reporter, known: Knowledge) -> tuple[
         with copied(job.backbone, settings) as backbone:
             evaluator = make_evaluator(settings, backbone, job.splits)
             put, get, limit = shelf(settings)
-            dense = evaluator.record(limit, put, get)
+            observer = _observer(backbone, store)
+            dense = evaluator.record(limit, put, get, observer, reporter.observed)
             evaluator.know(dense, settings.cache)
+            if observer is not None:
+                _find_start(observer, backbone, store, reporter)
             sensitivity = store.sensitivity(backbone.fingerprint)
             if sensitivity is None or not sensitivity.covers(settings.reductions, settings.data):
                 sensitivity = measure(
@@ -209,11 +193,24 @@ def look(job: Job, store: Store, reporter: Reporter, known: Knowledge) -> tuple[
                     data=settings.data,
                 )
                 store.save_sensitivity(sensitivity)
-            spent = known.image_macs + evaluator.spent
-            return dense, replace(known, sensitivity=sensitivity, image_macs=spent, pass_seconds=dense.seconds)
-    except Exception as error:  # whatever a model can raise
+            return dense, replace(known, sensitivity=sensitivity, image_macs=evaluator.spent, pass_seconds=dense.seconds)
+    except Exception as error:  # whatever a model can raise: out of memory, a block that does not run, values that overflow
         reporter.warned(f"the backbone's blocks cannot be looked at ({_first_line(error)}); the search goes on without it")
         return None, known
+
+
+def _observer(backbone: Backbone, store: Store) -> Observer | None:
+    """Who looks for the block where merging may start, where nobody has and there are patches to merge."""
+    wanted = store.phase(backbone.fingerprint) is None and backbone.shape.patches > 1
+    return Observer(backbone.model) if wanted else None
+
+
+def _find_start(observer: Observer, backbone: Backbone, store: Store, reporter: Reporter) -> None:
+    """Keep where merging may start, once for each backbone. A search can do without it, so a failure is a warning."""
+    try:
+        store.save_phase(detect(observer.statistics(), backbone.fingerprint))
+    except VittleError as error:
+        reporter.warned(f"where merging may start is not known ({_first_line(error)}); the search goes on without it")
 
 
 def tell_apart(study: Study, store: Store, reporter: Reporter) -> None:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from vittle.objectives import convergence, paired
 from vittle.objectives import front as fronts
 from vittle.objectives.dominance import right
+from vittle.objectives.expectation import Measured, expected
 from vittle.objectives.measurement import NORMAL_95, LatencyBudget, Measurement, Phase
 from vittle.spaces.reduction import AdapterRecord, Values
 from vittle.spaces.schedule import Schedule
@@ -161,18 +162,32 @@ class Study:
 
 
 def front(trials: Sequence[Trial], budget: LatencyBudget | None = None) -> list[Trial]:
-    """The non-dominated complete trials, fastest first; with a `budget`, of those within it."""
+    """The non-dominated complete trials, by the accuracy expected of them, fastest first; with a `budget`, of those within it."""
     complete = [trial for trial in trials if trial.state == "complete"]
+    expected = expectations(trials)
     if budget is not None:
         complete = [trial for trial in complete if trial.within(budget)]
-    return [complete[index] for index in fronts.front([trial.judged for trial in complete])]
+    return [complete[index] for index in fronts.front([expected[trial.number] for trial in complete])]
+
+
+def expectations(trials: Sequence[Trial]) -> dict[int, Measured]:
+    """What each complete trial is ranked by, by its number: what was measured, with the accuracy that follows from all of it.
+
+    See `vittle.objectives.expectation`. Without a backbone to compare with it is the measured accuracy.
+    """
+    complete, backbone = [trial for trial in trials if trial.state == "complete"], reference(trials)
+    judged: list[Measured] = [trial.judged for trial in complete]
+    if backbone is not None:
+        judged = expected(judged, backbone.judged)
+    return {trial.number: one for trial, one in zip(complete, judged, strict=True)}
 
 
 def best(trials: Sequence[Trial], budget: LatencyBudget) -> Trial | None:
     """The most accurate trial that holds the budget beyond the noise, from the confirmed ones where there are any."""
     within = front(trials, budget)
     eligible = [trial for trial in within if trial.confirmed] or within
-    chosen = fronts.best([trial.judged for trial in eligible], budget)
+    expected = expectations(trials)
+    chosen = fronts.best([expected[trial.number] for trial in eligible], budget)
     return None if chosen is None else eligible[chosen]
 
 
@@ -181,8 +196,9 @@ def tied_with_best(trials: Sequence[Trial], budget: LatencyBudget) -> set[int]:
     chosen = best(trials, budget)
     if chosen is None:
         return set()
-    others = (trial for trial in front(trials, budget) if trial.number != chosen.number)
-    return {trial.number for trial in others if fronts.tied(trial.judged, chosen.judged)}
+    expected = expectations(trials)
+    others = (trial.number for trial in front(trials, budget) if trial.number != chosen.number)
+    return {number for number in others if fronts.tied(expected[number], expected[chosen.number])}
 
 
 def nearest(trials: Sequence[Trial]) -> Trial | None:
@@ -202,7 +218,7 @@ def reference(trials: Sequence[Trial]) -> Trial | None:
 
 
 def growth(trials: Sequence[Trial], budget: LatencyBudget) -> Growth | None:
-    """How the front within a budget has grown, by what the search measured; a trial that was stopped has added nothing.
+    """How the front within a budget has grown, by what the search measured and what that lets expect.
 
     None before the backbone and one more trial have seen images.
     """
@@ -214,8 +230,9 @@ def growth(trials: Sequence[Trial], budget: LatencyBudget) -> Growth | None:
     accuracy, latency, ratio = (dense[name] for name in ("accuracy", "latency_ms", "latency_ratio"))
     allowed = budget.limit if budget.relative else budget.limit * ratio.value / latency.value
     worst = convergence.Reference.of(accuracy.value, allowed)
-    measured = [trial.measurements["search"] if trial.state == "complete" else {} for trial in seen]  # no estimates
-    return Growth(convergence.volumes(measured, worst), convergence.spread(measured, worst, backbone=right(accuracy)))
+    measured: list[Measured] = [trial.measurements["search"] if trial.state == "complete" else {} for trial in seen]
+    volumes = convergence.volumes(expected(measured, dense), worst)  # nothing is added by a trial that was stopped
+    return Growth(volumes, convergence.spread(measured, worst, backbone=right(accuracy)))
 
 
 def optimism(trials: Sequence[Trial], budget: LatencyBudget) -> paired.Interval | None:

@@ -51,6 +51,7 @@ def outcome(schedule: Schedule, settings: Settings) -> Outcome:
     }
     if not schedule.reductions or settings.budget.excess(measured) <= 0:
         measured["accuracy"] = proportion("accuracy", round(450 * (0.99 - (lost / 1200) ** 3)), 450, {})
+        measured["divergence"] = exact("divergence", 2 * (lost / 1200) ** 3)
     return Outcome(measured)
 
 

@@ -4,6 +4,7 @@
 schedule answers like the most similar of them, at its own MACs.
 """
 
+import base64
 import json
 from functools import cache
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from recorded import SHAPE
 from vittle.objectives import paired, rungs
 from vittle.objectives.dominance import beaten_by
-from vittle.objectives.measurement import Measurement, exact, proportion
+from vittle.objectives.measurement import NORMAL_95, Measurement, exact, proportion
 from vittle.objectives.sensitivity import Sensitivity
 from vittle.search.coordinator import Assignment, Coordinator, Outcome
 from vittle.spaces import Schedule, macs, tokens
@@ -24,7 +25,11 @@ ANOTHER_CHOICE = 0.05  # how far apart two schedules are that differ in one sett
 
 
 class Table:
-    """What is recorded: `right` (schedules, images) on the search images, `held_out` (schedules,) accuracies on others."""
+    """What is recorded.
+
+    `right` (schedules, images) and `apart`, codes of how far answers are from the backbone's, on the search images; `divergence`
+    (schedules,) is the mean of that; `held_out` (schedules,) accuracies on other images.
+    """
 
     def __init__(self) -> None:
         with np.load(TABLE) as file:
@@ -33,6 +38,7 @@ class Table:
             self.right = np.unpackbits(file["right"], 1, count=searched).astype(bool)
             self.held_out = np.unpackbits(file["held_out"], 1, count=held_out).mean(1)
             self.divergence = file["divergence"]
+            self.apart = file["apart"]
             self.sensitivity = Sensitivity.from_dict(json.loads(str(file["sensitivity"])))
         self.macs = np.array([macs(SHAPE, one) / DENSE for one in self.schedules])
         self._tokens = np.array([tokens(SHAPE, one) for one in self.schedules])
@@ -65,18 +71,17 @@ def search(coordinator: Coordinator, *, stopping: bool = True) -> None:
 
 def _climbed(one: Assignment, stopping: bool) -> Outcome:
     known = table()
-    right, backbone = known.right[known.nearest(one.schedule)], known.right[known.backbone]
-    n = len(right)
+    at, n = known.nearest(one.schedule), known.right.shape[1]
     sizes = rungs.sizes(n) if one.schedule.reductions else (n,)
     for seen in sizes:
-        measured = _measured(one.schedule, right[:seen], backbone)
+        measured = _measured(one.schedule, known.right[at, :seen], known.right[known.backbone], known.apart[at, :seen])
         rival = beaten_by(measured, one.rivals) if stopping and one.schedule.reductions and seen < n else None
         if rival is not None:
             return Outcome(measured, complete=False, beaten_by=rival)
     return Outcome(measured)
 
 
-def _measured(schedule: Schedule, right: np.ndarray, backbone: np.ndarray) -> dict[str, Measurement]:
+def _measured(schedule: Schedule, right: np.ndarray, backbone: np.ndarray, apart: np.ndarray) -> dict[str, Measurement]:
     cost = macs(SHAPE, schedule)
     protocol = {"right": paired.pack(right), "image_macs": cost * len(right) if schedule.reductions else 0}
     if len(right) == len(backbone):
@@ -84,9 +89,15 @@ def _measured(schedule: Schedule, right: np.ndarray, backbone: np.ndarray) -> di
     else:
         accuracy = Measurement("accuracy", *paired.estimate(right, backbone), len(right), protocol)
     share = cost / DENSE
+    nats = paired.FINEST * 2.0 ** (apart / paired.STEPS)
+    mean, half = float(nats.mean()), NORMAL_95 * float(nats.std()) / len(nats) ** 0.5
+    each = {"each": base64.b64encode(apart.tobytes()).decode()}
+    lost = paired.difference(backbone[: len(right)], right)
     return {
         "macs": exact("macs", cost),
         "latency_ms": Measurement("latency_ms", 100 * share, 100 * share, 100 * share, 1, {"backbone_ms": 100.0}),
         "latency_ratio": exact("latency_ratio", share),
         "accuracy": accuracy,
+        "accuracy_drop": Measurement("accuracy_drop", *lost, len(right)),
+        "divergence": Measurement("divergence", mean, max(0.0, mean - half), mean + half, len(nats), each),
     }

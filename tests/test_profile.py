@@ -15,10 +15,13 @@ from vittle.dashboards import text
 from vittle.dashboards.terminal import phase_table
 from vittle.objectives.images import load_images
 from vittle.objectives.phase import PhaseChange
+from vittle.objectives.phase_change import phase_change as measured_alone
 from vittle.objectives.profile import LatencyProfile
 from vittle.reductions.backbone import load_backbone
+from vittle.reductions.phases import Observer
 from vittle.search import study as studies
-from vittle.search.study import Job, Reporter, find_start
+from vittle.search.coordinator import Knowledge
+from vittle.search.study import Job, Reporter, look
 from vittle.storage.records import Settings
 from vittle.storage.store import Store
 
@@ -105,33 +108,62 @@ def test_the_sentence_says_where_how_sure_and_whether_it_is_a_rule_of_thumb() ->
     )
 
 
+@pytest.fixture
+def no_shelf(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is kept for workers, and no Ray is asked for room."""
+    nothing = (lambda packed: packed, lambda kept: kept, 0)
+    monkeypatch.setattr(studies, "shelf", lambda _settings: nothing)
+
+
+@pytest.mark.usefixtures("no_shelf")
 def test_a_search_measures_its_backbone_once(url: str, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store.open(url, create=True)
     told: list[tuple[int, int]] = []
-    find_start(job, store, Reporter(observed=lambda *done: told.append(done)))
-    phase = store.phase(job.backbone.fingerprint)
+    _, known = look(job, store, Reporter(observed=lambda *done: told.append(done)), Knowledge())
+    phase, sensitivity = store.phase(job.backbone.fingerprint), store.sensitivity(job.backbone.fingerprint)
     assert phase is not None
-    assert told[-1] == (256, 256)
+    assert phase == measured_alone(job.backbone, job.splits.search, "cpu")  # the same images, in one pass for everything
+    assert told[-1] == (len(job.splits.search), len(job.splits.search))
 
     def measured_again(*_: object, **__: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(studies, "phase_change", measured_again)
-    find_start(job, store, Reporter())
-    assert store.phase(job.backbone.fingerprint) == phase
+    monkeypatch.setattr(studies, "Observer", measured_again)
+    monkeypatch.setattr(studies, "measure", measured_again)
+    _, again = look(job, store, Reporter(warned=pytest.fail), Knowledge())
+    assert (store.phase(job.backbone.fingerprint), again.sensitivity) == (phase, sensitivity)
+    assert 0 < again.image_macs < known.image_macs
 
 
+@pytest.mark.usefixtures("no_shelf")
 def test_a_failure_is_told_and_does_not_end_a_search(url: str, job: Job) -> None:
     store = Store.open(url, create=True)
     with torch.no_grad():
         job.backbone.model.blocks[3].mlp.fc2.bias[0] = float("inf")
     warnings: list[str] = []
-    find_start(job, store, Reporter(warned=warnings.append))
+    assert look(job, store, Reporter(warned=warnings.append), Knowledge()) == (None, Knowledge())
     (warning,) = warnings
-    assert warning.startswith("where merging may start is not known (the similarity of block 4 is not finite")
+    assert warning == (
+        "the backbone's blocks cannot be looked at (this model cannot be reduced: an empty schedule changes its "
+    )
     assert store.phase(job.backbone.fingerprint) is None
-    with pytest.warns(UserWarning, match="where merging may start is not known"):  # nobody listens: still not silent
-        find_start(job, store, Reporter())
+    with pytest.warns(UserWarning, match="cannot be looked at"):  # nobody listens: still not silent
+        look(job, store, Reporter(), Knowledge())
+
+
+@pytest.mark.usefixtures("no_shelf")
+def test_attention_that_overflows_costs_the_start_and_nothing_else(
+    url: str, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.open(url, create=True)
+    statistics = Observer.statistics
+    monkeypatch.setattr(Observer, "statistics", lambda self: {**statistics(self), "sink": statistics(self)["sink"] * np.nan})
+    warnings: list[str] = []
+    dense, known = look(job, store, Reporter(warned=warnings.append), Knowledge())
+    (warning,) = warnings
+    assert warning.startswith("where merging may start is not known (the sink of block 1 is not finite")
+    assert dense is not None
+    assert known.sensitivity is not None
 
 
 def test_images_without_labels_are_enough(tmp_path: Path, url: str) -> None:

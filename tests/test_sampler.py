@@ -11,7 +11,7 @@ import pytest
 from recorded import SHAPE, outcome
 from vittle import VittleError
 from vittle.objectives.measurement import LatencyBudget, Measurement, exact
-from vittle.search.sampler import SAMPLERS, Proposal, Sampler
+from vittle.search.sampler import INDISTINCT, SAMPLERS, Proposal, Sampler
 from vittle.spaces import Schedule, Space
 from vittle.spaces.reduction import Values
 from vittle.storage.records import Settings
@@ -101,14 +101,14 @@ def test_the_same_seed_proposes_the_same_and_another_does_not(kind) -> None:
     assert first != other
 
 
-def test_an_infeasible_trial_is_learnt_as_complete_with_its_constraint_and_the_best_accuracy() -> None:
+def test_an_infeasible_trial_is_learnt_as_complete_with_its_constraint_and_the_least_loss() -> None:
     sampler = Sampler(SPACE, BUDGET, 0, kind="random")
     cheap, dense = (sampler.ask(SPACE.encode(schedule)) for schedule in (drawn(1)[0], Schedule()))
-    sampler.tell(cheap.ticket, {"accuracy": exact("accuracy", 0.7), "latency_ratio": exact("latency_ratio", 0.5)})
+    sampler.tell(cheap.ticket, {"divergence": exact("divergence", 0.3), "latency_ratio": exact("latency_ratio", 0.5)})
     sampler.tell(dense.ticket, {"latency_ratio": exact("latency_ratio", 0.9)})
     first, second = sampler._study.trials
     assert (first.state.name, second.state.name) == ("COMPLETE", "COMPLETE")
-    assert (first.values, second.values) == ([0.7, 0.5], [0.7, 0.9])
+    assert (first.values, second.values) == ([0.3, 0.5], [0.3, 0.9])
     assert list(first.constraints.values()) == pytest.approx([0.5 / 0.6 - 1])
     assert list(second.constraints.values()) == pytest.approx([0.9 / 0.6 - 1])
 
@@ -121,9 +121,17 @@ def test_a_failed_trial_is_not_learnt_from() -> None:
 
 def test_the_estimate_of_a_stopped_trial_is_learnt() -> None:
     sampler = Sampler(SPACE, BUDGET, 0, kind="tpe")
-    estimate = {"accuracy": Measurement("accuracy", 0.8, 0.7, 0.9, 64), "latency_ratio": exact("latency_ratio", 0.4)}
+    estimate = {"divergence": Measurement("divergence", 0.2, 0.1, 0.3, 32), "latency_ratio": exact("latency_ratio", 0.4)}
     sampler.tell(sampler.ask().ticket, estimate)
-    assert sampler._study.trials[0].values == [0.8, 0.4]
+    assert sampler._study.trials[0].values == [0.2, 0.4]
+
+
+def test_divergence_is_learnt_down_to_what_nobody_sees_and_accuracy_where_an_old_trial_lacks_it() -> None:
+    sampler = Sampler(SPACE, BUDGET, 0, kind="random")
+    latency = {"latency_ratio": exact("latency_ratio", 0.4)}
+    for known in (exact("divergence", 0.001), exact("divergence", 0.5), exact("accuracy", 0.9)):
+        sampler.tell(sampler.ask().ticket, {"accuracy": exact("accuracy", 0.7), known.objective: known, **latency})
+    assert [trial.values[0] for trial in sampler._study.trials] == pytest.approx([INDISTINCT, 0.5, 0.1])
 
 
 @pytest.mark.parametrize("kind", ["nsga2", "nsga3"])
