@@ -244,7 +244,7 @@ def export(
     exported = exports.document(found, chosen, records.reference(trials))
     write_at_once(output, exports.to_yaml(exported).encode(), "give --output a file in an existing folder")
     out.print(f"wrote {output}: trial {chosen.number} of {found.name}", highlight=False, soft_wrap=True)
-    out.print(terminal.front_table([chosen], budget, records.reference(trials), shape=found.backbone.shape))
+    out.print(terminal.front_table([chosen], budget, trials, shape=found.backbone.shape))
 
 
 @app.command()
@@ -342,7 +342,7 @@ def _show_front(study: Study, trials: list[Trial], budget: LatencyBudget, as_jso
     if as_json:
         print_json([exports.front_entry(trial) for trial in points])
     else:
-        out.print(terminal.front_table(points, budget, records.reference(trials), shape=study.backbone.shape))
+        out.print(terminal.front_table(points, budget, trials, shape=study.backbone.shape))
         for sentence in terminal.standing(trials, budget):
             out.print(sentence, highlight=False, soft_wrap=True)
 

@@ -1,5 +1,7 @@
 """How good what a search has found is: its front, chosen on the images searched on, is judged on held-out ones.
 
+Rivals choose by the accuracy that they measured, this project by what it expects from it (`vittle.objectives.expectation`).
+
 The hypervolume is that of (share of the backbone's MACs, held-out accuracy) against the reference (1, the backbone's accuracy
 less `LOST`), as a share of that box: 1 is the backbone's accuracy at no cost. A run is not charged for being judged.
 """
@@ -10,6 +12,7 @@ from typing import Any
 from methods import Run, Trial
 from problem import Problem
 from vittle.objectives.convergence import LOST, hypervolume
+from vittle.objectives.expectation import expected
 from vittle.spaces.schedule import Schedule
 
 DIGITS = 6
@@ -41,6 +44,16 @@ class Judge:
         return trial.macs / self.macs, self.accuracy(trial.schedule)
 
 
+def chosen(run: Run, trials: int) -> list[Trial]:
+    """The front of the first trials as the search itself would choose it then."""
+    done = list(run.trials[:trials])
+    if run.backbone is not None:  # it expects an accuracy of each, from all that it knows by then
+        known = [one for one in done if one.complete and one.measured is not None]
+        believed = expected([one.measured for one in known if one.measured is not None], run.backbone)
+        done = [one._replace(accuracy=new["accuracy"].value) for one, new in zip(known, believed, strict=True)]
+    return front(done)
+
+
 def front(trials: Sequence[Trial]) -> list[Trial]:
     """The complete trials that no other is as good as in accuracy searched on and MACs, and better in one; cheapest first."""
     chosen: list[Trial] = []
@@ -59,20 +72,21 @@ def volume(points: Sequence[tuple[float, float]], backbone: float) -> float:
 def progress(run: Run, judge: Judge) -> list[list[float]]:
     """[trials, image MACs, seconds, hypervolume] after every trial with which the front changed, and after the last."""
     curve: list[list[float]] = []
-    before: list[Trial] = []
+    before: list[str] = []
     for done, trial in enumerate(run.trials, 1):
-        best = front(run.trials[:done])
-        if best != before or done == len(run.trials):
+        best = chosen(run, done)
+        schedules = [one.schedule.id for one in best]
+        if schedules != before or done == len(run.trials):
             reached = volume([judge.point(one) for one in best], judge.backbone)
             curve.append([done, trial.image_macs, round(trial.wall_s, 3), round(reached, DIGITS)])
-        before = best
+        before = schedules
     return curve
 
 
 def judge_run(run: Run, judge: Judge) -> Row:
     """What is written of a run."""
     curve = progress(run, judge)
-    best = [(*judge.point(one), one.accuracy) for one in front(run.trials)]
+    best = [(*judge.point(one), one.accuracy) for one in chosen(run, len(run.trials))]
     return {
         "trials": len(run.trials),
         "hypervolume": curve[-1][-1],

@@ -5,7 +5,7 @@ A run's clock starts when the function is called, with the problem loaded, and c
 
 import multiprocessing
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,6 +14,7 @@ import numpy as np
 
 from problem import Problem, Source, load
 from vittle import presets
+from vittle.objectives.measurement import Measurement
 from vittle.spaces.schedule import Schedule
 
 
@@ -27,6 +28,7 @@ class Trial(NamedTuple):
         image_macs: MACs of everything that has run through the model since the run started, this trial included.
         wall_s: seconds since the run started.
         complete: whether it has seen all images; one that was stopped has an estimate, and is never chosen.
+        measured: what this project's search knows of it besides, which it chooses by.
     """
 
     schedule: Schedule
@@ -35,6 +37,7 @@ class Trial(NamedTuple):
     image_macs: int
     wall_s: float
     complete: bool = True
+    measured: Mapping[str, Measurement] | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class Run:
         forward_s: seconds inside forward passes, summed over workers.
         workers: that ran at the same time.
         search_s: seconds in which they evaluated trials, without what comes before; all seconds where nobody knows.
+        backbone: what this project's search knows of the backbone.
     """
 
     trials: tuple[Trial, ...]
@@ -54,6 +58,7 @@ class Run:
     forward_s: float
     workers: int = 1
     search_s: float | None = None
+    backbone: Mapping[str, Measurement] | None = None
 
     @property
     def overhead_share(self) -> float:

@@ -84,10 +84,10 @@ def _read(finished: list[tuple[Trial, float]], image_macs: int, wall: float) -> 
     for trial, seconds in finished:
         measured = trial.measurements["search"]
         so_far += spent[trial.number]
-        if not trial.schedule.reductions:  # the backbone itself is not one of the trials; the others begin when it is done
-            began = seconds
+        if trial.origin == "backbone":  # the backbone itself is not one of the trials; the others begin when it is done
+            began, backbone = seconds, measured
             continue
         forward += measured["accuracy"].protocol["seconds"]
         macs, complete = int(measured["macs"].value), trial.state == "complete"
-        tried.append(Tried(trial.schedule, measured["accuracy"].value, macs, so_far, seconds, complete))
-    return Run(tuple(tried), wall, forward, WORKERS, finished[-1][1] - began)
+        tried.append(Tried(trial.schedule, measured["accuracy"].value, macs, so_far, seconds, complete, measured))
+    return Run(tuple(tried), wall, forward, WORKERS, finished[-1][1] - began, backbone)

@@ -5,18 +5,21 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 import photographs
 import vittle
 from vittle.objectives.accuracy import predict
 from vittle.objectives.images import Images, Splits, load_images
-from vittle.reductions.backbone import EMBEDDED, Backbone, load_backbone
+from vittle.reductions.backbone import EMBEDDED, Backbone, load_architecture, load_backbone
 from vittle.reductions.vit import ReducedViT
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.space import Space
 
 REDUCTIONS = ("merging",)
+LARGE = "224px"  # images of noise for a backbone without training, whose answers are right: for what it takes to search
+LARGE_MODEL, LARGE_IMAGES = "vit_tiny_patch16_224", 64
 WORKERS = os.cpu_count() or 1  # of every search under Ray, one CPU and one thread each
 
 
@@ -25,7 +28,7 @@ class Source:
     """Where a problem comes from, so that any process can load it.
 
     Attributes:
-        dataset: `digits` or `photographs`.
+        dataset: `digits`, `photographs` or `224px`.
         images: the file of the photographs.
         weights: the file of the backbone; None for the embedded one.
         limit: images of each split; None for all.
@@ -70,6 +73,11 @@ def load(source: Source) -> Problem:
     Raises:
         VittleError: a file that is missing or not what it should be.
     """
+    if source.dataset == LARGE:
+        torch.manual_seed(0)
+        backbone = load_architecture(LARGE_MODEL)
+        splits = Splits(*(_noise(backbone, seed) for seed in (0, 1)))
+        return Problem(source, backbone, splits, Space(backbone.shape, REDUCTIONS))
     backbone = load_backbone(EMBEDDED, source.weights)
     if source.images is None:
         splits = load_images(EMBEDDED, backbone.preprocessing, backbone.classes)
@@ -77,6 +85,12 @@ def load(source: Source) -> Problem:
         splits = photographs.splits(source.images)
     parts = (_first(images, source.limit) for images in (splits.search, splits.held_out))
     return Problem(source, backbone, Splits(*parts), Space(backbone.shape, REDUCTIONS))
+
+
+def _noise(backbone: Backbone, seed: int) -> Images:
+    pixels = np.random.default_rng(seed).integers(0, 256, (LARGE_IMAGES, *backbone.preprocessing.size, 3), np.uint8)
+    labels = predict(backbone.model, pixels, backbone.preprocessing, torch.device("cpu"))  # its own answers
+    return Images(pixels, labels)
 
 
 def _first(images: Images, limit: int | None) -> Images:

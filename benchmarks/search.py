@@ -4,6 +4,7 @@
     python benchmarks/search.py --quick          seconds: that it works, not how well
     python benchmarks/search.py --photographs photographs.npz --backbone benchmarks/photographs.safetensors
                                                  the photographs too, see `photographs.py`
+    python benchmarks/search.py --large          what this project's search takes on a 224 px model besides forward passes
 
 Compared are ToMe's constant and decreasing schedules, all of them; random search; Ray Tune with its stock `OptunaSearch` (see
 `stock.py`); and this project's search. Objectives are accuracy and MACs, there is no budget, and each search has the same
@@ -26,11 +27,11 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from comparing import kept, summarise
+from comparing import PROJECT, kept, summarise
 from judging import Judge, judge_run
 from methods import METHODS, SWEEPS
 from photographs import train
-from problem import Problem, Source, load
+from problem import LARGE, Problem, Source, load
 from report import environment, write
 from vittle.spaces.errors import VittleError
 
@@ -50,6 +51,7 @@ def compare(
     images: Annotated[
         int | None, typer.Option(min=32, help="Photographs to search on, and to confirm on, at most.", show_default=False)
     ] = None,
+    large: Annotated[bool, typer.Option("--large", help="Also the overhead on a 224 px model.")] = False,
     output: Annotated[
         Path | None, typer.Option(help="The file to write. Default: results/search.json beside this.", show_default=False)
     ] = None,
@@ -61,7 +63,7 @@ def compare(
     elif output is None:
         output = Path(__file__).parent / "results" / "search.json"
     chosen = _chosen(methods)
-    sources = _sources(photographs, backbone, images)
+    sources = [*_sources(photographs, backbone, images), *([Source(LARGE)] if large else [])]
     if quick:
         sources = [replace(source, limit=32) for source in sources]
     problems = [load(source) for source in sources]
@@ -71,8 +73,9 @@ def compare(
     rows = kept(earlier, chosen, abouts, around) if earlier else []
     for problem, about in zip(problems, abouts, strict=True):
         judge = Judge(problem)
-        for method in chosen:
-            for seed in range(1 if method in SWEEPS else seeds):
+        alone = problem.source.dataset == LARGE
+        for method in [PROJECT] if alone else chosen:
+            for seed in range(1 if alone or method in SWEEPS else seeds):
                 run = METHODS[method](problem, trials, seed)
                 row = {**about, "method": method, "seed": seed, **judge_run(run, judge)}
                 rows.append(row)

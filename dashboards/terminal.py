@@ -6,6 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vittle.dashboards import cells, text, twins
+from vittle.objectives.expectation import Measured
 from vittle.objectives.measurement import LatencyBudget
 from vittle.objectives.phase import Curve, PhaseChange
 from vittle.spaces import costs
@@ -67,29 +68,31 @@ def trials_table(trials: Sequence[Trial]) -> Table:
     return table
 
 
-def front_table(trials: Sequence[Trial], budget: LatencyBudget, reference: Trial | None, *, shape: BackboneShape) -> Table:
+def front_table(points: Sequence[Trial], budget: LatencyBudget, trials: Sequence[Trial], *, shape: BackboneShape) -> Table:
     """One line per trial of a front, the best one for the budget marked, and the backbone last for comparison.
 
     Args:
-        trials: the front, in the order to show.
+        points: the front, in the order to show.
         budget: what the best one has to hold.
-        reference: the trial of the backbone itself.
+        trials: all of the study.
         shape: the backbone's, which the token counts need.
     """
-    table = cells.table("trial>", "accuracy>", "held-out>", "latency>", "ms>", "MACs>", "tokens left", "how")
+    table = cells.table("trial>", "accuracy>", "expected>", "held-out>", "latency>", "ms>", "MACs>", "tokens left", "how")
+    reference, expected = records.reference(trials), records.expectations(trials)
     best, tied = records.best(trials, budget), records.tied_with_best(trials, budget)
     signs = {**dict.fromkeys(tied, "≈ "), **({best.number: "* "} if best is not None else {})}
-    for trial in trials:
+    for trial in points:
         if reference is None or trial.number != reference.number:
-            _add_front_row(table, trial, shape, signs.get(trial.number, ""))
+            _add_front_row(table, trial, expected[trial.number], shape, signs.get(trial.number, ""))
     if reference is not None:
         table.add_section()
-        _add_front_row(table, reference, shape, signs.get(reference.number, ""))
+        _add_front_row(table, reference, expected[reference.number], shape, signs.get(reference.number, ""))
     holder = f"* best for {budget}" if best is not None else f"none holds {budget} beyond the noise"
-    holder += "; ≈ no different from it beyond the noise" if tied else ""
-    marks = _marks([*trials, *([] if reference is None else [reference])])
-    table.caption = f"{holder}; ± is 95%; latency in % of the backbone's and in ms for one batch" + (
-        f"; {marks}" if marks else ""
+    holder += "; ≈ no different from it beyond the noise" if tied & {trial.number for trial in points} else ""
+    marks = _marks([*points, *([] if reference is None else [reference])])
+    table.caption = (
+        f"{holder}; ± is 95%; expected on images not seen; latency in % of the backbone's and in ms for one batch"
+        + (f"; {marks}" if marks else "")
     )
     return table
 
@@ -135,11 +138,12 @@ def _barred(curve: Curve, block: int, color: str) -> Text:
     return Text.assemble(f"{curve.values[block]:.3f} ", (f"{cells.bar(share):{cells.BAR}}", color))
 
 
-def _add_front_row(table: Table, trial: Trial, shape: BackboneShape, sign: str) -> None:
+def _add_front_row(table: Table, trial: Trial, expected: Measured, shape: BackboneShape, sign: str) -> None:
     judged = trial.judged
     table.add_row(
         f"{sign}{trial.number}",
         cells.share(judged.get("accuracy")),
+        cells.share(expected["accuracy"], spread=False),
         cells.share(trial.measurements.get("confirmation", {}).get("accuracy"), spread=False),
         cells.share(judged.get("latency_ratio")),
         cells.milliseconds(judged.get("latency_ms")),

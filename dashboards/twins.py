@@ -16,7 +16,7 @@ from vittle.spaces import costs
 from vittle.storage import records
 from vittle.storage.records import Study, Trial
 
-PACKED = "right"  # of a protocol: the answer to every image, which no page needs
+PACKED = ("right", "each")  # of a protocol: what every image showed, which no page needs
 
 
 def study_url(name: str) -> str:
@@ -58,7 +58,7 @@ def detailed(
         importance: what its parameters are worth.
         sensitivity: what single blocks of its backbone can spare.
     """
-    front = {trial.number for trial in records.front(trials)}
+    front, expected = {trial.number for trial in records.front(trials)}, records.expectations(trials)
     nearest = records.nearest(trials)
     shape = study.backbone.shape
     return {
@@ -84,7 +84,7 @@ def detailed(
         "optimism": _optimism(study, trials),
         "outlook": _outlook(study, trials),
         "tied": sorted(records.tied_with_best(trials, study.budget)),
-        "trials": [_trial(study, trial, on_front=trial.number in front) for trial in trials],
+        "trials": [_trial(study, trial, expected.get(trial.number, {}), on_front=trial.number in front) for trial in trials],
     }
 
 
@@ -177,7 +177,7 @@ def _headline(trial: Trial) -> dict[str, Any]:
     }
 
 
-def _trial(study: Study, trial: Trial, *, on_front: bool) -> dict[str, Any]:
+def _trial(study: Study, trial: Trial, expected: Mapping[str, Measurement], *, on_front: bool) -> dict[str, Any]:
     measured = study.budget.objective in trial.judged
     accuracy, latency = (trial.judged.get(name) for name in ("accuracy", "latency_ratio"))
     return {
@@ -199,6 +199,7 @@ def _trial(study: Study, trial: Trial, *, on_front: bool) -> dict[str, Any]:
         "summary": trial.schedule.summary,
         "id": trial.schedule.id,
         "judged": _measured(trial.judged),
+        "expected": _measured(expected).get("accuracy"),
         "measurements": {phase: _measured(measured, protocol=True) for phase, measured in trial.measurements.items()},
         "export": f"{study_url(study.name)}/trials/{trial.number}.yaml" if exportable(trial) else None,
     }
@@ -214,6 +215,6 @@ def _kind(trial: Trial, *, on_front: bool) -> str:
 def _measured(measurements: Mapping[str, Measurement], *, protocol: bool = False) -> dict[str, Any]:
     return {
         name: {"value": one.value, "low": one.low, "high": one.high, "n": one.n}
-        | ({"protocol": {about: value for about, value in one.protocol.items() if about != PACKED}} if protocol else {})
+        | ({"protocol": {about: value for about, value in one.protocol.items() if about not in PACKED}} if protocol else {})
         for name, one in measurements.items()
     }

@@ -1,7 +1,7 @@
 """Whether a trial is beaten for good before it has seen all images: a rival costs no more and is better beyond doubt.
 
-The one rule that stops trials. Of the rivals that cost no more in anything, the one closest to the backbone is compared with the
-trial on the images that both have seen, after every rung: is it closer on more of them beyond doubt (`paired.closer`), and
+The one rule that stops trials. Of the rivals that cost no more in anything, the one closest to the backbone is compared with
+the trial on the images that both have seen, after every rung: is it closer on more of them beyond doubt (`paired.closer`), and
 right on no fewer? Where nobody has written down how close answers are, the most accurate rival has to be right on more of them
 beyond doubt (`paired.better`). The tests may be looked at as often as wanted: a trial that is no worse than a given rival is
 stopped with a chance of at most `LEVEL`, and with the few looks of rungs of about a fifth of that. The best rival was chosen by

@@ -1,7 +1,7 @@
 """What accuracy a schedule would have on images that nobody has seen. Starts without torch.
 
-Accuracy on a few hundred images is a coarse judge among good schedules: they differ in a handful of answers. How far answers are
-from the backbone's is a fine one, on few images already, but it is in nats. This joins the two. For the trials of one study,
+Accuracy on a few hundred images is a coarse judge among good schedules: they differ in a handful of answers. How far answers
+are from the backbone's is a fine one, on few images already, but it is in nats. This joins the two. For the trials of a study,
 
     lost     = slope * divergence + own,    own ~ N(0, tau^2)         what a schedule really loses
     measured = lost + noise,                noise ~ N(0, sigma^2)     what the images show, `accuracy_drop`
@@ -59,19 +59,25 @@ def expected(measured: Sequence[Measured], backbone: Measured) -> list[Measured]
     errors = np.sqrt(own * noise**2 + ((1 - own) * law.slope * unsure) ** 2)
     found = list(measured)
     for place, value, error in zip(known, values, errors, strict=True):
-        found[place] = {**measured[place], "accuracy": _accuracy(measured[place]["accuracy"], backbone["accuracy"], value, error)}
+        accuracy = _accuracy(measured[place]["accuracy"], backbone["accuracy"], value, error)
+        found[place] = {**measured[place], "accuracy": accuracy}
     return found
 
 
 def _fit(nats: Floats, lost: Floats, noise: Floats) -> _Law:
     """The law from trials (n,), by weighted least squares through the origin and the moments of what is left."""
-    tau2 = 0.0
-    for _ in range(2):  # once more with the weights that follow
-        weight = 1 / (noise**2 + tau2)
-        precision = (weight * nats**2).sum() + SLOPE_ERROR**-2
-        slope = max(LEAST_SLOPE, float(((weight * nats * lost).sum() + SLOPE / SLOPE_ERROR**2) / precision))
-        tau2 = max(0.0, float(((lost - slope * nats) ** 2 - noise**2).mean()))
-    return _Law(slope, tau2)
+    tau2 = _own(nats, lost, noise, _slope(nats, lost, noise**2))
+    slope = _slope(nats, lost, noise**2 + tau2)  # with the weights that follow
+    return _Law(slope, _own(nats, lost, noise, slope))
+
+
+def _slope(nats: Floats, lost: Floats, variances: Floats) -> float:
+    precision = (nats**2 / variances).sum() + SLOPE_ERROR**-2
+    return max(LEAST_SLOPE, float(((nats * lost / variances).sum() + SLOPE / SLOPE_ERROR**2) / precision))
+
+
+def _own(nats: Floats, lost: Floats, noise: Floats, slope: float) -> float:
+    return max(0.0, float(((lost - slope * nats) ** 2 - noise**2).mean()))
 
 
 def _error(one: Measurement) -> float:

@@ -67,14 +67,14 @@ def batches(n: int, sizes: tuple[int, ...], most: int = 128) -> tuple[tuple[slic
 
 
 def spread(count: int) -> Iterator[int]:
-    """0 to count - 1, every next one in the middle of the widest gap."""
+    """0 to count - 1, every next one in the middle of the widest gap, the last of equal ones first."""
     gaps = [(0, count)]
     while gaps:
         low, high = gaps.pop(0)
         if low < high:
             middle = (low + high) // 2
             yield middle
-            gaps += [(low, middle), (middle + 1, high)]
+            gaps += [(middle + 1, high), (low, middle)]
 
 
 def _in_proportion(labels: NDArray[np.integer]) -> NDArray[np.intp]:

@@ -45,7 +45,7 @@ class Observer:
         self._model: Any = model
         self._shape = shape_of(model)
         if self._shape.patches < 2:
-            raise UnsupportedBackboneError("this model has a single patch, which is like no other; accepted: at least 2 patches")
+            raise UnsupportedBackboneError("this model has a single patch, like no other; accepted: at least 2 patches")
         self._seen: list[dict[str, list[Tensor]]] = [{} for _ in range(self._shape.depth)]
 
     @torch.inference_mode()

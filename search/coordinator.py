@@ -35,7 +35,7 @@ from vittle.storage.store import Store
 FRUITLESS = 200  # proposals in a row that are known or hopeless, after which the space counts as exhausted
 STARTING = 0.7  # the most of a study's trials that are not the sampler's
 MOST_AT_ONCE = 8  # schedules that a worker is given at once
-WORTH_ASKING = 0.5  # seconds of evaluation that make up for handing out and taking back
+WORTH_ASKING = 1.5  # seconds of evaluation that make up for handing out and taking back
 SHARE_SEEN = 0.3  # of a pass over all images, that a typical trial takes: it starts late, merges, and stops early
 LOOK_EVERY = 5  # trials between two looks at whether the front still grows
 

@@ -45,7 +45,7 @@ from vittle.spaces.space import Space
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 SAMPLERS = ("auto", "tpe", "nsga2", "nsga3", "gp", "random")
 BUDGET = "latency budget"
-INDISTINCT = 0.02  # nats, some half percent of accuracy: closer to the backbone counts no more, or sampling dwells on what saves little
+INDISTINCT = 0.02  # nats, some half percent of accuracy: what is closer still counts no more, for it saves little
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Sampler:
         """What asking and telling took so far."""
         self._tpe = self._make("tpe")
         self._storage = InMemoryStorage()
-        directions = ["minimize", "minimize"]  # what is lost, and latency
+        directions: list[Any] = ["minimize", "minimize"]  # what is lost, and latency
         self._study = optuna.create_study(storage=self._storage, directions=directions, sampler=self._make(self.kind))
         self._number = self._storage.get_study_id_from_name(self._study.study_name)
         self._open: dict[int, optuna.Trial] = {}
@@ -117,7 +117,7 @@ class Sampler:
                 self._study.tell(trial, state=TrialState.FAIL)
                 return
             lost = _lost(measurements)
-            if lost is None:  # too slow to be worth measuring: it keeps more than what fits, so the least loss is nearest to its own
+            if lost is None:  # too slow to be worth measuring: it keeps more than what fits, so it loses the least, or less
                 lost = self._least or 0.0
             else:
                 self._least = lost if self._least is None else min(lost, self._least)

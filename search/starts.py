@@ -41,7 +41,7 @@ def starts(
         sensitivity: of the backbone's blocks; without it nothing is planned.
     """
     if sensitivity is not None:
-        # From the middle of the range on, so that a search that ends early has seen all of it.
+        # From the middle of the range on, so that a search that ends early has seen all of it; cheap ones before dear ones.
         wanted = allowed * np.geomspace(1.0, CHEAPEST, PLANNED)
         planned = plans(space, sensitivity, [float(wanted[at]) for at in spread(PLANNED)], profile)
         yield from (Start("plan", space.encode(schedule)) for schedule in planned)

@@ -23,7 +23,6 @@ from vittle.search.workers import Pool, make_evaluator, ray_session, shelf
 from vittle.spaces.errors import VittleError
 from vittle.spaces.merging import Merging
 from vittle.spaces.reduction import AdapterRecord
-from vittle.spaces.schedule import Schedule
 from vittle.spaces.space import Space
 from vittle.storage.records import BackboneRecord, Settings, Study, StudyState, Trial, front, reference
 from vittle.storage.store import Store

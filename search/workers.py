@@ -5,9 +5,11 @@ cannot resume from a database; `Bridge` takes its place. Workers are reused from
 `reuse_actors`), so the backbone and its images are loaded once in each; without that every trial costs a second more.
 """
 
+import contextlib
 import logging
 import os
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -17,7 +19,6 @@ from typing import Any
 # workers that do not give way to whatever else runs, since what they measure is time.
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1000000")
-os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "1")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_worker_niceness", "0")
@@ -42,6 +43,8 @@ from vittle.spaces.schedule import Schedule
 from vittle.storage.records import Settings
 
 STORE_SHARE = 0.8  # of Ray's object store that prefixes may fill
+WORTH_TELLING = 1.0  # seconds of rungs between two results, each of which takes Tune some 20 ms
+WAIT = 0.1  # seconds between two looks at whether all workers are there
 
 
 class Worker(tune.Trainable):
@@ -65,11 +68,23 @@ class Worker(tune.Trainable):
         self._climbs: dict[int, Iterator[Seen]] = {}
 
     def step(self) -> dict[str, Any]:
-        outcomes = [(number, self._rung(one)) for number, one in self._assigned.items()]
-        for number, outcome in outcomes:
-            if outcome.ended:
-                del self._assigned[number]
-        return {OUTCOMES: outcomes, "done": not self._assigned}
+        if not self._assigned:
+            return self._wait()
+        outcomes: dict[int, Outcome] = {}
+        start = time.monotonic()
+        while self._assigned and time.monotonic() - start < WORTH_TELLING:
+            for number, one in list(self._assigned.items()):
+                outcomes[number] = self._rung(one)
+                if outcomes[number].ended:
+                    del self._assigned[number]
+        return {OUTCOMES: list(outcomes.items()), "done": not self._assigned}
+
+    def _wait(self) -> dict[str, Any]:
+        """Get ready, and wait for the other workers."""
+        with contextlib.suppress(Exception):  # whatever goes wrong goes wrong again where there is a trial to be told of
+            self._ready()
+        time.sleep(WAIT)
+        return {OUTCOMES: [], "done": False}
 
     def _rung(self, one: Assignment) -> Outcome:
         try:
@@ -83,12 +98,15 @@ class Worker(tune.Trainable):
         rival = beaten_by(seen.measurements, one.rivals) if judged else None
         return Outcome(seen.measurements, complete=seen.complete, beaten_by=rival)
 
-    def _begin(self, one: Assignment) -> Iterator[Seen]:
+    def _ready(self) -> Evaluator:
         # Made here and not in `setup`, so that whatever goes wrong has a trial to be told of.
         if self._evaluator is None:
             self._evaluator = make_evaluator(**self._built)
+        return self._evaluator
+
+    def _begin(self, one: Assignment) -> Iterator[Seen]:
         settings = self._settings
-        return self._evaluator.climb(
+        return self._ready().climb(
             one.schedule,
             budget=settings.budget if one.schedule.reductions else None,  # the backbone is always evaluated
             profile=one.profile,
@@ -101,14 +119,23 @@ class Worker(tune.Trainable):
 
 
 class Bridge(Searcher):
-    """Lets Tune draw its trials from a coordinator, and hands every end of a schedule back to it."""
+    """Lets Tune draw its trials from a coordinator, and hands every end of a schedule back to it.
 
-    def __init__(self, coordinator: Coordinator) -> None:
+    Args:
+        coordinator: of the study.
+        workers: how many empty trials come first (see `scheduler`).
+    """
+
+    def __init__(self, coordinator: Coordinator, workers: int = 0) -> None:
         super().__init__(metric="time_total_s", mode="min")
         self._coordinator: Coordinator | None = coordinator
+        self._empty = workers
         self._numbers: dict[str, set[int]] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        if self._empty:
+            self._empty -= 1
+            return {"assignments": []}
         assignments = self._coordinator.batch() if self._coordinator else []
         if not assignments:
             finished: Any = Searcher.FINISHED  # Tune's word for it is a string
@@ -167,13 +194,15 @@ class Pool:
         settings = self._settings
         built = {"settings": settings, "backbone": self._backbone, "splits": self._splits, "dense": self._dense}
         resources = {"cpu": settings.cpus_per_worker, "gpu": settings.gpus_per_worker}
+        workers = min(settings.workers, _room(settings))
+        waiting = workers if workers > 1 else 0
         with tempfile.TemporaryDirectory(prefix="vittle-") as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Tune warns of its own defaults
             tune.Tuner(
                 tune.with_resources(tune.with_parameters(Worker, **built), resources),
                 tune_config=tune.TuneConfig(
-                    search_alg=Bridge(coordinator),
-                    scheduler=Dominance(coordinator),
+                    search_alg=Bridge(coordinator, waiting),
+                    scheduler=Dominance(coordinator, waiting),
                     num_samples=-1,
                     max_concurrent_trials=settings.workers,
                     reuse_actors=True,
@@ -254,10 +283,22 @@ def ray_session(settings: Settings, address: str | None = None) -> Iterator[None
             ray.shutdown()
 
 
+def _wanted(settings: Settings) -> dict[str, float]:
+    """What a worker needs."""
+    return {"CPU": settings.cpus_per_worker, "GPU": settings.gpus_per_worker}
+
+
+def _room(settings: Settings) -> int:
+    """How many workers Ray can hold."""
+    cluster_resources: Any = ray.cluster_resources
+    there = cluster_resources()
+    return min(int(there.get(name, 0) / wanted) for name, wanted in _wanted(settings).items() if wanted)
+
+
 def _check_resources(settings: Settings) -> None:
     cluster_resources: Any = ray.cluster_resources
     there = cluster_resources()
-    for name, wanted in (("CPU", settings.cpus_per_worker), ("GPU", settings.gpus_per_worker)):
+    for name, wanted in _wanted(settings).items():
         if wanted > there.get(name, 0):
             raise VittleError(
                 f"a worker wants {wanted:g} {name}s, Ray has {there.get(name, 0):g}; ask for fewer, or for another device"

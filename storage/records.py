@@ -162,7 +162,7 @@ class Study:
 
 
 def front(trials: Sequence[Trial], budget: LatencyBudget | None = None) -> list[Trial]:
-    """The non-dominated complete trials, by the accuracy expected of them, fastest first; with a `budget`, of those within it."""
+    """The complete trials that none dominates in expected accuracy and cost, fastest first; of those within a `budget`."""
     complete = [trial for trial in trials if trial.state == "complete"]
     expected = expectations(trials)
     if budget is not None:

@@ -27,8 +27,8 @@ ANOTHER_CHOICE = 0.05  # how far apart two schedules are that differ in one sett
 class Table:
     """What is recorded.
 
-    `right` (schedules, images) and `apart`, codes of how far answers are from the backbone's, on the search images; `divergence`
-    (schedules,) is the mean of that; `held_out` (schedules,) accuracies on other images.
+    On the search images `right` (schedules, images) and `apart`, codes of how far answers are from the backbone's, of which
+    `divergence` (schedules,) is the mean; `held_out` (schedules,) accuracies on other images.
     """
 
     def __init__(self) -> None:

@@ -196,8 +196,7 @@ class TestTerminal:
         front = records.front(trials, study.budget)
         best = records.best(trials, study.budget)
         assert best is not None
-        reference = records.reference(trials)
-        lines = printed(front_table(front, study.budget, reference, shape=SHAPE)).splitlines()
+        lines = printed(front_table(front, study.budget, trials, shape=SHAPE)).splitlines()
         marked = next(line.split() for line in lines if line.strip().startswith("* "))
         assert marked[1] == str(best.number)
         assert f"{best.judged['accuracy'].value:.1%}" == marked[2]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -19,8 +20,9 @@ from vittle.objectives.profile import LatencyProfile
 from vittle.reductions.backbone import load_backbone
 from vittle.search import study as studies
 from vittle.search.coordinator import Assignment, Coordinator, Outcome
+from vittle.search.scheduler import OUTCOMES
 from vittle.search.study import Reporter, prepare, run
-from vittle.search.workers import Pool, Worker, ray_session
+from vittle.search.workers import Bridge, Pool, Worker, ray_session
 from vittle.storage import records
 from vittle.storage.records import Settings
 from vittle.storage.store import Store
@@ -119,11 +121,19 @@ def test_a_worker_measures_no_latency_for_another_device() -> None:
         assert measured["latency_ratio"].protocol.get("source") == source
 
 
-def test_prefixes_in_the_object_store_change_no_outcome_and_save_work(store) -> None:
+def test_prefixes_in_the_object_store_change_no_outcome_and_save_work(store, monkeypatch) -> None:
     """Two workers read what the launching process has kept; a search without a cache finds the same, for more MACs."""
     profile = recorded.latency_profile()
     store.save_profile(profile)
-    found = {}
+    found, processes = {}, set()
+    heard = Bridge.on_trial_result
+
+    def listen(self: Bridge, trial_id: str, result: dict[str, Any]) -> None:
+        if result[OUTCOMES]:
+            processes.add(result["pid"])
+        heard(self, trial_id, result)
+
+    monkeypatch.setattr(Bridge, "on_trial_result", listen)
     for name, cache in (("with", 2**30), ("without", 0)):
         settings = Settings(target=profile.key, trials=10, sampler="random", until_flat=False, workers=2, cache=cache)
         job = prepare(settings)
@@ -136,6 +146,7 @@ def test_prefixes_in_the_object_store_change_no_outcome_and_save_work(store) -> 
         assert {trial.state for trial in trials} <= {"complete", "stopped"}
         assert {"backbone", "plan"} <= {trial.origin for trial in trials}
         found[name] = {trial.schedule.id: trial.judged["accuracy"] for trial in trials}
+    assert len(processes) == 4  # however short trials are, both workers of both searches had some
     both = found["with"].keys() & found["without"].keys()
     assert len(both) >= 7  # the sampler's answers may come back in another order
     assert {found["with"][one].protocol["right"] for one in both} == {found["without"][one].protocol["right"] for one in both}

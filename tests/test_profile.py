@@ -152,9 +152,7 @@ def test_a_failure_is_told_and_does_not_end_a_search(url: str, job: Job) -> None
 
 
 @pytest.mark.usefixtures("no_shelf")
-def test_attention_that_overflows_costs_the_start_and_nothing_else(
-    url: str, job: Job, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_attention_that_overflows_costs_the_start_and_nothing_else(url: str, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store.open(url, create=True)
     statistics = Observer.statistics
     monkeypatch.setattr(Observer, "statistics", lambda self: {**statistics(self), "sink": statistics(self)["sink"] * np.nan})

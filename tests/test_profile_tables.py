@@ -206,11 +206,11 @@ class TestMarks:
         study, trials = found
         front = records.front(trials)
         (noisy,) = [trial for trial in front if text.noise(trial.judged["latency_ratio"])]
-        said = caption(front_table(front, study.budget, None, shape=SHAPE))
+        said = caption(front_table(front, study.budget, trials, shape=SHAPE))
         assert "! noisy" in said
         assert "~" not in said
         calm = [trial for trial in front if trial is not noisy]
-        assert "!" not in printed(front_table(calm, study.budget, None, shape=SHAPE))
+        assert "!" not in printed(front_table(calm, study.budget, trials, shape=SHAPE))
 
     def test_notes_and_headlines_are_marked(self, found: tuple[Study, list[Trial]]) -> None:
         study, trials = found

@@ -1,5 +1,7 @@
 """Rungs, stopping and limits of a search, on outcomes that are computed image by image."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from vittle import Schedule, presets
 from vittle.objectives import paired
 from vittle.objectives.dominance import beaten_by
 from vittle.objectives.measurement import Measurement, exact, proportion
+from vittle.search import scheduler as scheduler_module
 from vittle.search.coordinator import Assignment, Coordinator, Knowledge, Outcome
 from vittle.search.scheduler import OUTCOMES, Dominance
 from vittle.search.workers import Bridge
@@ -40,6 +43,34 @@ def test_a_trial_is_beaten_by_a_rival_that_costs_no_more_and_is_better_beyond_do
     silent = {**cheap, "accuracy": proportion("accuracy", N, N, {})}
     assert beaten_by(answered(10, seen=64), {3: silent}) is None  # nobody knows which images
     assert beaten_by(answered(10, seen=64), {}) is None
+
+
+def told_apart(codes: int, seen: int = N, share: float = 0.5, wrong: int = 0) -> dict[str, Measurement]:
+    """Measurements of a trial whose answers are all as far from the backbone's."""
+    nats = paired.FINEST * 2.0 ** (codes / paired.STEPS)
+    each = {"each": paired.pack_divergence(np.full(seen, nats))}
+    return {**answered(wrong, seen, share), "divergence": Measurement("divergence", nats, nats, nats, seen, each)}
+
+
+def test_a_trial_is_beaten_by_the_closest_of_those_that_cost_no_more_where_it_is_right_as_often() -> None:
+    near, far = told_apart(100, share=0.4), told_apart(150, seen=32)
+    assert beaten_by(far, {3: near}) == 3  # not one answer differs, and 32 images are enough
+    assert beaten_by(far, {2: told_apart(120, share=0.4), 3: near, 4: told_apart(90, share=0.6)}) == 3
+    assert beaten_by(told_apart(150, seen=4), {3: near}) is None
+    assert beaten_by(told_apart(150, seen=32, share=0.3), {3: near}) is None  # it costs less
+    assert beaten_by(told_apart(100, seen=32), {3: near}) is None  # as close
+    assert beaten_by(far, {3: told_apart(100, share=0.4, wrong=1)}) is None  # closer, but right less often
+    assert beaten_by(far, {3: answered(0, share=0.4)}) is None  # nobody knows how close, and no answer differs
+    assert beaten_by(told_apart(150, seen=64, wrong=10), {3: answered(0, share=0.4)}) == 3
+
+
+def test_divergences_survive_packing_to_a_few_percent_and_in_their_order() -> None:
+    nats = np.geomspace(1e-8, 30, 500)
+    codes = paired.unpack_divergence(paired.pack_divergence(nats))
+    assert (np.diff(codes.astype(int)) >= 0).all()
+    kept = paired.FINEST * 2.0 ** (codes / paired.STEPS)
+    np.testing.assert_allclose(kept[nats > paired.FINEST], nats[nats > paired.FINEST], rtol=0.04)
+    assert len(paired.unpack_divergence(paired.pack_divergence(np.ones(9000)))) == paired.CODED
 
 
 @pytest.fixture
@@ -76,6 +107,34 @@ def test_the_scheduler_stops_a_tune_trial_once_all_that_runs_in_it_is_beaten(coo
     assert scheduler.on_trial_result(None, None, result((first, lost), (second, lost))) == scheduler.STOP
     assert scheduler.on_trial_result(None, None, result((first, lost), (third, done))) == scheduler.STOP
     assert scheduler.on_trial_result(None, None, result((third, done))) == scheduler.CONTINUE  # Tune ends it by itself
+
+
+def test_no_worker_begins_before_all_are_there_and_each_hands_its_actor_on(coordinator, monkeypatch) -> None:
+    def results(scheduler: Dominance, *trials: str) -> list[str]:
+        return [scheduler.on_trial_result(None, SimpleNamespace(trial_id=trial), result()) for trial in trials]
+
+    bridge, scheduler = Bridge(coordinator, workers=2), Dominance(coordinator, workers=2)
+    assert [bridge.suggest(trial) for trial in ("a", "b")] == [{"assignments": []}] * 2
+    for _ in range(2):
+        scheduler.on_trial_add(None, None)
+    stop, go_on = scheduler.STOP, scheduler.CONTINUE
+    assert results(scheduler, "a", "a", "b", "a") == [
+        go_on,
+        go_on,
+        stop,
+        go_on,
+    ]  # the second waits for a trial to take the actor
+    bridge.on_trial_complete("b", result())
+    assert bridge.suggest("c")["assignments"]
+    scheduler.on_trial_add(None, None)
+    assert results(scheduler, "a") == [stop]
+
+    late = Dominance(coordinator, workers=2)
+    assert results(late, "a") == [go_on]
+    monkeypatch.setattr(scheduler_module, "PATIENCE", 0.0)
+    for _ in range(2):
+        late.on_trial_add(None, None)
+    assert results(late, "a") == [stop]  # the other one may never come
 
 
 def test_every_schedule_of_a_tune_trial_is_finished_once(coordinator, store) -> None:

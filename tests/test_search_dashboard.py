@@ -42,8 +42,8 @@ def test_what_the_front_is_worth(client: TestClient, store: Store) -> None:
 
 def test_a_front_says_where_its_schedules_come_from(store: Store) -> None:
     study, trials = store.study("digits-60"), store.trials("digits-60")
-    front, reference = records.front(trials), records.reference(trials)
-    lines = printed(front_table(front, study.budget, reference, shape=SHAPE)).splitlines()
+    front = records.front(trials)
+    lines = printed(front_table(front, study.budget, trials, shape=SHAPE)).splitlines()
     for trial in front:
         (line,) = [line for line in lines if line.replace("*", "").split()[:1] == [f"{trial.number}"]]
         how = trial.schedule.summary if trial.origin == "backbone" else f"{trial.origin}: {trial.schedule.summary}"

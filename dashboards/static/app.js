@@ -203,7 +203,7 @@ function drawPanel() {
     element("div", {}, element("div", { className: "bar" }, element("h2", {}, `Trial ${trial.number}`), tag),
       element("p", { className: "origin" }, trial.reason ?? ORIGINS[trial.origin] ?? trial.origin)),
     element("dl", { className: "values" },
-      accuracy && fact(accuracyName(), accuracyText(trial), `95% interval ${interval(accuracy)}, ${imagesText(trial)} search images`),
+      accuracy && fact(accuracyName(), accuracyText(trial), `95% interval ${interval(accuracy)}, ${imagesText(trial)} search images${trial.expected ? `; ${percent(trial.expected.value)} expected on images not seen` : ""}`),
       held && fact("On held-out images", percent(held.value), `95% interval ${interval(held)}, ${held.n} images no search saw`),
       ratio && fact("Latency", latencyText(trial, percent(ratio.value)), `95% interval ${interval(ratio)}, of the backbone's`),
       ms && fact(`Per batch of ${study.settings.batch_size}`, latencyText(trial, milliseconds(ms.value)),
