@@ -30,6 +30,7 @@ def listed(study: Study, trials: Sequence[Trial]) -> dict[str, Any]:
     return {
         "name": study.name,
         "state": study.state,
+        "ended": study.ended,
         "created": study.created.isoformat(),
         "model": study.backbone.name,
         "data": study.settings.data,

@@ -117,6 +117,7 @@ def run(study: Study, job: Job, store: Store, reporter: Reporter, ray_address: s
     name = study.name
     store.set_state(name, "running")
     state: StudyState = "interrupted"
+    ended: str | None = None
     try:
         # Before Ray starts, so that its processes do not disturb what is timed.
         known = acquaint(job, store, reporter)
@@ -125,14 +126,15 @@ def run(study: Study, job: Job, store: Store, reporter: Reporter, ray_address: s
             if coordinator.broken is not None:
                 state = "failed"
             elif coordinator.done:
-                reporter.ended(str(coordinator.ended))
+                ended = str(coordinator.ended)
+                reporter.ended(ended)
                 confirm(study, pool, store, reporter)
                 tell_apart(study, store, reporter)
                 state = "complete"
     except KeyboardInterrupt:
         pass
     finally:
-        store.set_state(name, state)
+        store.set_state(name, state, ended if state == "complete" else None)
     return store.study(name)
 
 

@@ -148,13 +148,18 @@ class Growth(NamedTuple):
 
 @dataclass(frozen=True)
 class Study:
-    """One search."""
+    """One search.
+
+    Attributes:
+        ended: why nothing more was tried; None of one that is not done, or of which nobody wrote it down.
+    """
 
     name: str
     state: StudyState
     settings: Settings
     backbone: BackboneRecord
     created: datetime
+    ended: str | None = None
 
     @property
     def budget(self) -> LatencyBudget:

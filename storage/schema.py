@@ -1,0 +1,94 @@
+"""Which version the tables of a database have, and how they come to this one's: whenever a store is opened.
+
+Versions are the steps in `migrations/versions`, run by Alembic in one transaction, so that an update happens whole or not at
+all, and once however many processes open the database. A SQLite file is copied before it is changed.
+"""
+
+import contextlib
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, inspect, text
+
+from vittle.spaces.errors import VittleError
+
+NEWEST = "0002"
+VERSIONS = "alembic_version"  # Alembic's own table
+LOCK = 0x766974746C65  # of PostgreSQL: anything that nobody else uses
+
+
+def update(engine: Engine, *, create: bool = False) -> bool:
+    """Bring a database to the newest version.
+
+    Args:
+        engine: of the database.
+        create: make the tables where there are none.
+
+    Returns:
+        Whether the database has tables.
+
+    Raises:
+        VittleError: it is of a newer version than this.
+        SQLAlchemyError: it cannot be reached, or not be written to where it has to be.
+    """
+    with engine.connect() as connection:
+        version = _version(connection)
+    if version == NEWEST:
+        return True
+    if version is None and not create:
+        return False
+    with engine.connect() as connection:
+        _alone(connection)
+        version = _version(connection)  # somebody else may have been first
+        if version != NEWEST:
+            _check(version)
+            if version is not None:
+                _keep_a_copy(engine, version)
+            _migrate(connection)
+        connection.commit()
+    return True
+
+
+def _version(connection: Connection) -> str | None:
+    """The version of the tables; "0000" of those from before there were any, None where there are no tables."""
+    there = inspect(connection).get_table_names()
+    found = connection.scalar(text(f"SELECT version_num FROM {VERSIONS}")) if VERSIONS in there else None
+    return found if found is not None else "0000" if "studies" in there else None
+
+
+def _check(version: str | None) -> None:
+    if version is not None and version > NEWEST:
+        raise VittleError(
+            f"the database was written by a newer vittle (tables of version {version}); accepted: up to {NEWEST}. "
+            "Update this one with: pip install --upgrade vittle"
+        )
+
+
+def _alone(connection: Connection) -> None:
+    """Wait until nobody else updates, and keep others waiting until the transaction ends."""
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    elif connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
+
+
+def _keep_a_copy(engine: Engine, version: str) -> None:
+    """Copy a SQLite file as it is now to `NAME.VERSION.backup` beside it; other databases have backups of their own."""
+    database = engine.url.database
+    if engine.dialect.name != "sqlite" or database in (None, "", ":memory:"):
+        return
+    source, copy = Path(str(database)), Path(f"{database}.{version}.backup")
+    with contextlib.closing(sqlite3.connect(source)) as before, contextlib.closing(sqlite3.connect(copy)) as after:
+        before.backup(after)
+
+
+def _migrate(connection: Connection) -> None:
+    from alembic import command  # here, because most databases are up to date, and it takes a while to import
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    attributes: dict[str, Any] = config.attributes
+    attributes["connection"] = connection
+    command.upgrade(config, "head")
