@@ -29,6 +29,7 @@ from vittle.arguments import (
 from vittle.cli_latency import latency_app
 from vittle.cli_search import search_app
 from vittle.cli_train import train_app
+from vittle.cli_transfer import transfer_app
 from vittle.dashboards import terminal, twins
 from vittle.dashboards.console import counting, err, escape, out, print_json, progress_bar, working
 from vittle.objectives.measurement import LatencyBudget
@@ -47,6 +48,7 @@ app = typer.Typer(
 )
 app.add_typer(latency_app)
 app.add_typer(search_app)
+app.add_typer(transfer_app)
 app.add_typer(train_app, name="train")
 NAME = re.compile(r"(?!.*\.(json|yaml)$)\w[\w .+-]{0,99}")  # a study's name stands in addresses and file names
 

@@ -85,7 +85,7 @@ class Store:
         """
         wanted = {"settings": settings.model_dump(mode="json"), "backbone": dataclasses.asdict(backbone)}
         try:
-            with self._transaction() as session:
+            with self.transaction() as session:
                 session.add(StudyRow(name=name, state="running", **wanted))
         except IntegrityError:
             pass
@@ -98,9 +98,9 @@ class Store:
 
     def studies(self) -> list[Study]:
         """All studies, newest first."""
-        with self._transaction() as session:
+        with self.transaction() as session:
             rows = session.scalars(select(StudyRow).order_by(StudyRow.created.desc(), StudyRow.id.desc()))
-            return [_study(row) for row in rows]
+            return [study_of(row) for row in rows]
 
     def study(self, name: str) -> Study:
         """The study of that name.
@@ -108,29 +108,29 @@ class Store:
         Raises:
             VittleError: there is none; the message names those there are.
         """
-        with self._transaction() as session:
-            return _study(self._row(session, name))
+        with self.transaction() as session:
+            return study_of(self.row(session, name))
 
     def set_state(self, name: str, state: StudyState, ended: str | None = None) -> None:
         """Say how far a study is, and once it is done why it ended."""
-        with self._transaction() as session:
-            row = self._row(session, name)
+        with self.transaction() as session:
+            row = self.row(session, name)
             row.state, row.ended = state, ended
 
     def set_trials(self, name: str, trials: int) -> Study:
         """Change how many trials the study runs in all; it is to be continued."""
-        with self._transaction() as session:
-            row = self._row(session, name)
+        with self.transaction() as session:
+            row = self.row(session, name)
             row.settings = {**row.settings, "trials": trials}
             row.state = "interrupted"
-            return _study(row)
+            return study_of(row)
 
     def start_trial(self, study: str, origin: str, schedule: Schedule, parameters: Values) -> int:
         """Write down a trial before it runs, and return its number."""
-        with self._transaction() as session:
+        with self.transaction() as session:
             # Writing the study's row first makes other writers wait, in every database, so that numbers are given once.
             session.execute(update(StudyRow).where(StudyRow.name == study).values(name=study))
-            study_id = self._row(session, study).id
+            study_id = self.row(session, study).id
             last = session.scalar(select(func.max(TrialRow.number)).where(TrialRow.study_id == study_id))
             number = 0 if last is None else last + 1
             session.add(
@@ -159,7 +159,7 @@ class Store:
         Returns:
             Whether this call ended it.
         """
-        with self._transaction() as session:
+        with self.transaction() as session:
             row = self._trial_row(session, study, number)
             if row.state != "running":
                 return False
@@ -173,7 +173,7 @@ class Store:
 
     def keep_again(self, study: str, number: int, phase: str, measurements: Mapping[str, Measurement]) -> None:
         """Keep what was measured of a trial in a phase after its end, in place of what was measured there before."""
-        with self._transaction() as session:
+        with self.transaction() as session:
             row = self._trial_row(session, study, number)
             for old in [old for old in row.measurements if old.phase == phase]:
                 row.measurements.remove(old)
@@ -182,10 +182,10 @@ class Store:
 
     def trials(self, study: str) -> list[Trial]:
         """All trials of a study, by number."""
-        with self._transaction() as session:
-            study_id = self._row(session, study).id
+        with self.transaction() as session:
+            study_id = self.row(session, study).id
             rows = session.scalars(select(TrialRow).where(TrialRow.study_id == study_id).order_by(TrialRow.number))
-            return [_trial(row) for row in rows]
+            return [trial_of(row) for row in rows]
 
     def save_phase(self, phase: PhaseChange) -> None:
         """Keep where merging may start in a backbone, in place of what was known of it."""
@@ -225,14 +225,14 @@ class Store:
 
     def profiles(self) -> list[LatencyProfile]:
         """All latency profiles, newest first."""
-        with self._transaction() as session:
+        with self.transaction() as session:
             newest = select(KnowledgeRow).where(KnowledgeRow.kind == LATENCY).order_by(KnowledgeRow.created.desc())
             return [LatencyProfile.from_dict(row.document) for row in session.scalars(newest)]
 
     def _importance_of(self, study: str) -> tuple[str, str]:
         """The key of what was learnt in one study about the blocks of its backbone."""
-        with self._transaction() as session:
-            row = self._row(session, study)
+        with self.transaction() as session:
+            row = self.row(session, study)
             return row.backbone["fingerprint"], IMPORTANCE.format(row.id)
 
     def _learn(self, fingerprint: str, kind: str, document: dict[str, Any]) -> None:
@@ -242,21 +242,27 @@ class Store:
             self._merge(fingerprint, kind, document)
 
     def _merge(self, fingerprint: str, kind: str, document: dict[str, Any]) -> None:
-        with self._transaction() as session:
+        with self.transaction() as session:
             session.merge(KnowledgeRow(fingerprint=fingerprint, kind=kind, document=document))
 
     def _known(self, fingerprint: str, kind: str) -> dict[str, Any] | None:
-        with self._transaction() as session:
+        with self.transaction() as session:
             row = session.get(KnowledgeRow, (fingerprint, kind))
             return None if row is None else row.document
 
     @contextmanager
-    def _transaction(self) -> Iterator[Session]:
+    def transaction(self) -> Iterator[Session]:
+        """A session in which everything happens, or nothing."""
         with Session(self.engine, expire_on_commit=False) as session, session.begin():
             yield session
 
     @staticmethod
-    def _row(session: Session, name: str) -> StudyRow:
+    def row(session: Session, name: str) -> StudyRow:
+        """The row of a study.
+
+        Raises:
+            VittleError: there is none; the message names those there are.
+        """
         row = session.scalar(select(StudyRow).where(StudyRow.name == name))
         if row is None:
             names = session.scalars(select(StudyRow.name).order_by(StudyRow.id.desc()).limit(5)).all()
@@ -266,7 +272,7 @@ class Store:
 
     @classmethod
     def _trial_row(cls, session: Session, study: str, number: int) -> TrialRow:
-        study_id = cls._row(session, study).id
+        study_id = cls.row(session, study).id
         return session.scalars(select(TrialRow).where(TrialRow.study_id == study_id, TrialRow.number == number)).one()
 
 
@@ -298,20 +304,22 @@ def _rows(phase: str, measurements: Mapping[str, Measurement]) -> list[Measureme
     ]
 
 
-def _study(row: StudyRow) -> Study:
+def study_of(row: StudyRow) -> Study:
+    """The study of a row."""
     shape = {**row.backbone["shape"], "grid": tuple(row.backbone["shape"]["grid"])}
     adapters = {name: AdapterRecord(*record) for name, record in row.backbone.get("adapters", {}).items()}
     backbone = BackboneRecord(**{**row.backbone, "shape": BackboneShape(**shape), "adapters": adapters})
     state: Any = row.state
-    return Study(row.name, state, Settings.model_validate(row.settings), backbone, _in_utc(row.created), row.ended)
+    return Study(row.name, state, Settings.model_validate(row.settings), backbone, in_utc(row.created), row.ended)
 
 
-def _in_utc(moment: datetime) -> datetime:
+def in_utc(moment: datetime) -> datetime:
     """The time with its zone, which SQLite does not keep."""
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _trial(row: TrialRow) -> Trial:
+def trial_of(row: TrialRow) -> Trial:
+    """The trial of a row."""
     measurements: dict[str, dict[str, Measurement]] = {}
     for one in row.measurements:
         measured = Measurement(one.objective, one.value, one.low, one.high, one.n, one.protocol)

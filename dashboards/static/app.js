@@ -259,7 +259,8 @@ function drawTable() {
   const signs = new Map(rows.filter(signed).map(trial => [signed(trial), trial.predicted ? signMeaning(trial) : "noisy: something disturbed the measurement"]));
   byId("marks").hidden = !signs.size;
   byId("marks").textContent = [...signs].map(([sign, meaning]) => `${sign} ${meaning}`).join("; ");
-  const standing = [study.optimism, study.outlook].filter(Boolean).map(({ text }) => text);
+  const ended = study.ended && { text: `The search ended: ${study.ended}.` };
+  const standing = [ended, study.optimism, study.outlook].filter(Boolean).map(({ text }) => text);
   byId("standing").hidden = !standing.length;
   byId("standing").replaceChildren(...standing.map(text => element("p", {}, text)));
   if (focused) body.querySelector(`[data-trial="${focused}"]`)?.focus();
