@@ -37,6 +37,7 @@ from vittle.spaces.errors import VittleError
 from vittle.spaces.files import write_at_once
 from vittle.storage import export as exports
 from vittle.storage import records
+from vittle.storage.claim import user
 from vittle.storage.records import Settings, Study, Trial
 from vittle.storage.store import Store
 
@@ -171,7 +172,7 @@ def launch(
     if study not in [known.name for known in store.studies()]:
         with working("budget"):
             check_budget(job.backbone, settings, store)
-    made = store.create_study(study or _free_name(store, model), settings, job.record)
+    made = store.create_study(study or _free_name(store, model), settings, job.record, owner=user())
     _run(studies, made, job, store, ray_address, as_json)
 
 

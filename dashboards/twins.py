@@ -31,6 +31,7 @@ def listed(study: Study, trials: Sequence[Trial]) -> dict[str, Any]:
         "name": study.name,
         "state": study.state,
         "ended": study.ended,
+        "owner": study.owner,
         "created": study.created.isoformat(),
         "model": study.backbone.name,
         "data": study.settings.data,

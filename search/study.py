@@ -1,5 +1,7 @@
 """A study from start to end: search, then confirm the front. The whole loop is `run`."""
 
+import _thread
+import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -24,6 +26,7 @@ from vittle.spaces.errors import VittleError
 from vittle.spaces.merging import Merging
 from vittle.spaces.reduction import AdapterRecord
 from vittle.spaces.space import Space
+from vittle.storage.claim import claimed
 from vittle.storage.records import BackboneRecord, Settings, Study, StudyState, Trial, front, reference
 from vittle.storage.store import Store
 
@@ -113,7 +116,21 @@ def run(study: Study, job: Job, store: Store, reporter: Reporter, ray_address: s
 
     A Ctrl-C ends it as `interrupted`; every finished trial is kept and `resume` goes on from there. Where the backbone itself
     cannot be evaluated the study has `failed`, and the backbone's trial says why.
+
+    Raises:
+        VittleError: another process runs it.
     """
+    lost = threading.Event()
+
+    def give_up() -> None:
+        lost.set()
+        _thread.interrupt_main()
+
+    with claimed(store, study.name, give_up):
+        return _run(study, job, store, reporter, ray_address, lost)
+
+
+def _run(study: Study, job: Job, store: Store, reporter: Reporter, ray_address: str | None, lost: threading.Event) -> Study:
     name = study.name
     store.set_state(name, "running")
     state: StudyState = "interrupted"
@@ -134,7 +151,10 @@ def run(study: Study, job: Job, store: Store, reporter: Reporter, ray_address: s
     except KeyboardInterrupt:
         pass
     finally:
-        store.set_state(name, state, ended if state == "complete" else None)
+        if lost.is_set():
+            reporter.warned("nothing was heard of this process for too long, and another one runs the study now")
+        else:
+            store.set_state(name, state, ended if state == "complete" else None)
     return store.study(name)
 
 

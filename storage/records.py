@@ -152,6 +152,7 @@ class Study:
 
     Attributes:
         ended: why nothing more was tried; None of one that is not done, or of which nobody wrote it down.
+        owner: who made it.
     """
 
     name: str
@@ -160,6 +161,7 @@ class Study:
     backbone: BackboneRecord
     created: datetime
     ended: str | None = None
+    owner: str | None = None
 
     @property
     def budget(self) -> LatencyBudget:

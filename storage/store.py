@@ -77,7 +77,7 @@ class Store:
             raise VittleError(f"cannot open storage {shown} ({reason}); accepted: {ACCEPTED}") from None
         return cls(engine)
 
-    def create_study(self, name: str, settings: Settings, backbone: BackboneRecord) -> Study:
+    def create_study(self, name: str, settings: Settings, backbone: BackboneRecord, owner: str | None = None) -> Study:
         """Add a study; one that was made with the same settings on the same backbone is returned as it stands.
 
         Raises:
@@ -86,7 +86,7 @@ class Store:
         wanted = {"settings": settings.model_dump(mode="json"), "backbone": dataclasses.asdict(backbone)}
         try:
             with self.transaction() as session:
-                session.add(StudyRow(name=name, state="running", **wanted))
+                session.add(StudyRow(name=name, state="running", owner=owner, **wanted))
         except IntegrityError:
             pass
         study = self.study(name)
@@ -310,7 +310,7 @@ def study_of(row: StudyRow) -> Study:
     adapters = {name: AdapterRecord(*record) for name, record in row.backbone.get("adapters", {}).items()}
     backbone = BackboneRecord(**{**row.backbone, "shape": BackboneShape(**shape), "adapters": adapters})
     state: Any = row.state
-    return Study(row.name, state, Settings.model_validate(row.settings), backbone, in_utc(row.created), row.ended)
+    return Study(row.name, state, Settings.model_validate(row.settings), backbone, in_utc(row.created), row.ended, row.owner)
 
 
 def in_utc(moment: datetime) -> datetime:

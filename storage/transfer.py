@@ -33,6 +33,7 @@ class StudyLine(_Line):
     name: str
     state: str
     ended: str | None
+    owner: str | None
     settings: dict[str, Any]
     backbone: dict[str, Any]
     created: Moment

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import ray
 import torch
+from sqlalchemy import update
 
 import recorded
 import vittle
@@ -24,8 +25,10 @@ from vittle.search.scheduler import OUTCOMES
 from vittle.search.study import Reporter, prepare, run
 from vittle.search.workers import Bridge, Pool, Worker, ray_session
 from vittle.storage import records
+from vittle.storage.claim import Holder
 from vittle.storage.records import Settings
 from vittle.storage.store import Store
+from vittle.storage.tables import StudyRow, now
 
 # A wide budget and few small trials: what is tested is the machinery, not the speed of a busy test machine.
 QUICK = {"latency_budget": "500%", "trials": 4, "batch_size": 4, "predict": False}
@@ -156,6 +159,18 @@ def test_prefixes_in_the_object_store_change_no_outcome_and_save_work(store, mon
         if found["with"][one].n == found["without"][one].n
     ]
     assert sum(mine for mine, _ in saved) < 0.95 * sum(plain for _, plain in saved)
+
+
+def test_a_study_that_another_process_runs_is_refused_and_left_as_it_is(store) -> None:
+    job = prepare(Settings(**QUICK))
+    study = store.create_study("busy", job.settings, job.record)
+    elsewhere = Holder("mia", "node 7", 4711, 1.5)
+    with store.transaction() as session:
+        session.execute(update(StudyRow).values(holder=str(elsewhere), heartbeat=now()))
+    store.set_state("busy", "running")
+    with pytest.raises(vittle.VittleError, match="study 'busy' is being run by mia on node 7"):
+        run(study, job, store, Reporter())
+    assert (store.study("busy").state, store.trials("busy")) == ("running", [])
 
 
 def test_workers_share_a_gpu_and_keep_their_model(store, monkeypatch) -> None:

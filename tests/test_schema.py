@@ -30,7 +30,8 @@ def old(url: str) -> str:
     store = Store.open(url, create=True)
     make_study(store, "precious")
     with store.engine.begin() as connection:
-        for statement in ("DROP TABLE alembic_version", "DROP TABLE knowledge", "ALTER TABLE studies DROP COLUMN ended"):
+        newer = [f"ALTER TABLE studies DROP COLUMN {name}" for name in ("ended", "owner", "holder", "heartbeat")]
+        for statement in ("DROP TABLE alembic_version", "DROP TABLE knowledge", *newer):
             connection.execute(text(statement))
     store.engine.dispose()
     return url
@@ -75,7 +76,8 @@ def test_a_file_is_copied_before_it_is_changed_and_only_then(tmp_path: Path) -> 
     make_study(Store.open(url, create=True), "precious")
     assert list(tmp_path.glob("*.backup")) == []
     execute(url, "UPDATE alembic_version SET version_num = '0001'")
-    execute(url, "ALTER TABLE studies DROP COLUMN ended")
+    for name in ("ended", "owner", "holder", "heartbeat"):
+        execute(url, f"ALTER TABLE studies DROP COLUMN {name}")
     for _ in range(2):
         Store.open(url)
         (copy,) = tmp_path.glob("*.backup")
@@ -90,7 +92,7 @@ def test_a_newer_database_is_refused_and_left_alone(url: str) -> None:
     make_study(Store.open(url, create=True), "precious")
     execute(url, "UPDATE alembic_version SET version_num = '9999'")
     for create in (False, True):
-        with pytest.raises(VittleError, match=r"tables of version 9999\); accepted: up to 0002. Update this one") as refused:
+        with pytest.raises(VittleError, match=r"tables of version 9999\); accepted: up to 0003. Update this one") as refused:
             Store.open(url, create=create)
         assert "\n" not in str(refused.value)
     assert version(url) == "9999"

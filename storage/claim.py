@@ -1,0 +1,139 @@
+"""Who runs a study: one process at a time, so that the database has one writer for each.
+
+A process claims a study before it writes and says again and again that it is still there. Whoever finds the study claimed is
+refused and told by whom. A claim ends when its holder gives it back, when it has not been heard of for `LEASE` seconds, and at
+once where it is of this machine and its process is gone.
+"""
+
+import getpass
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple, Self
+
+import psutil
+from sqlalchemy import Update, or_, update
+from sqlalchemy.exc import SQLAlchemyError
+
+from vittle.spaces.errors import VittleError
+from vittle.storage.store import Store, in_utc
+from vittle.storage.tables import StudyRow, now
+
+LEASE = 60.0  # seconds without a word, after which a holder counts as gone
+BEAT = 10.0  # seconds between two words
+
+
+class Holder(NamedTuple):
+    """A process that runs a study; `started` tells it from a later one with the same number."""
+
+    user: str
+    host: str
+    process: int
+    started: float
+
+    @classmethod
+    def here(cls) -> Self:
+        """This process."""
+        process = os.getpid()
+        return cls(user(), socket.gethostname(), process, round(psutil.Process(process).create_time(), 2))
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """From what `str` gives."""
+        named, process, started = text.rsplit(" ", 2)
+        who, host = named.rsplit("@", 1)
+        return cls(who, host, int(process), float(started))
+
+    def __str__(self) -> str:
+        return f"{self.user}@{self.host} {self.process} {self.started}"
+
+    @property
+    def gone(self) -> bool:
+        """Whether it is a process of this machine that is no more; one of another machine may still be there."""
+        if self.host != socket.gethostname():
+            return False
+        try:
+            return abs(psutil.Process(self.process).create_time() - self.started) > 1
+        except psutil.NoSuchProcess:
+            return True
+
+
+def user() -> str:
+    """The name of whoever runs this process."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container without such a user
+        return str(os.getuid())
+
+
+@contextmanager
+def claimed(store: Store, study: str, lost: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Run a study, and nobody else does.
+
+    Args:
+        store: of the study.
+        study: its name.
+        lost: called from another thread, once, should somebody else have claimed it because nothing was heard of this process.
+
+    Raises:
+        VittleError: it is claimed; the message says by whom.
+    """
+    me = Holder.here()
+    _claim(store, study, me)
+    done = threading.Event()
+
+    def beat() -> None:
+        while not done.wait(BEAT):
+            try:
+                still = _beat(store, study, me)
+            except SQLAlchemyError:  # the database is away; whether the claim outlived that shows when it is back
+                continue
+            if not still:
+                lost()
+                return
+
+    beating = threading.Thread(target=beat, name=f"claim of {study}", daemon=True)
+    beating.start()
+    try:
+        yield
+    finally:
+        done.set()
+        beating.join()
+        with store.transaction() as session:
+            session.execute(_of(study, me).values(holder=None, heartbeat=None))
+
+
+def _claim(store: Store, study: str, me: Holder) -> None:
+    with store.transaction() as session:
+        holder = store.row(session, study).holder
+    free = [StudyRow.holder.is_(None), StudyRow.heartbeat < now() - timedelta(seconds=LEASE)]
+    if holder is not None and (holder == str(me) or Holder.parse(holder).gone):
+        free.append(StudyRow.holder == holder)
+    with store.transaction() as session:
+        taken = session.execute(
+            update(StudyRow).where(StudyRow.name == study, or_(*free)).values(holder=str(me), heartbeat=now())
+        )
+        if taken.rowcount == 1:  # type: ignore[attr-defined]
+            return
+        row = store.row(session, study)
+        holder, heard = row.holder, row.heartbeat
+    other = Holder.parse(str(holder))
+    ago = max(0.0, (datetime.now(UTC) - in_utc(heard)).total_seconds()) if heard else 0.0
+    raise VittleError(
+        f"study {study!r} is being run by {other.user} on {other.host} (process {other.process}, heard of {ago:.0f} s ago); "
+        "wait for it, end it there, or give another --study"
+    )
+
+
+def _beat(store: Store, study: str, me: Holder) -> bool:
+    """Say that it is still there; whether the claim is still its own."""
+    with store.transaction() as session:
+        heard = session.execute(_of(study, me).values(heartbeat=now()))
+        return bool(heard.rowcount == 1)  # type: ignore[attr-defined]
+
+
+def _of(study: str, me: Holder) -> Update:
+    return update(StudyRow).where(StudyRow.name == study, StudyRow.holder == str(me))
