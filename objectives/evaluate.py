@@ -209,19 +209,21 @@ class Evaluator:
 
     def _judged(self, model: ReducedViT, phase: Phase) -> Iterator[tuple[dict[str, Measurement], bool]]:
         """What is known after each rung, and whether it is the last one."""
-        ladder = self.rungs[phase]
-        spent, seconds = self.spent, self.seconds
+        ladder, before = self.rungs[phase], (self.spent, self.seconds)
         reference = self._reference(phase)
+        effort = self._since(*before)
         if not model.schedule.reductions and model.schedule.tail == "full":
-            yield judge(reference.logits, reference, self._effort(spent, seconds)), True
+            yield judge(reference.logits, reference, effort), True
             return
         logits, done = reference.logits[:0], 0
         for rung, batches in enumerate(ladder, start=1):
+            before = self.spent, self.seconds  # other schedules climb in between
             logits = np.concatenate([logits, self._answers(model, phase, batches, done)])
             done += len(batches)
-            yield judge(logits, reference, self._effort(spent, seconds)), rung == len(ladder)
+            effort = {name: more + effort[name] for name, more in self._since(*before).items()}
+            yield judge(logits, reference, effort), rung == len(ladder)
 
-    def _effort(self, spent: int, seconds: float) -> dict[str, float]:
+    def _since(self, spent: int, seconds: float) -> dict[str, float]:
         return {"image_macs": self.spent - spent, "seconds": self.seconds - seconds}
 
     def _reference(self, phase: Phase) -> Reference:

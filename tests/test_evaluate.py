@@ -86,6 +86,17 @@ def test_work_is_counted_as_it_is_done(backbone, many) -> None:
     assert bare.judge(schedule, "search")["accuracy"].protocol["image_macs"] == 200 * macs
 
 
+def test_schedules_that_climb_together_count_their_own_work(backbone, many) -> None:
+    def work(*together: Schedule) -> list[float]:
+        measuring = evaluator(backbone, many)
+        measuring.know(measuring.record())
+        rungs = zip(*(measuring.climb(one, predicted=predicted(), rivals=None) for one in together), strict=True)
+        return [seen.measurements["accuracy"].protocol["image_macs"] for seen in list(rungs)[-1]]
+
+    first, second = presets.constant(backbone.shape, 6), presets.constant(backbone.shape, 2)
+    assert work(first, second) == [*work(first), *work(second)]
+
+
 def test_rungs_double_and_tell_more_and_more(backbone, many) -> None:
     schedule = presets.constant(backbone.shape, 6)
     seen = list(evaluator(backbone, many).climb(schedule, predicted=predicted(), rivals=None))
