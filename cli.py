@@ -31,7 +31,7 @@ from vittle.cli_search import search_app
 from vittle.cli_train import train_app
 from vittle.cli_transfer import transfer_app
 from vittle.dashboards import terminal, twins
-from vittle.dashboards.console import counting, err, escape, out, print_json, progress_bar, working
+from vittle.dashboards.console import counting, err, escape, note, out, print_json, progress_bar, working
 from vittle.objectives.measurement import LatencyBudget
 from vittle.spaces.errors import VittleError
 from vittle.spaces.files import write_at_once
@@ -283,8 +283,7 @@ def _continue(study: Study, store: Store, ray_address: str | None, as_json: bool
 
 def _run(studies: Any, study: Study, job: Any, store: Store, ray_address: str | None, as_json: bool) -> None:
     settings = study.settings
-    for note in job.notes:
-        err.print(f"note: {escape(note)}", highlight=False, soft_wrap=True)
+    note(job.notes)
     done = sum(1 for trial in store.trials(study.name) if trial.state != "running")
     how = "new" if not done else "complete, nothing to do" if study.state == "complete" else "continued"
     err.print(

@@ -24,7 +24,7 @@ from vittle.arguments import (
 )
 from vittle.dashboards import again as measured_again
 from vittle.dashboards import terminal, terminal_latency, text
-from vittle.dashboards.console import counting, err, escape, out, print_json, working
+from vittle.dashboards.console import counting, err, escape, note, out, print_json, working
 from vittle.objectives.measurement import LatencyBudget
 from vittle.spaces import costs
 from vittle.spaces.shape import BackboneShape
@@ -62,7 +62,7 @@ def profile(
     seconds = parse_seconds(time_limit)
     where = source(model, data) if data is not None or model == DIGITS else None
     with working("loading"):
-        from vittle.objectives.images import load_images
+        from vittle.objectives.images import left_out, load_images
         from vittle.objectives.phase_change import phase_change
         from vittle.reductions.backbone import load_architecture, load_backbone
         from vittle.reductions.device import check_dtype, choose_device
@@ -84,6 +84,7 @@ def profile(
     if where is not None:
         with counting("images") as progress:
             splits = load_images(where, backbone.preprocessing, backbone.classes, progress=progress)
+        note(left_out(splits.skipped))
     store = Store.open(storage, create=True)
     if splits is not None:
         with counting("attention") as progress:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from vittle.arguments import DIGITS, Checkpoint, Data, Device, Model, source
-from vittle.dashboards.console import counting, escape, out, working
+from vittle.dashboards.console import counting, escape, note, out, working
 
 train_app = typer.Typer(help="Train what a reduction or the demo needs.", no_args_is_help=True)
 
@@ -45,7 +45,7 @@ def train_merge_embedding(
     """Learn which tokens are alike (DTEM). The same command continues a training that was interrupted."""
     where = source(model, data)
     with working("loading"):
-        from vittle.objectives.images import load_training_images
+        from vittle.objectives.images import left_out, load_training_images
         from vittle.objectives.measurement import proportion
         from vittle.reductions import digits, embedding_training
         from vittle.reductions.backbone import load_backbone
@@ -56,6 +56,7 @@ def train_merge_embedding(
     check_identity(backbone.model)
     with counting("images") as progress:
         images = load_training_images(where, backbone.preprocessing, backbone.classes, seed=seed, progress=progress)
+    note(left_out(images.skipped))
     trained = embedding_training.train(
         backbone,
         (images.train.pixels, images.train.labels),

@@ -8,7 +8,7 @@ from typing import Any
 from methods import SWEEPS
 from vittle.spaces.errors import VittleError
 
-SHARES = (0.5, 0.6, 0.7)  # of the backbone's MACs, within which accuracies are compared
+SHARES = (0.3, 0.4, 0.5, 0.6, 0.7)  # of the backbone's MACs, within which accuracies are compared
 PROJECT, RIVAL = "vittle", "stock"
 DIGITS = 4
 Row = dict[str, Any]

@@ -19,7 +19,7 @@ from vittle.spaces.space import Space
 
 REDUCTIONS = ("merging",)
 LARGE = "224px"  # images of noise for a backbone without training, whose answers are right: for what it takes to search
-LARGE_MODEL, LARGE_IMAGES = "vit_tiny_patch16_224", 64
+LARGE_MODEL, LARGE_IMAGES = "vit_tiny_patch16_224", 256
 WORKERS = os.cpu_count() or 1  # of every search under Ray, one CPU and one thread each
 
 

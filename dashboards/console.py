@@ -1,7 +1,7 @@
 """The terminal that the command line writes to: answers on `out`, progress and complaints on `err`."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,6 +27,12 @@ def print_json(value: Any) -> None:
 def escape(text: str) -> str:
     """Text in which nothing is markup."""
     return text.replace("[", r"\[")
+
+
+def note(sentences: Iterable[str]) -> None:
+    """Tell what the user should know and what stops nothing, on stderr."""
+    for sentence in sentences:
+        err.print(f"note: {escape(sentence)}", highlight=False, soft_wrap=True)
 
 
 @contextmanager

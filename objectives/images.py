@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from vittle.objectives import rungs
 from vittle.reductions import digits
@@ -41,20 +41,36 @@ class Images:
         return len(self.pixels)
 
 
+NAMED = 5  # of the images that cannot be decoded
+
+
+def left_out(skipped: Sequence[str]) -> list[str]:
+    """A sentence that names what could not be decoded; none where everything could."""
+    named = f"{', '.join(skipped[:NAMED])}{', ...' if len(skipped) > NAMED else ''}"
+    count = f"{len(skipped)} images" if len(skipped) > 1 else "1 image"
+    return [f"{count} cannot be decoded and {'are' if len(skipped) > 1 else 'is'} left out: {named}"] if skipped else []
+
+
 @dataclass(frozen=True)
 class Splits:
-    """`search` decides between schedules, the first images first; `held_out` confirms those chosen and is never searched on."""
+    """`search` decides between schedules, the first images first; `held_out` confirms those chosen and is never searched on.
+
+    Attributes:
+        skipped: what could not be decoded, by name, and is in neither.
+    """
 
     search: Images
     held_out: Images
+    skipped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class TrainingSplits:
-    """`train` is learned from; `validation` decides which of several trained weights are kept."""
+    """`train` is learned from; `validation` decides which of several trained weights are kept; `skipped` as in `Splits`."""
 
     train: Images
     validation: Images
+    skipped: tuple[str, ...] = ()
 
 
 def load_images(
@@ -77,27 +93,29 @@ def load_images(
         progress: told (done, total) while images are decoded.
 
     Raises:
-        VittleError: nothing there, nothing decodable, or labels that do not match the head.
+        VittleError: nothing there, too few that can be decoded, or labels that do not match the head.
     """
     if source == EMBEDDED:
         parts = digits.splits()
         search, held_out = (Images(*parts[name]) for name in ("search", "held-out"))
         _check_labels(source, search.labels, classes)
         return Splits(stratified(_fit(search, preprocessing), seed), _fit(held_out, preprocessing))
-    path = Path(source)
+    path, skipped = Path(source), list[str]()
     if path.suffix == ".npz":
         images = _sample(_read_npz(path, classes), limit, seed)
         images = _fit(images, preprocessing)
     elif path.is_dir():
-        images = _read_folder(path, preprocessing, classes, limit, seed, progress)
+        images, skipped = _read_folder(path, preprocessing, classes, limit, seed, progress)
     elif path.exists() or path.is_absolute() or source.startswith("."):
         raise VittleError(f"no images at {source}; accepted: {ACCEPTED}")
     else:
-        images = _read_dataset(source, preprocessing, classes, limit, seed, progress)
+        images, skipped = _read_dataset(source, preprocessing, classes, limit, seed, progress)
     if len(images) < 3:
-        raise VittleError(f"{source} holds {len(images)} images, at least 3 are needed to search and to hold out")
-    held_out_count = max(1, round(len(images) * HELD_OUT_SHARE))
-    return Splits(stratified(_take(images, slice(held_out_count, None)), seed), _take(images, slice(held_out_count)))
+        lost = f", besides {len(skipped)} that cannot be decoded, such as {skipped[0]}" if skipped else ""
+        raise VittleError(f"{source} holds {len(images)} images{lost}; at least 3 are needed to search and to hold out")
+    held_out = max(1, round(len(images) * HELD_OUT_SHARE))
+    search = stratified(_take(images, slice(held_out, None)), seed)
+    return Splits(search, _take(images, slice(held_out)), tuple(skipped))
 
 
 def load_training_images(
@@ -117,7 +135,7 @@ def load_training_images(
         _check_labels(source, train.labels, classes)
         return TrainingSplits(_fit(train, preprocessing), _fit(validation, preprocessing))
     splits = load_images(source, preprocessing, classes, seed=seed, progress=progress)
-    return TrainingSplits(splits.search, splits.held_out)
+    return TrainingSplits(splits.search, splits.held_out, splits.skipped)
 
 
 def stratified(images: Images, seed: int = 0) -> Images:
@@ -167,7 +185,8 @@ def _check_labels(source: str, labels: NDArray[Any] | None, classes: int) -> Non
 
 def _read_folder(
     path: Path, preprocessing: Preprocessing, classes: int, limit: int, seed: int, progress: Progress | None
-) -> Images:
+) -> tuple[Images, list[str]]:
+    """The images, and the names of those that cannot be decoded."""
     folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     labelled = [(file, label) for label, folder in enumerate(folders) for file in _files(folder)]
     loose = [(file, -1) for file in _files(path)] if not labelled else []
@@ -180,8 +199,9 @@ def _read_folder(
             f"accepted: one sub-folder per class, or images without sub-folders"
         )
     chosen = [files[index] for index in _order(len(files), limit, seed)]
-    pixels = _decode([file for file, _ in chosen], _open, preprocessing, progress)
-    return Images(pixels, np.array([label for _, label in chosen], np.int64) if labelled else None)
+    pixels, kept = _decode([file for file, _ in chosen], _open, preprocessing, progress)
+    labels = np.array([label for _, label in chosen], np.int64)[kept] if labelled else None
+    return Images(pixels, labels), [str(file.relative_to(path)) for file, _ in _left_out(chosen, kept)]
 
 
 def _files(folder: Path) -> list[Path]:
@@ -189,16 +209,14 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _open(file: Path) -> Image.Image:
-    try:
-        with Image.open(file) as image:
-            return image.convert("RGB")
-    except (OSError, UnidentifiedImageError):
-        raise VittleError(f"cannot decode {file}; remove it or replace it") from None
+    with Image.open(file) as image:
+        return image.convert("RGB")
 
 
 def _read_dataset(
     source: str, preprocessing: Preprocessing, classes: int, limit: int, seed: int, progress: Progress | None
-) -> Images:
+) -> tuple[Images, list[str]]:
+    """The images, and the numbers of those that cannot be decoded."""
     dataset = open_dataset(source, ACCEPTED)
     chosen = [int(index) for index in _order(len(dataset), limit, seed)]
     labels: dict[int, int] = {}
@@ -209,22 +227,37 @@ def _read_dataset(
         rgb: Image.Image = image.convert("RGB")
         return rgb
 
-    pixels = _decode(chosen, read, preprocessing, progress)
-    ordered = np.array([labels[index] for index in chosen], np.int64)
+    pixels, kept = _decode(chosen, read, preprocessing, progress)
+    ordered = np.array([labels[chosen[place]] for place in kept], np.int64)
     _check_labels(source, ordered, classes)
-    return Images(pixels, ordered)
+    return Images(pixels, ordered), [f"image {index}" for index in _left_out(chosen, kept)]
 
 
 def _decode(
     items: Sequence[T], read: Callable[[T], Image.Image], preprocessing: Preprocessing, progress: Progress | None
-) -> NDArray[np.uint8]:
-    pixels = np.empty((len(items), *preprocessing.size, 3), np.uint8)
+) -> tuple[NDArray[np.uint8], list[int]]:
+    """The pixels of all that can be decoded, and their places among the items."""
+
+    def attempt(item: T) -> NDArray[np.uint8] | None:
+        try:
+            return _crop(read(item), preprocessing)
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # what Pillow raises for files that are broken
+            return None
+
+    pixels, kept = np.empty((len(items), *preprocessing.size, 3), np.uint8), list[int]()
     with ThreadPoolExecutor() as pool:
-        for index, image in enumerate(pool.map(lambda item: _crop(read(item), preprocessing), items)):
-            pixels[index] = image
+        for place, image in enumerate(pool.map(attempt, items)):
+            if image is not None:
+                pixels[len(kept)] = image
+                kept.append(place)
             if progress is not None:
-                progress(index + 1, len(items))
-    return pixels
+                progress(place + 1, len(items))
+    return pixels[: len(kept)], kept
+
+
+def _left_out(items: Sequence[T], kept: Sequence[int]) -> list[T]:
+    there = set(kept)
+    return [item for place, item in enumerate(items) if place not in there]
 
 
 def _fit(images: Images, preprocessing: Preprocessing) -> Images:

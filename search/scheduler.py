@@ -4,9 +4,9 @@ Tune's own schedulers rank one number and Optuna's pruners refuse more than one 
 cut at, but there is dominance: a trial that costs no less than another and is worse beyond doubt can no longer enter the
 front. The coordinator knows the front as all workers have found it; workers only know it as of their assignment.
 
-It also sees to it that all workers stand before the first of them works. An actor takes seconds to start, and Tune cancels a
-start whenever another trial ends before it, to hand over that trial's actor: where trials are short, one worker would do
-everything. So each begins with an empty trial, which ends when all are there.
+It also sees to it that all workers stand before any of them works, at first and when one has died. An actor takes seconds to
+start, and Tune cancels a start whenever another trial ends before it, to hand over that trial's actor: where trials are short,
+one worker would do everything. So each begins with an empty trial, which ends when all are there.
 """
 
 import time
@@ -33,9 +33,17 @@ class Dominance(FIFOScheduler):
         super().__init__()  # type: ignore[no-untyped-call]
         self._coordinator: Coordinator | None = coordinator
         self._workers = workers
+        self._muster()
+
+    def _muster(self) -> None:
+        """Wait for all workers, from the next trials on."""
         self._there: set[str] = set()
         self._since: float | None = None
         self._added = self._released = 0
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        del tune_controller, trial
+        self._muster()
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         del tune_controller, trial

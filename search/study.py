@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from vittle.objectives.dense import Dense
-from vittle.objectives.images import Progress, Splits, load_images
+from vittle.objectives.images import Progress, Splits, left_out, load_images
 from vittle.objectives.measurement import LatencyBudget
 from vittle.objectives.phase import detect
 from vittle.objectives.profile import LatencyProfile
@@ -70,7 +70,8 @@ class Job:
     @property
     def notes(self) -> list[str]:
         """What the user should know before the search begins."""
-        return [f"{one.verdict}; the search keeps metric key" for one in self.backbone.adapters.values() if not one.beats_key]
+        unused = [f"{one.verdict}; the search keeps metric key" for one in self.backbone.adapters.values() if not one.beats_key]
+        return [*left_out(self.splits.skipped), *unused]
 
 
 def prepare(settings: Settings, progress: Progress | None = None) -> Job:

@@ -129,7 +129,7 @@ class Bridge(Searcher):
     def __init__(self, coordinator: Coordinator, workers: int = 0) -> None:
         super().__init__(metric="time_total_s", mode="min")
         self._coordinator: Coordinator | None = coordinator
-        self._empty = workers
+        self._workers = self._empty = workers
         self._numbers: dict[str, set[int]] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
@@ -155,6 +155,7 @@ class Bridge(Searcher):
             self._finish(trial_id, number, outcome)
         left = self._numbers.pop(trial_id, set())
         if error and self._coordinator is not None:
+            self._empty = self._workers  # another one has to start, and all wait for it
             for number in left:
                 self._coordinator.finish(number, Outcome(failure="its worker died"))
 

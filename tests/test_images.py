@@ -3,8 +3,10 @@ import pytest
 from PIL import Image
 
 from vittle import VittleError
-from vittle.objectives.images import load_images
-from vittle.reductions.backbone import Preprocessing
+from vittle.objectives.images import left_out, load_images
+from vittle.reductions.backbone import Preprocessing, load_backbone
+from vittle.search.study import Job
+from vittle.storage.records import Settings
 
 SMALL = Preprocessing(size=(16, 16), crop=0.9, interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3)
 
@@ -123,8 +125,28 @@ def test_a_file_that_is_no_archive_or_no_image(tmp_path) -> None:
     folder = tmp_path / "images"
     folder.mkdir()
     (folder / "broken.png").write_bytes(b"no image")
-    with pytest.raises(VittleError, match=r"cannot decode .*broken.png"):
+    with pytest.raises(VittleError, match=r"holds 0 images, besides 1 that cannot be decoded, such as broken.png; at least 3"):
         load_images(str(folder), SMALL, 10)
+
+
+def test_images_that_cannot_be_decoded_are_named_and_left_out(tmp_path) -> None:
+    for label in ("cats", "dogs"):
+        (tmp_path / label).mkdir()
+        for number in range(4):
+            color = (255, 0, 0) if label == "cats" else (0, 0, 255)
+            Image.new("RGB", (40, 40), color).save(tmp_path / label / f"{number}.png")
+    whole = (tmp_path / "cats" / "1.png").read_bytes()
+    (tmp_path / "cats" / "1.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "dogs" / "3.jpg").write_bytes(b"no image")
+    splits = load_images(str(tmp_path), SMALL, 2)
+    assert sorted(splits.skipped) == ["cats/1.png", "dogs/3.jpg"]
+    assert len(splits.search) + len(splits.held_out) == 7
+    for images in (splits.search, splits.held_out):
+        assert ((images.pixels[:, 0, 0, 0] == 255) == (images.labels == 0)).all()  # labels stay with their images
+    notes = Job(Settings(), load_backbone(), splits).notes
+    assert notes == [f"2 images cannot be decoded and are left out: {', '.join(splits.skipped)}"]
+    assert left_out(["a.png"]) == ["1 image cannot be decoded and is left out: a.png"]
+    assert left_out(list("abcdefg")) == ["7 images cannot be decoded and are left out: a, b, c, d, e, ..."]
 
 
 def test_wrong_arrays(tmp_path) -> None:

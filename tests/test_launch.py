@@ -212,17 +212,19 @@ def test_a_worker_loads_its_model_once(store, monkeypatch, tmp_path) -> None:
     assert len(store.trials("a")) == 5
 
 
-def test_a_worker_that_dies_fails_its_trial_and_not_the_search(store, monkeypatch, tmp_path) -> None:
-    settings = Settings(**QUICK)
+def test_a_worker_that_dies_fails_its_trial_and_another_one_takes_its_place(store, monkeypatch, tmp_path) -> None:
+    settings = Settings(**{**QUICK, "trials": 12, "workers": 2})
     job = prepare(settings)
-    monkeypatch.setenv("VITTLE_TEST_LOG", str(tmp_path / "died"))
+    monkeypatch.setenv("VITTLE_TEST_LOG", str(tmp_path))
 
     class Dying(Worker):
         def step(self):
-            mark = Path(os.environ["VITTLE_TEST_LOG"])
-            if 1 in self._assigned and not mark.exists():
-                mark.touch()
+            folder = Path(os.environ["VITTLE_TEST_LOG"])
+            if 1 in self._assigned and not (folder / "died").exists():
+                (folder / "died").write_text(f"{os.getpid()}")
                 os._exit(1)
+            if self._assigned:
+                (folder / f"{os.getpid()}.worked").touch()
             return super().step()
 
     monkeypatch.setattr("vittle.search.workers.Worker", Dying)
@@ -232,7 +234,9 @@ def test_a_worker_that_dies_fails_its_trial_and_not_the_search(store, monkeypatc
     assert coordinator.done
     trials = store.trials("a")
     assert [trial.reason for trial in trials if trial.state == "failed"] == ["its worker died"]
-    assert sum(trial.state in ("complete", "stopped") for trial in trials) == 4
+    assert sum(trial.state in ("complete", "stopped") for trial in trials) == 12
+    worked = {path.stem for path in tmp_path.glob("*.worked")} - {(tmp_path / "died").read_text()}
+    assert len(worked) == 2  # the one that was left, and the one that came
 
 
 def test_an_error_in_a_trial_is_its_reason(monkeypatch) -> None:

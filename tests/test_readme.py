@@ -2,11 +2,13 @@
 
 import json
 import re
+import statistics
 
 import pytest
 import timm
 from typer.main import get_command
 
+import comparing
 import vittle
 import vittle.cli
 from static_checks import ROOT
@@ -104,6 +106,41 @@ def test_every_number_on_prediction_is_in_the_benchmarks_file() -> None:
     text = " ".join(README.split())
     for aim in document["summary"]:
         assert f"met in {aim['rows_met']} of {aim['rows']} rows" in text
+
+
+SEARCHES = {
+    "ToMe, every constant r": "constant",
+    "ToMe, every decreasing r": "decreasing",
+    "random": "random",
+    "Ray Tune, `OptunaSearch`": "stock",
+    "**Vittle**": "vittle",
+}
+
+
+def test_every_number_on_search_is_in_the_benchmarks_file() -> None:
+    document = json.loads((ROOT / "benchmarks" / "results" / "search.json").read_text(encoding="utf-8"))
+    assert document["summary"] == comparing.summarise(document["rows"])
+    table = re.findall(r"^\| (.+?) \| ([\d.]+ \| [\d.]+ \| \d+ s \| [\d.]+ \| [\d.]+ \| \d+ s) \|$", README, re.MULTILINE)
+    assert [name for name, _ in table] == list(SEARCHES)
+    for name, numbers in table:
+        expected = []
+        for dataset in ("digits", "photographs"):
+            rows = [row for row in document["rows"] if (row["dataset"], row["method"]) == (dataset, SEARCHES[name])]
+            assert len(rows) == (1 if SEARCHES[name] in comparing.SWEEPS else 5)
+            volume = document["summary"][dataset]["hypervolume"][SEARCHES[name]]
+            spent, seconds = (statistics.median(row[one] for row in rows) for one in ("image_macs", "wall_s"))
+            expected += [f"{volume:.3f}", f"{spent / 1e12:.2f}", f"{seconds:.0f} s"]
+        assert numbers.split(" | ") == expected
+    text = " ".join(README.split())
+    for dataset, name in (("digits", "the digits"), ("photographs", "the photographs")):
+        found = document["summary"][dataset]
+        assert f"{found['macs_fraction']:.1%} of its MACs and {found['wall_fraction']:.1%} of its time on {name}" in text
+        assert f"{found['overhead_share']:.1%} of the workers' time on {name}" in text
+    assert f"{document['summary']['224px']['overhead_share']:.1%} on a 224 px model" in text
+    losses = document["summary"]["photographs"]["loss"]
+    for share, loss in losses.items():
+        assert f"{float(share):.0%} of the MACs it loses {loss['vittle']:.1%}, ToMe {loss['tome']:.1%}" in text
+    assert document["environment"]["device"] in README
 
 
 @pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.stem)

@@ -129,6 +129,13 @@ def test_no_worker_begins_before_all_are_there_and_each_hands_its_actor_on(coord
     scheduler.on_trial_add(None, None)
     assert results(scheduler, "a") == [stop]
 
+    bridge.on_trial_complete("c", error=True)  # its worker died: another one starts, and both wait for each other again
+    scheduler.on_trial_error(None, None)
+    assert [bridge.suggest(trial)["assignments"] == [] for trial in ("d", "e", "f")] == [True, True, False]
+    for _ in range(2):
+        scheduler.on_trial_add(None, None)
+    assert results(scheduler, "d", "d", "e", "d") == [go_on, go_on, stop, go_on]
+
     late = Dominance(coordinator, workers=2)
     assert results(late, "a") == [go_on]
     monkeypatch.setattr(scheduler_module, "PATIENCE", 0.0)
