@@ -113,9 +113,9 @@ def load_images(
     if len(images) < 3:
         lost = f", besides {len(skipped)} that cannot be decoded, such as {skipped[0]}" if skipped else ""
         raise VittleError(f"{source} holds {len(images)} images{lost}; at least 3 are needed to search and to hold out")
-    held_out = max(1, round(len(images) * HELD_OUT_SHARE))
-    search = stratified(_take(images, slice(held_out, None)), seed)
-    return Splits(search, _take(images, slice(held_out)), tuple(skipped))
+    count = max(1, round(len(images) * HELD_OUT_SHARE))
+    search = stratified(_take(images, slice(count, None)), seed)
+    return Splits(search, _take(images, slice(count)), tuple(skipped))
 
 
 def load_training_images(

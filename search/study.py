@@ -1,9 +1,11 @@
 """A study from start to end: search, then confirm the front. The whole loop is `run`."""
 
 import _thread
+import signal
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from vittle.objectives.dense import Dense
@@ -115,8 +117,8 @@ def _with_adapter(backbone: Backbone, settings: Settings) -> Backbone:
 def run(study: Study, job: Job, store: Store, reporter: Reporter, ray_address: str | None = None) -> Study:
     """Run a study, new or resumed, until it has its trials and its front is confirmed.
 
-    A Ctrl-C ends it as `interrupted`; every finished trial is kept and `resume` goes on from there. Where the backbone itself
-    cannot be evaluated the study has `failed`, and the backbone's trial says why.
+    A Ctrl-C or a SIGTERM ends it as `interrupted`; every finished trial is kept and `resume` goes on from there. Where the
+    backbone itself cannot be evaluated the study has `failed`, and the backbone's trial says why.
 
     Raises:
         VittleError: another process runs it.
@@ -127,7 +129,7 @@ def run(study: Study, job: Job, store: Store, reporter: Reporter, ray_address: s
         lost.set()
         _thread.interrupt_main()
 
-    with claimed(store, study.name, give_up):
+    with claimed(store, study.name, give_up), _terminable():
         return _run(study, job, store, reporter, ray_address, lost)
 
 
@@ -139,7 +141,7 @@ def _run(study: Study, job: Job, store: Store, reporter: Reporter, ray_address: 
     try:
         # Before Ray starts, so that its processes do not disturb what is timed.
         known = acquaint(job, store, reporter)
-        with ray_session(study.settings, ray_address):
+        with ray_session(study.settings, ray_address), _terminable():  # Ray has a way of its own with SIGTERM
             pool, coordinator = search(study, job, store, reporter, known)
             if coordinator.broken is not None:
                 state = "failed"
@@ -157,6 +159,19 @@ def _run(study: Study, job: Job, store: Store, reporter: Reporter, ray_address: 
         else:
             store.set_state(name, state, ended if state == "complete" else None)
     return store.study(name)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """A SIGTERM, as schedulers and containers send it, is a Ctrl-C."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def acquaint(job: Job, store: Store, reporter: Reporter) -> Knowledge:

@@ -25,7 +25,7 @@ from vittle.search.scheduler import OUTCOMES
 from vittle.search.study import Reporter, prepare, run
 from vittle.search.workers import Bridge, Pool, Worker, ray_session
 from vittle.storage import records
-from vittle.storage.claim import Holder
+from vittle.storage.claim import Holder, claimed
 from vittle.storage.records import Settings
 from vittle.storage.store import Store
 from vittle.storage.tables import StudyRow, now
@@ -307,12 +307,13 @@ def test_kill_and_resume_keeps_every_finished_trial_once(url: str) -> None:
     assert Store.open(url).study("drill").state == "complete"
 
 
-def test_ctrl_c_keeps_everything_and_says_how_to_go_on(url: str) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_keeps_everything_and_says_how_to_go_on(url: str, number: signal.Signals) -> None:
     process = subprocess.Popen(
         launch_command(url, "--trials", "500"), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     wait_for_trials(url, 3, process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
     assert "Continue with: vittle resume drill" in errors
@@ -320,6 +321,24 @@ def test_ctrl_c_keeps_everything_and_says_how_to_go_on(url: str) -> None:
     store = Store.open(url)
     assert store.study("drill").state == "interrupted"
     assert sum(trial.state != "running" for trial in store.trials("drill")) >= 3
+
+
+def test_a_launch_that_is_terminated_while_it_measures_its_backbone_can_go_on(url: str) -> None:
+    command = [one for one in launch_command(url) if one != "--measure-all"]
+    process = subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    end = time.monotonic() + 240
+    while not (Path(url.removeprefix("sqlite:///")).exists() and Store.open(url, create=True).studies()):
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    time.sleep(1)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert "Continue with: vittle resume drill" in errors
+    store = Store.open(url)
+    assert (store.study("drill").state, store.trials("drill"), store.profiles()) == ("interrupted", [], [])
+    with claimed(store, "drill"):  # nobody holds it any more
+        pass
 
 
 @torch.inference_mode()
