@@ -129,14 +129,14 @@ def test_prefixes_in_the_object_store_change_no_outcome_and_save_work(store, mon
     profile = recorded.latency_profile()
     store.save_profile(profile)
     found, processes = {}, set()
-    heard = Bridge.on_trial_result
+    completed = Bridge.on_trial_complete
 
-    def listen(self: Bridge, trial_id: str, result: dict[str, Any]) -> None:
-        if result[OUTCOMES]:
+    def listen(self: Bridge, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        if result and result[OUTCOMES]:
             processes.add(result["pid"])
-        heard(self, trial_id, result)
+        completed(self, trial_id, result, error)
 
-    monkeypatch.setattr(Bridge, "on_trial_result", listen)
+    monkeypatch.setattr(Bridge, "on_trial_complete", listen)
     for name, cache in (("with", 2**30), ("without", 0)):
         settings = Settings(target=profile.key, trials=10, sampler="random", until_flat=False, workers=2, cache=cache)
         job = prepare(settings)
