@@ -342,11 +342,11 @@ def test_losses_are_those_of_what_searching_would_choose() -> None:
     assert summary["loss"]["0.5"] == {"tome": pytest.approx(0.10), "vittle": pytest.approx(0.04)}
     assert summary["loss"]["0.6"] == {"tome": pytest.approx(0.04), "vittle": pytest.approx(0.04)}  # not the luckier 0.93
     assert summary["loss"]["0.7"] == {"tome": pytest.approx(0.04), "vittle": pytest.approx(0.01)}
-    assert summary["loss_ratio"] == {"0.5": 0.4, "0.6": 1.0, "0.7": 0.25}
+    assert summary["loss_ratio"] == {"0.3": None, "0.4": None, "0.5": 0.4, "0.6": 1.0, "0.7": 0.25}
     lossless = searched("constant", 0, (2, 20, 2, 0.1), front=[(0.6, 0.96, 0.95)])
     summary = comparing.summarise([lossless, *ours])["digits"]
     assert summary["loss"]["0.5"]["tome"] is None
-    assert summary["loss_ratio"] == {"0.5": None, "0.6": None, "0.7": None}
+    assert summary["loss_ratio"] == dict.fromkeys(["0.3", "0.4", "0.5", "0.6", "0.7"])
 
 
 def test_rows_are_kept_where_they_can_be_compared() -> None:

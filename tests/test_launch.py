@@ -152,12 +152,11 @@ def test_prefixes_in_the_object_store_change_no_outcome_and_save_work(store, mon
     assert len(processes) == 4  # however short trials are, both workers of both searches had some
     both = found["with"].keys() & found["without"].keys()
     assert len(both) >= 7  # the sampler's answers may come back in another order
-    assert {found["with"][one].protocol["right"] for one in both} == {found["without"][one].protocol["right"] for one in both}
-    saved = [
-        (found["with"][one].protocol["image_macs"], found["without"][one].protocol["image_macs"])
-        for one in both
-        if found["with"][one].n == found["without"][one].n
-    ]
+    # Which rivals there are when a trial is judged is a matter of time, so one search may stop what the other does not.
+    alike = [pair for one in both if (pair := (found["with"][one], found["without"][one]))[0].n == pair[1].n]
+    assert len(alike) >= 6
+    assert all(mine.protocol["right"] == plain.protocol["right"] for mine, plain in alike)
+    saved = [(mine.protocol["image_macs"], plain.protocol["image_macs"]) for mine, plain in alike]
     assert sum(mine for mine, _ in saved) < 0.95 * sum(plain for _, plain in saved)
 
 

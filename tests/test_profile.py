@@ -143,7 +143,7 @@ def test_a_failure_is_told_and_does_not_end_a_search(url: str, job: Job) -> None
     warnings: list[str] = []
     assert look(job, store, Reporter(warned=warnings.append), Knowledge()) == (None, Knowledge())
     (warning,) = warnings
-    assert warning == (
+    assert warning.startswith(
         "the backbone's blocks cannot be looked at (this model cannot be reduced: an empty schedule changes its "
     )
     assert store.phase(job.backbone.fingerprint) is None
@@ -159,7 +159,7 @@ def test_attention_that_overflows_costs_the_start_and_nothing_else(url: str, job
     warnings: list[str] = []
     dense, known = look(job, store, Reporter(warned=warnings.append), Knowledge())
     (warning,) = warnings
-    assert warning.startswith("where merging may start is not known (the sink of block 1 is not finite")
+    assert warning.startswith("where merging may start is not known (the sink of block 0 is not finite")
     assert dense is not None
     assert known.sensitivity is not None
 
