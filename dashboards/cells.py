@@ -1,7 +1,8 @@
 """What the command line's tables are made of: columns, bars, and values with their spread."""
 
 from rich import box
-from rich.console import JustifyMethod, OverflowMethod
+from rich.console import OverflowMethod, RenderableType
+from rich.style import StyleType
 from rich.table import Table
 from rich.text import Text
 
@@ -10,48 +11,35 @@ from vittle.objectives.measurement import Measurement
 
 NOTHING = "–"
 BAR = 8  # cells of a bar in a table
-WIDTHS = {
-    "block": 5,
-    "study": 10,
-    "trials": 8,
-    "started": 12,
-    "origin": 9,
-    "images": 7,
-    "reason": 20,
-    "key": 12,
-    "backbone": 8,
-    "device": 9,
-    "batch": 7,
-    "ms": 4,
-    "off by": 6,
-    "rank": 5,
-    "used": 4,
-    "when": 6,
-    "accuracy: best": 14,
-    "accuracy: all": 13,
-    "latency: best": 13,
-    "latency: all": 13,
-}
-"""Columns that a narrow terminal must not squeeze away."""
 WRAPPED = ("reason", "backbone", "device", "batch", "when")
+
+
+class NumbersFirst(Table):
+    """A table whose numbers are whole in a narrow terminal: what it lacks is taken from its words, the longest first."""
+
+    def add_row(self, *cells: RenderableType | None, style: StyleType | None = None, end_section: bool = False) -> None:
+        # Only columns that may wrap give way, so words are let wrap and each of their cells is kept to its line.
+        kept = [
+            Text(cell, no_wrap=True) if isinstance(cell, str) and str(column.header) not in WRAPPED else cell
+            for column, cell in zip(self.columns, cells, strict=True)
+        ]
+        super().add_row(*kept, style=style, end_section=end_section)
 
 
 def table(*columns: str) -> Table:
     """Columns by name; `>` at the end aligns numbers to the right."""
-    made = Table(box=box.SIMPLE_HEAD, caption_justify="left", pad_edge=False, padding=(0, 1, 0, 0))
+    made = NumbersFirst(box=box.SIMPLE_HEAD, caption_justify="left", pad_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
         name = column.removesuffix(">")
-        justify: JustifyMethod = "right" if column.endswith(">") else "left"
-        wraps = name in WRAPPED
-        overflow: OverflowMethod = "fold" if wraps else "ellipsis"
+        numbers = column != name
+        overflow: OverflowMethod = "fold" if name in WRAPPED else "ellipsis"
         flexible = name == "how"  # takes what the others leave
         made.expand |= flexible
         made.add_column(
-            name,
-            justify=justify,
-            no_wrap=not wraps,
+            Text(name, no_wrap=True),
+            justify="right" if numbers else "left",
+            no_wrap=numbers,
             overflow=overflow,
-            min_width=WIDTHS.get(name),
             ratio=1 if flexible else None,
         )
     return made
@@ -73,7 +61,7 @@ def bar(share: float) -> str:
 
 def as_is(name: str) -> Text:
     """Text from the database, in which nothing is markup."""
-    return Text(text.plain(name))
+    return Text(text.plain(name), no_wrap=True)
 
 
 def share(measured: Measurement | None, *, spread: bool = True) -> str:

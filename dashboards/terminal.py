@@ -57,7 +57,7 @@ def trials_table(trials: Sequence[Trial]) -> Table:
             _state(trial.state),
             cells.share(judged.get("accuracy")),
             cells.seen(judged.get("accuracy")),
-            cells.share(judged.get("latency_ratio")),
+            cells.share(judged.get("latency_ratio"), spread=False),  # the front has it
             cells.milliseconds(judged.get("latency_ms")),
             cells.macs(judged.get("macs")),
             cells.as_is(trial.origin),
