@@ -1,6 +1,5 @@
 """What several commands take: their options, the study that is meant, and where images come from."""
 
-import os
 import re
 from pathlib import Path
 from typing import Annotated
@@ -29,7 +28,10 @@ Compiled = Annotated[
 ]
 StudyName = Annotated[str | None, typer.Argument(help="Name of the study; the newest where none is given.", show_default=False)]
 Storage = Annotated[
-    str | None, typer.Option(help="SQLAlchemy URL of the database. Default: SQLite in your data folder.", show_default=False)
+    str | None,
+    typer.Option(
+        envvar="VITTLE_STORAGE", help="SQLAlchemy URL of the database. Default: SQLite in your data folder.", show_default=False
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON in place of tables.")]
 
@@ -73,8 +75,11 @@ def parse_bytes(text: str) -> int:
 
 
 def cpus() -> int:
-    """The processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The processors that this process may use, in a container as many as its limit allows."""
+    from joblib import cpu_count  # here, because few commands count them, and it takes a while to import
+
+    there: int = cpu_count()
+    return there
 
 
 def source(model: str, data: str | None) -> str:

@@ -110,6 +110,9 @@ def launch(
     time_limit: Annotated[
         str | None, typer.Option(help="Start no trial after this long: 90s, 10m, 2h.", show_default=False)
     ] = None,
+    trial_time_limit: Annotated[
+        str | None, typer.Option(help="Fail a trial that takes longer than this: 90s, 10m, 2h.", show_default=False)
+    ] = None,
     image_passes: Annotated[
         float | None,
         typer.Option(
@@ -121,7 +124,10 @@ def launch(
     ] = True,
     sampler: Annotated[str, typer.Option(help="auto, tpe, nsga2, nsga3, gp or random.")] = "auto",
     cache: Annotated[str, typer.Option(help="Memory for activations of the backbone that schedules go on from.")] = "2GiB",
-    workers: Annotated[int, typer.Option(min=1, help="Schedules to evaluate at once; the CPUs are shared between them.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Schedules to evaluate at once.")] = 1,
+    cpus_per_worker: Annotated[
+        int | None, typer.Option(min=1, help="Default: this machine's, shared between the workers.", show_default=False)
+    ] = None,
     gpus_per_worker: Annotated[
         float | None, typer.Option(min=0, help="May be a fraction. Default: 1 on cuda, else 0.", show_default=False)
     ] = None,
@@ -159,8 +165,9 @@ def launch(
         until_flat=until_flat,
         cache=parse_bytes(cache),
         time_limit=None if time_limit is None else parse_seconds(time_limit),
+        trial_time_limit=None if trial_time_limit is None else parse_seconds(trial_time_limit),
         workers=workers,
-        cpus_per_worker=max(1, cpus() // workers),
+        cpus_per_worker=cpus_per_worker or max(1, cpus() // workers),
         gpus_per_worker=gpus_per_worker if gpus_per_worker is not None else float(choose_device(device) == "cuda"),
         seed=seed,
     )
@@ -331,8 +338,7 @@ def _run(studies: Any, study: Study, job: Any, store: Store, ray_address: str | 
         err.print(f"interrupted; every finished trial is kept. Continue with: vittle resume {study.name}", highlight=False)
         raise typer.Exit(130)
     if study.state == "failed":
-        reasons = [trial.reason for trial in trials if trial.origin == "backbone" and trial.state == "failed"]
-        err.print(f"the backbone itself cannot be evaluated: {escape(str(reasons[-1]))}", highlight=False, soft_wrap=True)
+        err.print(f"search failed: {escape(str(study.ended))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1)
     if records.best(trials, study.budget) is None:
         _explain_unmet(study, trials, study.budget)

@@ -11,8 +11,8 @@ to the sampler.
 
 import itertools
 import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from vittle.objectives import convergence
@@ -38,6 +38,8 @@ MOST_AT_ONCE = 8  # schedules that a worker is given at once
 WORTH_ASKING = 1.5  # seconds of evaluation that make up for handing out and taking back
 SHARE_SEEN = 0.3  # of a pass over all images, that a typical trial takes: it starts late, merges, and stops early
 LOOK_EVERY = 5  # trials between two looks at whether the front still grows
+ATTEMPTS = 3  # begun so often and never ended, a trial is what its workers die of
+REPEATED = 3  # failures alike that are worth a word
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,22 @@ class Knowledge:
     pass_seconds: float = 0.0
 
 
+def over_time(limit: float) -> str:
+    """Why a trial failed that took longer than it may."""
+    return f"over its time limit: no result within {limit:g} s"
+
+
+def _advice(reason: str, reductions: str) -> str:
+    """What to do about failures for one reason."""
+    if "OutOfMemory" in reason or "MemoryError" in reason:
+        return "a smaller --batch-size or --cache leaves more memory"
+    if reason.startswith("over its time limit"):
+        return "a longer --trial-time-limit lets them end"
+    if "died" in reason:
+        return "fewer --workers leave more memory to each"
+    return f"leave {reductions} out of --reductions, or report it with this model's name"
+
+
 class Coordinator:
     """Hands out trials until the study has what it was asked for, or going on is not worth it.
 
@@ -109,10 +127,13 @@ class Coordinator:
         store: Store,
         on_finish: Callable[[Trial], None] = lambda _: None,
         known: Knowledge = Knowledge(),
+        warn: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.study = study
         self._store = store
         self._on_finish = on_finish
+        self._warn = warn
+        self._failures: Counter[tuple[str, str]] = Counter()
         self._known = known
         backbone, settings, profile = study.backbone, study.settings, known.profile
         phase = store.phase(backbone.fingerprint)
@@ -133,21 +154,21 @@ class Coordinator:
         self.image_macs = known.image_macs
         """MACs of everything that images went through in this study."""
         self.broken: str | None = None
-        """Why the backbone itself cannot be evaluated, so that no schedule can be either; None while it can."""
+        """Why no schedule can be evaluated; None while one can."""
         self.ended: str | None = None
         """Why nothing more is handed out; None while there is more."""
         limit = settings.time_limit
         self._deadline = None if limit is None else time.monotonic() + limit
         trials = store.trials(study.name)
         finished = [trial for trial in trials if trial.state != "running"]
-        # A resumed search must not repeat the random numbers of its beginning.
-        self._sampler = Sampler(
-            self._space, study.budget, settings.seed + len(finished), kind=settings.sampler, trials=settings.trials
-        )
+        self._sampler = Sampler(self._space, study.budget, settings.seed, kind=settings.sampler, trials=settings.trials)
         for trial in finished:
             self._learn(trial)
         self._before = len(self._finished)
-        self._unfinished = deque(trial for trial in trials if trial.state == "running")
+        died = "the search died with it" if study.state == "running" else None
+        self._unfinished = deque((trial, died) for trial in trials if trial.state == "running")
+        self._alone: set[int] = set()
+        self._since: dict[int, float] = {}
         self._started = sum(1 for trial in trials if trial.origin != "backbone")
         self._has_backbone = any(trial.origin == "backbone" and trial.state != "failed" for trial in trials)
         self._starts: deque[Start] | None = None
@@ -166,7 +187,7 @@ class Coordinator:
         most = min(MOST_AT_ONCE, round(WORTH_ASKING / typical)) if typical > 0 and first.schedule.reductions else 1
         left = max(1, (self.study.settings.trials - self._started) // (2 * self.study.settings.workers))
         batch = [first]
-        while len(batch) < min(most, left) and (one := self.next()) is not None:
+        while first.number not in self._alone and len(batch) < min(most, left) and (one := self.next()) is not None:
             batch.append(one)
         return batch
 
@@ -176,13 +197,33 @@ class Coordinator:
             self.ended = self.broken
             return None
         if self._unfinished:
-            trial = self._unfinished.popleft()
-            return self._assign(trial, self._registered(trial.schedule))
+            return self._again(*self._unfinished.popleft())
         if not self._has_backbone:
             self._has_backbone = True
             return self._assign(self._start("backbone", Schedule(), {}), None)
-        self.ended = self._limit()
+        self.ended = self.ended or self._limit()
         return None if self.ended is not None else self._propose()
+
+    def give_up(self, why: str) -> None:
+        """Hand out nothing more, because nothing can be evaluated."""
+        self.broken = self.ended = why
+        self._unfinished.clear()
+
+    def lose(self, numbers: Iterable[int], why: str | None) -> None:
+        """Take back trials whose worker is gone: they are handed out again, one by one, until it is clear whose fault it was.
+
+        Args:
+            numbers: of the trials that the worker had; those that have ended have ended.
+            why: what became of the worker; None where none of these trials can be blamed for it.
+        """
+        lost = [self._trials[number] for number in sorted(numbers) if number in self._trials]
+        limit = self.study.settings.trial_time_limit
+        for trial in lost:
+            if limit is not None and len(lost) == 1 and why and time.monotonic() - self._since[trial.number] >= limit:
+                self.finish(trial.number, Outcome(failure=over_time(limit)))
+            else:
+                del self._trials[trial.number]
+                self._unfinished.append((trial, why))
 
     def beaten_by(self, number: int, outcome: Outcome) -> int | None:
         """The number of the trial that makes it pointless to go on with another one; None while none does."""
@@ -194,7 +235,7 @@ class Coordinator:
     @property
     def done(self) -> bool:
         """Whether everything that was handed out came back, and there is no more to hand out."""
-        return self.ended is not None and not self._trials
+        return self.ended is not None and not self._trials and not self._unfinished
 
     def finish(self, number: int, outcome: Outcome) -> None:
         """Commit how a trial ended, then tell the sampler."""
@@ -208,16 +249,40 @@ class Coordinator:
         ticket = self._tickets.pop(number, None)
         if ticket is not None:
             self._sampler.tell(ticket, None if state == "failed" else outcome.measurements)
-        if state == "failed" and trial.origin == "backbone":
-            self.broken = reason
+        if reason is not None and state == "failed":
+            self._failed(trial, reason)
         self._on_finish(finished)
+
+    def _failed(self, trial: Trial, reason: str) -> None:
+        """See whether the backbone can be evaluated at all, and whether one reduction fails again and again."""
+        if trial.origin == "backbone":
+            self.broken = f"the backbone itself cannot be evaluated ({reason})"
+            return
+        reductions = ",".join(dict.fromkeys(part.name for part in trial.schedule.reductions))
+        kind = (reductions, reason.split(":")[0])
+        self._failures[kind] += 1
+        if self._failures[kind] == REPEATED:
+            self._warn(f"{REPEATED} schedules with {reductions} have failed alike ({reason}); {_advice(reason, reductions)}")
+
+    def _again(self, trial: Trial, why: str | None) -> Assignment | None:
+        """Hand out a trial that was begun before, alone, unless it was begun too often."""
+        if why is not None and self._store.retry_trial(self.study.name, trial.number) > ATTEMPTS:
+            self._trials[trial.number] = trial
+            self.finish(trial.number, Outcome(failure=f"{why}, each of {ATTEMPTS} times"))
+            return self.next()
+        self._alone.add(trial.number)
+        return self._assign(
+            trial, self._tickets[trial.number] if trial.number in self._tickets else self._registered(trial.schedule)
+        )
 
     def _propose(self) -> Assignment | None:
         if self._starts is None:
-            self._starts = deque(itertools.islice(self._first(), max(1, round(STARTING * self.study.settings.trials))))
-        for _ in range(FRUITLESS):
+            first = itertools.islice(self._first(), max(1, round(STARTING * self.study.settings.trials)))
+            self._starts = deque(start for start in first if self._space.schedule(start.values).id not in self._measured)
+        for attempt in range(FRUITLESS):
             start = self._starts.popleft() if self._starts else None
-            proposal = self._sampler.ask(start.values if start else None)
+            # A resumed search neither repeats the random numbers of its beginning nor draws others than it would have.
+            proposal = self._sampler.ask(start.values if start else None, self._started * FRUITLESS + attempt)
             schedule = proposal.schedule
             if schedule.id in self._measured:
                 self._sampler.tell(proposal.ticket, self._measured[schedule.id] or None)
@@ -281,6 +346,7 @@ class Coordinator:
 
     def _assign(self, trial: Trial, ticket: int | None) -> Assignment:
         self._trials[trial.number] = trial
+        self._since[trial.number] = time.monotonic()
         if ticket is not None:
             self._tickets[trial.number] = ticket
         key = None if self.profile is None else self.profile.key

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning
@@ -89,20 +90,29 @@ class Sampler:
         """Which of `SAMPLERS` proposes."""
         self.seconds = 0.0
         """What asking and telling took so far."""
-        self._tpe = self._make("tpe")
+        self._tpe = self._make("tpe", seed)
         self._storage = InMemoryStorage()
         directions: list[Any] = ["minimize", "minimize"]  # what is lost, and latency
-        self._study = optuna.create_study(storage=self._storage, directions=directions, sampler=self._make(self.kind))
+        self._study = optuna.create_study(storage=self._storage, directions=directions, sampler=self._make(self.kind, seed))
         self._number = self._storage.get_study_id_from_name(self._study.study_name)
         self._open: dict[int, optuna.Trial] = {}
         self._proposed: set[str] = set()
         self._least: float | None = None
 
-    def ask(self, values: Values | None = None) -> Proposal:
-        """Propose a schedule; with `values`, the one that they stand for."""
+    def ask(self, values: Values | None = None, turn: int | None = None) -> Proposal:
+        """Propose a schedule.
+
+        Args:
+            values: the schedule to propose, if it is known.
+            turn: how often it was asked before, where somebody counts: the same turn draws the same random numbers, also in a
+                later run that knows only of the trials. A Gaussian process, whose fits build on each other, draws on.
+        """
         with self._timed():
             if values is not None:
                 self._study.enqueue_trial(dict(values))
+            elif turn is not None and self.kind != "gp":
+                seed = int(np.random.SeedSequence([self._seed, turn]).generate_state(1)[0])
+                self._study.sampler = self._make(self.kind, seed)
             proposal = self._canonical(self._study.ask(self._distributions))
             if values is None and self.kind == "gp" and proposal.schedule.id in self._proposed:
                 proposal = self._instead(proposal)
@@ -153,21 +163,21 @@ class Sampler:
         finally:
             self._study.sampler = process
 
-    def _make(self, kind: str) -> BaseSampler:
+    def _make(self, kind: str, seed: int) -> BaseSampler:
         population = min(50, max(10, self._trials // 5))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)  # `multivariate` has been one for years
             match kind:
                 case "tpe":
-                    return TPESampler(multivariate=True, constant_liar=True, seed=self._seed)
+                    return TPESampler(multivariate=True, constant_liar=True, seed=seed)
                 case "nsga2":
-                    return NSGAIISampler(population_size=population, seed=self._seed)
+                    return NSGAIISampler(population_size=population, seed=seed)
                 case "nsga3":
-                    return NSGAIIISampler(population_size=population, seed=self._seed)
+                    return NSGAIIISampler(population_size=population, seed=seed)
                 case "gp":
-                    return GPSampler(seed=self._seed)
+                    return GPSampler(seed=seed)
                 case _:
-                    return RandomSampler(seed=self._seed)
+                    return RandomSampler(seed=seed)
 
     @contextmanager
     def _timed(self) -> Iterator[None]:

@@ -10,6 +10,7 @@ one worker would do everything. So each begins with an empty trial, which ends w
 """
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler
@@ -18,7 +19,49 @@ from vittle.search.coordinator import Coordinator, Outcome
 
 OUTCOMES = "outcomes"
 """Key of a result: pairs of a trial's number and its outcome so far; none while the worker waits for the others."""
+RECYCLED = "this worker is to be replaced by a fresh one"
+STILLBORN = 3  # workers, for each that is wanted, of which nothing was heard before they died
 PATIENCE = 120.0  # seconds that the first worker waits for the last
+
+
+class Muster:
+    """Who is there, while workers wait for each other in empty trials.
+
+    Args:
+        room: how many workers Ray can hold now.
+    """
+
+    def __init__(self, room: Callable[[], int] = lambda: 1) -> None:
+        self._room = room
+        self.call()
+
+    def call(self) -> None:
+        """Wait for all workers, from the next trials on; a single one waits for nobody."""
+        workers = self._room()
+        self.workers = self._to_come = workers if workers > 1 else 0
+        self._there: set[str] = set()
+        self._since: float | None = None
+        self._taken = True
+
+    def empty(self) -> bool:
+        """Whether the next trial should be an empty one."""
+        self._to_come -= 1
+        return self._to_come >= 0
+
+    def add(self) -> None:
+        """Hear of a trial, empty or not."""
+        self._taken = True
+
+    def may_go(self, trial: str, *, ending: bool) -> bool:
+        """Whether the empty trial of a worker may end; `ending` says that no more trials come."""
+        now = time.monotonic()
+        self._since = self._since or now
+        self._there.add(trial)
+        # One after another: Tune keeps the actor of a trial that ends only where another trial is there to take it.
+        if ending or (self._taken and (len(self._there) >= self.workers or now - self._since > PATIENCE)):
+            self._taken = False
+            return True
+        return False
 
 
 class Dominance(FIFOScheduler):
@@ -26,50 +69,51 @@ class Dominance(FIFOScheduler):
 
     Args:
         coordinator: of the study.
-        workers: how many begin with an empty trial.
+        muster: of its workers.
     """
 
-    def __init__(self, coordinator: Coordinator, workers: int = 0) -> None:
+    def __init__(self, coordinator: Coordinator, muster: Muster) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._coordinator: Coordinator | None = coordinator
-        self._workers = workers
-        self._muster()
-
-    def _muster(self) -> None:
-        """Wait for all workers, from the next trials on."""
-        self._there: set[str] = set()
-        self._since: float | None = None
-        self._added = self._released = 0
+        self._muster = muster
+        self._stillborn = 0
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        del tune_controller, trial
-        self._muster()
+        """A worker is gone: what it had is handed out again, and all wait for the one that takes its place."""
+        del tune_controller
+        if self._coordinator is not None:
+            cause, numbers = _cause(trial.get_pickled_error()), [one.number for one in trial.config["assignments"]]
+            self._coordinator.lose(numbers, cause)
+            self._stillborn += not numbers
+            if self._stillborn >= STILLBORN * self._muster.workers > 0:
+                self._coordinator.give_up(f"no worker gets ready: {cause}")
+        self._muster.call()
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         del tune_controller, trial
-        self._added += 1
+        self._muster.add()
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         del tune_controller
         outcomes: list[tuple[int, Outcome]] = result[OUTCOMES]
+        self._stillborn = 0
         if not outcomes:
-            return self._waiting(trial.trial_id)
+            ending = self._coordinator is None or self._coordinator.ended is not None
+            return self.STOP if self._muster.may_go(trial.trial_id, ending=ending) else self.CONTINUE
         climbing = [pair for pair in outcomes if not pair[1].ended]
         if climbing and self._coordinator and all(self._coordinator.beaten_by(*pair) is not None for pair in climbing):
             return self.STOP
         return self.CONTINUE
 
-    def _waiting(self, trial: str) -> str:
-        """Whether the empty trial of a worker may end."""
-        now = time.monotonic()
-        self._since = self._since or now
-        self._there.add(trial)
-        # One after another: Tune keeps the actor of a trial that ends only where another trial is there to take it.
-        taken = self._added >= self._workers + self._released
-        if taken and (len(self._there) >= self._workers or now - self._since > PATIENCE):
-            self._released += 1
-            return self.STOP
-        return self.CONTINUE
-
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_coordinator": None}
+
+
+def _cause(error: Exception | None) -> str | None:
+    """What a worker's trials are told of its end; None where it went by itself to make room for a fresh one."""
+    text = str(error)
+    if RECYCLED in text:
+        return None
+    if "creation task" in text:
+        return f"its worker could not start ({text.strip().splitlines()[-1]})"
+    return "its worker died for want of memory" if "memory" in text.lower() else "its worker died"

@@ -2,11 +2,13 @@
 
 import _thread
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from types import FrameType
 
 from vittle.objectives.dense import Dense
 from vittle.objectives.images import Progress, Splits, left_out, load_images
@@ -24,7 +26,7 @@ from vittle.search.explaining import explain
 from vittle.search.feasibility import LAUNCH_SECONDS, copied, find_profile, find_target
 from vittle.search.sampler import check_sampler
 from vittle.search.workers import Pool, make_evaluator, ray_session, shelf
-from vittle.spaces.errors import VittleError
+from vittle.spaces.errors import StorageError, VittleError
 from vittle.spaces.merging import Merging
 from vittle.spaces.reduction import AdapterRecord
 from vittle.spaces.space import Space
@@ -118,10 +120,11 @@ def run(study: Study, job: Job, store: Store, reporter: Reporter, ray_address: s
     """Run a study, new or resumed, until it has its trials and its front is confirmed.
 
     A Ctrl-C or a SIGTERM ends it as `interrupted`; every finished trial is kept and `resume` goes on from there. Where the
-    backbone itself cannot be evaluated the study has `failed`, and the backbone's trial says why.
+    backbone itself cannot be evaluated, or no worker starts, the study has `failed`, and `ended` says why.
 
     Raises:
         VittleError: another process runs it.
+        StorageError: the database cannot be written to; what is in it stays, and a resumed study goes on from there.
     """
     lost = threading.Event()
 
@@ -144,7 +147,7 @@ def _run(study: Study, job: Job, store: Store, reporter: Reporter, ray_address: 
         with ray_session(study.settings, ray_address), _terminable():  # Ray has a way of its own with SIGTERM
             pool, coordinator = search(study, job, store, reporter, known)
             if coordinator.broken is not None:
-                state = "failed"
+                state, ended = "failed", coordinator.broken
             elif coordinator.done:
                 ended = str(coordinator.ended)
                 reporter.ended(ended)
@@ -156,8 +159,8 @@ def _run(study: Study, job: Job, store: Store, reporter: Reporter, ray_address: 
     finally:
         if lost.is_set():
             reporter.warned("nothing was heard of this process for too long, and another one runs the study now")
-        else:
-            store.set_state(name, state, ended if state == "complete" else None)
+        elif not isinstance(sys.exception(), StorageError):
+            store.set_state(name, state, ended if state in ("complete", "failed") else None)
     return store.study(name)
 
 
@@ -167,7 +170,15 @@ def _terminable() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
+
+    def interrupt(_number: int, frame: FrameType | None) -> None:
+        # By hand, since a signal would not arrive where a script or a job runner has its children ignore interrupts.
+        handler = signal.getsignal(signal.SIGINT)
+        if not callable(handler):
+            raise KeyboardInterrupt
+        handler(signal.SIGINT, frame)
+
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:
@@ -183,7 +194,7 @@ def search(study: Study, job: Job, store: Store, reporter: Reporter, known: Know
     """Look at the backbone's blocks, then evaluate schedules on a running Ray until there is no more to do."""
     dense, known = look(job, store, reporter, known)
     pool = Pool(study.settings, job.backbone, job.splits, dense)
-    coordinator = Coordinator(study, store, reporter.finished, known)
+    coordinator = Coordinator(study, store, reporter.finished, known, reporter.warned)
     pool.search(coordinator)
     return pool, coordinator
 

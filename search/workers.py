@@ -6,6 +6,8 @@ cannot resume from a database; `Bridge` takes its place. Workers are reused from
 """
 
 import contextlib
+import faulthandler
+import functools
 import logging
 import os
 import tempfile
@@ -27,6 +29,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 import ray
 import torch
 from ray import tune
+from ray.exceptions import RayError
 from ray.tune.search import Searcher
 
 from vittle.objectives.dense import Dense
@@ -36,8 +39,8 @@ from vittle.objectives.images import Splits
 from vittle.objectives.measurement import Measurement
 from vittle.reductions.backbone import Backbone
 from vittle.reductions.prefix import Packed
-from vittle.search.coordinator import Assignment, Coordinator, Outcome
-from vittle.search.scheduler import OUTCOMES, Dominance
+from vittle.search.coordinator import Assignment, Coordinator, Outcome, over_time
+from vittle.search.scheduler import OUTCOMES, RECYCLED, Dominance, Muster
 from vittle.spaces.errors import VittleError
 from vittle.spaces.schedule import Schedule
 from vittle.storage.records import Settings
@@ -57,17 +60,21 @@ class Worker(tune.Trainable):
         self._settings: Settings = built["settings"]
         self._built = built
         self._evaluator: Evaluator | None = None
+        self._spoilt = False
         self._take(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._check_sound()
         self._take(new_config)
         return True
 
     def _take(self, config: dict[str, Any]) -> None:
         self._assigned: dict[int, Assignment] = {one.number: one for one in config["assignments"]}
         self._climbs: dict[int, Iterator[Seen]] = {}
+        self._spent = dict.fromkeys(self._assigned, 0.0)
 
     def step(self) -> dict[str, Any]:
+        self._check_sound()
         if not self._assigned:
             return self._wait()
         outcomes: dict[int, Outcome] = {}
@@ -77,6 +84,8 @@ class Worker(tune.Trainable):
                 outcomes[number] = self._rung(one)
                 if outcomes[number].ended:
                     del self._assigned[number]
+                if self._spoilt:  # the others would fail for it, too
+                    return {OUTCOMES: list(outcomes.items()), "done": not self._assigned}
         return {OUTCOMES: list(outcomes.items()), "done": not self._assigned}
 
     def _wait(self) -> dict[str, Any]:
@@ -88,11 +97,17 @@ class Worker(tune.Trainable):
 
     def _rung(self, one: Assignment) -> Outcome:
         try:
-            if one.number not in self._climbs:
-                self._climbs[one.number] = self._begin(one)
-            seen = next(self._climbs[one.number])
+            evaluator = self._ready()
+            with self._watched(one.number):
+                if one.number not in self._climbs:
+                    self._climbs[one.number] = self._begin(one, evaluator)
+                seen = next(self._climbs[one.number])
         except Exception as error:  # whatever a model can raise is this trial's failure, not the search's
+            self._spoilt = spoils(error)
             return Outcome(failure=f"{type(error).__name__}: {error}")
+        limit = self._settings.trial_time_limit
+        if limit is not None and self._spent[one.number] > limit and not seen.complete:
+            return Outcome(failure=over_time(limit))
         # Beaten trials also end here, at once, and not only where Tune's scheduler hears of them.
         judged = not seen.complete and one.schedule.reductions
         rival = beaten_by(seen.measurements, one.rivals) if judged else None
@@ -104,9 +119,30 @@ class Worker(tune.Trainable):
             self._evaluator = make_evaluator(**self._built)
         return self._evaluator
 
-    def _begin(self, one: Assignment) -> Iterator[Seen]:
+    @contextmanager
+    def _watched(self, number: int) -> Iterator[None]:
+        """Count the time of a trial, and end this process where its limit passes while the trial does not come back.
+
+        The watch needs neither Python nor the device to come back; the coordinator is told by Ray that the worker is gone.
+        """
+        limit, start = self._settings.trial_time_limit, time.monotonic()
+        if limit is not None:
+            faulthandler.dump_traceback_later(max(0.1, limit - self._spent[number]), exit=True)
+        try:
+            yield
+        finally:
+            if limit is not None:
+                faulthandler.cancel_dump_traceback_later()
+            self._spent[number] += time.monotonic() - start
+
+    def _check_sound(self) -> None:
+        """Leave the place to a fresh process where this one's device may be unusable; Tune then starts another."""
+        if self._spoilt:
+            raise RuntimeError(RECYCLED)
+
+    def _begin(self, one: Assignment, evaluator: Evaluator) -> Iterator[Seen]:
         settings = self._settings
-        return self._ready().climb(
+        return evaluator.climb(
             one.schedule,
             budget=settings.budget if one.schedule.reductions else None,  # the backbone is always evaluated
             profile=one.profile,
@@ -118,28 +154,33 @@ class Worker(tune.Trainable):
         del checkpoint_dir
 
 
+def spoils(error: Exception) -> bool:
+    """Whether an error may leave its process without memory, or with a device that fails whatever comes next."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError | torch.AcceleratorError) or "CUDA error" in str(error)
+
+
 class Bridge(Searcher):
     """Lets Tune draw its trials from a coordinator, and hands every end of a schedule back to it.
 
     Args:
         coordinator: of the study.
-        workers: how many empty trials come first (see `scheduler`).
+        muster: of its workers, whose empty trials come first (see `scheduler`).
     """
 
-    def __init__(self, coordinator: Coordinator, workers: int = 0) -> None:
+    def __init__(self, coordinator: Coordinator, muster: Muster) -> None:
         super().__init__(metric="time_total_s", mode="min")
         self._coordinator: Coordinator | None = coordinator
-        self._workers = self._empty = workers
+        self._muster = muster
         self._numbers: dict[str, set[int]] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        if self._empty:
-            self._empty -= 1
+        if self._muster.empty():
             return {"assignments": []}
         assignments = self._coordinator.batch() if self._coordinator else []
         if not assignments:
             finished: Any = Searcher.FINISHED  # Tune's word for it is a string
-            return finished  # type: ignore[no-any-return]
+            # What is under way may lose its worker, and is to be handed out again then.
+            return finished if self._coordinator is None or self._coordinator.done else None
         self._numbers[trial_id] = {one.number for one in assignments}
         return {"assignments": assignments}
 
@@ -153,11 +194,8 @@ class Bridge(Searcher):
         # running, and a resumed search takes them up.
         for number, outcome in (result or {}).get(OUTCOMES, []):
             self._finish(trial_id, number, outcome)
-        left = self._numbers.pop(trial_id, set())
-        if error and self._coordinator is not None:
-            self._empty = self._workers  # another one has to start, and all wait for it
-            for number in left:
-                self._coordinator.finish(number, Outcome(failure="its worker died"))
+        del error  # the scheduler hears of it, too, and knows more
+        self._numbers.pop(trial_id, None)
 
     def _finish(self, trial_id: str, number: int, outcome: Outcome) -> None:
         if self._coordinator is not None and number in self._numbers.get(trial_id, ()):
@@ -195,15 +233,15 @@ class Pool:
         settings = self._settings
         built = {"settings": settings, "backbone": self._backbone, "splits": self._splits, "dense": self._dense}
         resources = {"cpu": settings.cpus_per_worker, "gpu": settings.gpus_per_worker}
-        workers = min(settings.workers, _room(settings))
-        waiting = workers if workers > 1 else 0
+        muster = Muster(functools.partial(_room, settings))
         with tempfile.TemporaryDirectory(prefix="vittle-") as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Tune warns of its own defaults
+            logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what a worker died of is its trials' reason
             tune.Tuner(
                 tune.with_resources(tune.with_parameters(Worker, **built), resources),
                 tune_config=tune.TuneConfig(
-                    search_alg=Bridge(coordinator, waiting),
-                    scheduler=Dominance(coordinator, waiting),
+                    search_alg=Bridge(coordinator, muster),
+                    scheduler=Dominance(coordinator, muster),
                     num_samples=-1,
                     max_concurrent_trials=settings.workers,
                     reuse_actors=True,
@@ -252,8 +290,8 @@ def shelf(settings: Settings) -> tuple[Callable[[Packed], Any], Callable[[Any], 
     Returns:
         How to put one there, how to get it back, and how many bytes fit.
     """
-    room: Any = ray.cluster_resources
-    free = int(STORE_SHARE * room().get("object_store_memory", 0))
+    here = ray.get_runtime_context().get_node_id()
+    free = sum(int(STORE_SHARE * node.get("object_store_memory", 0)) for node in _nodes(here))
     return ray.put, ray.get, min(settings.cache, free)
 
 
@@ -273,7 +311,7 @@ def ray_session(settings: Settings, address: str | None = None) -> Iterator[None
                 ray.init(num_cpus=cpus, **quiet)
             else:
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (ConnectionError, ValueError, RuntimeError, RayError) as error:
             reason = (str(error).splitlines() or ["no answer"])[0]
             raise VittleError(f"no Ray at {address} ({reason}); accepted: a cluster's address such as 10.0.0.1:6379") from None
     try:
@@ -290,17 +328,23 @@ def _wanted(settings: Settings) -> dict[str, float]:
 
 
 def _room(settings: Settings) -> int:
-    """How many workers Ray can hold."""
-    cluster_resources: Any = ray.cluster_resources
-    there = cluster_resources()
-    return min(int(there.get(name, 0) / wanted) for name, wanted in _wanted(settings).items() if wanted)
+    """How many of the workers Ray can hold now."""
+    wanted = {name: number for name, number in _wanted(settings).items() if number}
+    return min(
+        settings.workers, sum(min(int(node.get(name, 0) / number) for name, number in wanted.items()) for node in _nodes())
+    )
+
+
+def _nodes(number: str | None = None) -> list[dict[str, float]]:
+    """What each node of the cluster has, or the one of that number."""
+    nodes: Any = ray.nodes
+    return [node["Resources"] for node in nodes() if node["Alive"] and number in (None, node["NodeID"])]
 
 
 def _check_resources(settings: Settings) -> None:
-    cluster_resources: Any = ray.cluster_resources
-    there = cluster_resources()
     for name, wanted in _wanted(settings).items():
-        if wanted > there.get(name, 0):
+        most = max((node.get(name, 0) for node in _nodes()), default=0)
+        if wanted > most:
             raise VittleError(
-                f"a worker wants {wanted:g} {name}s, Ray has {there.get(name, 0):g}; ask for fewer, or for another device"
+                f"a worker wants {wanted:g} {name}s, Ray has {most:g} on one node; ask for fewer, or for another device"
             )

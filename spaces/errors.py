@@ -11,5 +11,11 @@ class ScheduleError(VittleError):
     """A schedule that cannot run on a backbone, or a file that is not a schedule."""
 
 
+class StorageError(VittleError):
+    """A database that cannot be reached or written to any more; what it holds stays as it is."""
+
+    exit_code = 1
+
+
 class UnsupportedBackboneError(VittleError):
     """A model whose blocks are not understood; it is refused rather than run wrongly."""

@@ -5,6 +5,7 @@ refused and told by whom. A claim ends when its holder gives it back, when it ha
 once where it is of this machine and its process is gone.
 """
 
+import contextlib
 import getpass
 import os
 import socket
@@ -102,7 +103,7 @@ def claimed(store: Store, study: str, lost: Callable[[], None] = lambda: None) -
     finally:
         done.set()
         beating.join()
-        with store.transaction() as session:
+        with contextlib.suppress(SQLAlchemyError), store.transaction() as session:  # else the claim ends by itself
             session.execute(_of(study, me).values(holder=None, heartbeat=None))
 
 

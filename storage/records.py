@@ -44,6 +44,7 @@ class Settings(BaseModel):
     sampler: str = "auto"
     trials: int = 40
     time_limit: float | None = None
+    trial_time_limit: float | None = None
     image_passes: float | None = None  # the most images to bring through the model, counted in whole passes of the backbone
     until_flat: bool = True  # end where the front grows no more
     cache: int = 2 * 2**30  # bytes of the backbone's activations to keep
@@ -89,6 +90,7 @@ class Trial:
         parameters: the searched values that the schedule stands for; empty for the backbone.
         measurements: by phase, then by objective; a front that was timed on another device has phases of its own.
         reason: why it failed or is infeasible.
+        attempts: how often it was begun; more than once where a worker or the whole search died with it.
     """
 
     number: int
@@ -99,6 +101,7 @@ class Trial:
     measurements: Mapping[str, Mapping[str, Measurement]] = field(default_factory=dict)
     reason: str | None = None
     seconds: float | None = None
+    attempts: int = 1
 
     @cached_property
     def judged(self) -> Mapping[str, Measurement]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from platformdirs import user_data_path
-from sqlalchemy import Engine, create_engine, event, func, select, update
+from sqlalchemy import Engine, create_engine, event, func, insert, select, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -26,6 +26,7 @@ from vittle.spaces.reduction import AdapterRecord, Values
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
 from vittle.storage import schema
+from vittle.storage.patience import patient, reason
 from vittle.storage.records import BackboneRecord, Settings, Study, StudyState, Trial, TrialState
 from vittle.storage.tables import KnowledgeRow, MeasurementRow, StudyRow, TrialRow, now
 
@@ -33,6 +34,7 @@ ACCEPTED = "a SQLAlchemy URL such as sqlite:///vittle.db or postgresql+psycopg:/
 BUSY_SECONDS = 60
 PHASE, LATENCY, SENSITIVITY = "phase", "latency", "sensitivity"  # kinds of what is known of a backbone
 IMPORTANCE = "importance in study {}"
+LATE = "late"  # phase of what was measured of a trial that had ended already
 
 
 def default_url() -> str:
@@ -59,7 +61,7 @@ class Store:
         except ArgumentError:
             raise VittleError(f"storage {url!r} is not a database; accepted: {ACCEPTED}") from None
         try:
-            engine = create_engine(parsed)
+            engine = create_engine(parsed, pool_pre_ping=True)  # a connection may have died since it was used
         except (ArgumentError, NoSuchModuleError):
             raise VittleError(f"storage {url!r} is not a database; accepted: {ACCEPTED}") from None
         except ModuleNotFoundError as error:
@@ -73,10 +75,10 @@ class Store:
             if not schema.update(engine, create=create):
                 raise VittleError(f"no studies in {shown}; make one with: vittle launch")
         except SQLAlchemyError as error:
-            reason = str(getattr(error, "orig", error)).strip().splitlines()[0]
-            raise VittleError(f"cannot open storage {shown} ({reason}); accepted: {ACCEPTED}") from None
+            raise VittleError(f"cannot open storage {shown} ({reason(error)}); accepted: {ACCEPTED}") from None
         return cls(engine)
 
+    @patient
     def create_study(self, name: str, settings: Settings, backbone: BackboneRecord, owner: str | None = None) -> Study:
         """Add a study; one that was made with the same settings on the same backbone is returned as it stands.
 
@@ -96,12 +98,14 @@ class Store:
             raise VittleError(f"study {name!r} exists with {'; '.join(differing) or 'another backbone'}; give another --study")
         return study
 
+    @patient
     def studies(self) -> list[Study]:
         """All studies, newest first."""
         with self.transaction() as session:
             rows = session.scalars(select(StudyRow).order_by(StudyRow.created.desc(), StudyRow.id.desc()))
             return [study_of(row) for row in rows]
 
+    @patient
     def study(self, name: str) -> Study:
         """The study of that name.
 
@@ -111,12 +115,14 @@ class Store:
         with self.transaction() as session:
             return study_of(self.row(session, name))
 
+    @patient
     def set_state(self, name: str, state: StudyState, ended: str | None = None) -> None:
         """Say how far a study is, and once it is done why it ended."""
         with self.transaction() as session:
             row = self.row(session, name)
             row.state, row.ended = state, ended
 
+    @patient
     def set_trials(self, name: str, trials: int) -> Study:
         """Change how many trials the study runs in all; it is to be continued."""
         with self.transaction() as session:
@@ -127,25 +133,45 @@ class Store:
 
     def start_trial(self, study: str, origin: str, schedule: Schedule, parameters: Values) -> int:
         """Write down a trial before it runs, and return its number."""
+        return self._start_trial(
+            study,
+            TrialRow(
+                state="running",
+                origin=origin,
+                schedule_id=schedule.id,
+                schedule=schedule.to_dict(),
+                parameters=dict(parameters),
+                started=now(),
+            ),
+        )
+
+    @patient
+    def _start_trial(self, study: str, row: TrialRow) -> int:
         with self.transaction() as session:
             # Writing the study's row first makes other writers wait, in every database, so that numbers are given once.
             session.execute(update(StudyRow).where(StudyRow.name == study).values(name=study))
             study_id = self.row(session, study).id
-            last = session.scalar(select(func.max(TrialRow.number)).where(TrialRow.study_id == study_id))
+            of_study = select(func.max(TrialRow.number)).where(TrialRow.study_id == study_id)
+            written = session.scalar(of_study.where(TrialRow.schedule_id == row.schedule_id, TrialRow.started == row.started))
+            if written is not None:  # the database went away before it could say so
+                return written
+            last = session.scalar(of_study)
             number = 0 if last is None else last + 1
-            session.add(
-                TrialRow(
-                    study_id=study_id,
-                    number=number,
-                    state="running",
-                    origin=origin,
-                    schedule_id=schedule.id,
-                    schedule=schedule.to_dict(),
-                    parameters=dict(parameters),
-                )
-            )
+            values = {
+                name: getattr(row, name) for name in ("state", "origin", "schedule_id", "schedule", "parameters", "started")
+            }
+            session.execute(insert(TrialRow).values(study_id=study_id, number=number, attempts=1, **values))
             return number
 
+    @patient
+    def retry_trial(self, study: str, number: int) -> int:
+        """Write down that a running trial is begun again, and return how often it has been begun with this time."""
+        with self.transaction() as session:
+            row = self._trial_row(session, study, number)
+            row.attempts += 1
+            return row.attempts
+
+    @patient
     def finish_trial(
         self,
         study: str,
@@ -154,7 +180,9 @@ class Store:
         measurements: Mapping[str, Measurement] | None = None,
         reason: str | None = None,
     ) -> bool:
-        """Commit how a trial ended and what it measured; a trial that has ended already stays as it is.
+        """Commit how a trial ended and what it measured.
+
+        A trial that has ended stays as it is. What else was measured of it, by a worker that was given up, is kept as late.
 
         Returns:
             Whether this call ended it.
@@ -162,6 +190,10 @@ class Store:
         with self.transaction() as session:
             row = self._trial_row(session, study, number)
             if row.state != "running":
+                known = {(one.objective, one.value) for one in row.measurements if one.phase == "search"}
+                late = {one.objective for one in row.measurements if one.phase == LATE}
+                fresh = {name: one for name, one in (measurements or {}).items() if name not in late}
+                row.measurements += _rows(LATE, {name: one for name, one in fresh.items() if (name, one.value) not in known})
                 return False
             row.state, row.reason, row.finished = state, reason and reason[:500], now()
             row.measurements += _rows("search", measurements or {})
@@ -171,6 +203,7 @@ class Store:
         """Keep a trial's careful measurements, in place of earlier ones."""
         self.keep_again(study, number, "confirmation", measurements)
 
+    @patient
     def keep_again(self, study: str, number: int, phase: str, measurements: Mapping[str, Measurement]) -> None:
         """Keep what was measured of a trial in a phase after its end, in place of what was measured there before."""
         with self.transaction() as session:
@@ -180,6 +213,7 @@ class Store:
             session.flush()
             row.measurements += _rows(phase, measurements)
 
+    @patient
     def trials(self, study: str) -> list[Trial]:
         """All trials of a study, by number."""
         with self.transaction() as session:
@@ -223,12 +257,14 @@ class Store:
         document = self._known(key, LATENCY)
         return None if document is None else LatencyProfile.from_dict(document)
 
+    @patient
     def profiles(self) -> list[LatencyProfile]:
         """All latency profiles, newest first."""
         with self.transaction() as session:
             newest = select(KnowledgeRow).where(KnowledgeRow.kind == LATENCY).order_by(KnowledgeRow.created.desc())
             return [LatencyProfile.from_dict(row.document) for row in session.scalars(newest)]
 
+    @patient
     def _importance_of(self, study: str) -> tuple[str, str]:
         """The key of what was learnt in one study about the blocks of its backbone."""
         with self.transaction() as session:
@@ -241,10 +277,12 @@ class Store:
         except IntegrityError:  # somebody else wrote it first; now there is a row to replace
             self._merge(fingerprint, kind, document)
 
+    @patient
     def _merge(self, fingerprint: str, kind: str, document: dict[str, Any]) -> None:
         with self.transaction() as session:
             session.merge(KnowledgeRow(fingerprint=fingerprint, kind=kind, document=document))
 
+    @patient
     def _known(self, fingerprint: str, kind: str) -> dict[str, Any] | None:
         with self.transaction() as session:
             row = session.get(KnowledgeRow, (fingerprint, kind))
@@ -327,4 +365,4 @@ def trial_of(row: TrialRow) -> Trial:
     state: Any = row.state
     seconds = (row.finished - row.started).total_seconds() if row.finished else None
     schedule = Schedule.from_dict(row.schedule)
-    return Trial(row.number, state, row.origin, schedule, row.parameters, measurements, row.reason, seconds)
+    return Trial(row.number, state, row.origin, schedule, row.parameters, measurements, row.reason, seconds, row.attempts)

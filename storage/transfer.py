@@ -62,6 +62,7 @@ class TrialLine(_Line):
     schedule: dict[str, Any]
     parameters: dict[str, Any]
     reason: str | None
+    attempts: int = 1
     started: Moment
     finished: Moment | None
     measurements: list[MeasurementLine]

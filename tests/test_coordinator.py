@@ -91,6 +91,21 @@ def test_the_same_seed_proposes_the_same(tmp_path) -> None:
     assert proposals("c", 4) != proposals("a2", 3)
 
 
+@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2", "nsga3"])
+def test_a_search_that_was_killed_and_resumed_proposes_what_it_would_have(store, sampler) -> None:
+    settings = {"trials": 40, "seed": 3, "sampler": sampler, "latency_budget": "500%"}  # nothing is over it
+    whole = Coordinator(make_study(store, "whole", **settings), store)
+    run(whole)
+    for number in (9, 22, 31):
+        killed = Coordinator(make_study(store, "killed", **settings), store)
+        run(killed, limit=number - len(store.trials("killed")))
+        killed.next()
+    run(Coordinator(make_study(store, "killed", **settings), store))
+    proposed = {name: [trial.schedule.id for trial in store.trials(name)] for name in ("whole", "killed")}
+    assert proposed["whole"] == proposed["killed"]
+    assert len(set(proposed["whole"])) == 41
+
+
 def test_a_failed_trial_is_kept_with_its_reason_and_the_search_goes_on(store) -> None:
     coordinator = Coordinator(make_study(store, trials=4), store)
     run(coordinator, limit=1)
@@ -107,7 +122,7 @@ def test_where_the_backbone_fails_nothing_else_is_tried_until_it_is_resumed(stor
     coordinator = Coordinator(study, store)
     coordinator.finish(coordinator.next().number, Outcome(failure="RuntimeError: no such device"))
     assert run(coordinator) == []
-    assert coordinator.broken == "RuntimeError: no such device"
+    assert coordinator.broken == "the backbone itself cannot be evaluated (RuntimeError: no such device)"
     again = Coordinator(study, store)
     assert run(again) == [1, 2, 3, 4, 5]
     assert [trial.origin for trial in store.trials("study")][:2] == ["backbone", "backbone"]

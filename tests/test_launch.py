@@ -211,20 +211,27 @@ def test_a_worker_loads_its_model_once(store, monkeypatch, tmp_path) -> None:
     assert len(store.trials("a")) == 5
 
 
-def test_a_worker_that_dies_fails_its_trial_and_another_one_takes_its_place(store, monkeypatch, tmp_path) -> None:
-    settings = Settings(**{**QUICK, "trials": 12, "workers": 2})
+def test_workers_that_die_or_hang_fail_the_trial_that_is_to_blame_and_are_replaced(store, monkeypatch, tmp_path) -> None:
+    settings = Settings(**{**QUICK, "trials": 14, "workers": 2, "trial_time_limit": 6.0})
     job = prepare(settings)
     monkeypatch.setenv("VITTLE_TEST_LOG", str(tmp_path))
 
     class Dying(Worker):
+        """Dies whenever it evaluates trial 3, and once with trial 5; hangs in trial 7; says in files what it did."""
+
         def step(self):
             folder = Path(os.environ["VITTLE_TEST_LOG"])
-            if 1 in self._assigned and not (folder / "died").exists():
-                (folder / "died").write_text(f"{os.getpid()}")
-                os._exit(1)
+            if 3 in self._assigned or (5 in self._assigned and not (folder / "died.5").exists()):
+                (folder / f"died.{5 if 5 in self._assigned else os.getpid()}").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
             if self._assigned:
                 (folder / f"{os.getpid()}.worked").touch()
             return super().step()
+
+        def _begin(self, one: Assignment, evaluator):
+            if one.number == 7:
+                time.sleep(1000)
+            return super()._begin(one, evaluator)
 
     monkeypatch.setattr("vittle.search.workers.Worker", Dying)
     with ray_session(settings):
@@ -232,10 +239,38 @@ def test_a_worker_that_dies_fails_its_trial_and_another_one_takes_its_place(stor
         Pool(settings, job.backbone, job.splits).search(coordinator)
     assert coordinator.done
     trials = store.trials("a")
-    assert [trial.reason for trial in trials if trial.state == "failed"] == ["its worker died"]
-    assert sum(trial.state in ("complete", "stopped") for trial in trials) == 12
-    worked = {path.stem for path in tmp_path.glob("*.worked")} - {(tmp_path / "died").read_text()}
-    assert len(worked) == 2  # the one that was left, and the one that came
+    assert {trial.number: trial.reason for trial in trials if trial.state == "failed"} == {
+        3: "its worker died, each of 3 times",
+        7: "over its time limit: no result within 6 s",
+    }
+    assert {trial.state for trial in trials} <= {"complete", "stopped", "failed"}
+    assert trials[5].attempts >= 2
+    assert len(trials) == 15
+    assert len(list(tmp_path.glob("*.worked"))) >= 5  # two at first, and one for each that was lost
+
+
+def test_a_worker_without_memory_is_replaced_by_a_fresh_one(store, monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("VITTLE_TEST_LOG", str(tmp_path))
+
+    class Exhausted(Worker):
+        def _begin(self, one: Assignment, evaluator):
+            (Path(os.environ["VITTLE_TEST_LOG"]) / str(os.getpid())).touch()
+            if one.number == 2:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super()._begin(one, evaluator)
+
+    settings = Settings(**{**QUICK, "trials": 5})
+    job = prepare(settings)
+    monkeypatch.setattr("vittle.search.workers.Worker", Exhausted)
+    with ray_session(settings):
+        coordinator = Coordinator(store.create_study("a", settings, job.record), store)
+        Pool(settings, job.backbone, job.splits).search(coordinator)
+    trials = store.trials("a")
+    assert [(trial.number, trial.reason) for trial in trials if trial.state == "failed"] == [
+        (2, "OutOfMemoryError: CUDA out of memory")
+    ]
+    assert {trial.attempts for trial in trials} == {1}
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_an_error_in_a_trial_is_its_reason(monkeypatch) -> None:

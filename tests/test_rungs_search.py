@@ -12,7 +12,7 @@ from vittle.objectives.dominance import beaten_by
 from vittle.objectives.measurement import Measurement, exact, proportion
 from vittle.search import scheduler as scheduler_module
 from vittle.search.coordinator import Assignment, Coordinator, Knowledge, Outcome
-from vittle.search.scheduler import OUTCOMES, Dominance
+from vittle.search.scheduler import OUTCOMES, RECYCLED, Dominance, Muster
 from vittle.search.workers import Bridge
 from vittle.spaces import macs
 from vittle.storage.store import Store
@@ -99,7 +99,7 @@ def result(*outcomes: tuple[int, Outcome]) -> dict[str, object]:
 
 
 def test_the_scheduler_stops_a_tune_trial_once_all_that_runs_in_it_is_beaten(coordinator) -> None:
-    scheduler = Dominance(coordinator)
+    scheduler = Dominance(coordinator, Muster())
     first, second, third = (coordinator.next().number for _ in range(3))
     lost, open_ = (Outcome(answered(wrong, seen=64), complete=False) for wrong in (12, 2))
     done = Outcome(answered(12))
@@ -113,7 +113,8 @@ def test_no_worker_begins_before_all_are_there_and_each_hands_its_actor_on(coord
     def results(scheduler: Dominance, *trials: str) -> list[str]:
         return [scheduler.on_trial_result(None, SimpleNamespace(trial_id=trial), result()) for trial in trials]
 
-    bridge, scheduler = Bridge(coordinator, workers=2), Dominance(coordinator, workers=2)
+    muster = Muster(lambda: 2)
+    bridge, scheduler = Bridge(coordinator, muster), Dominance(coordinator, muster)
     assert [bridge.suggest(trial) for trial in ("a", "b")] == [{"assignments": []}] * 2
     for _ in range(2):
         scheduler.on_trial_add(None, None)
@@ -129,23 +130,27 @@ def test_no_worker_begins_before_all_are_there_and_each_hands_its_actor_on(coord
     scheduler.on_trial_add(None, None)
     assert results(scheduler, "a") == [stop]
 
-    bridge.on_trial_complete("c", error=True)  # its worker died: another one starts, and both wait for each other again
-    scheduler.on_trial_error(None, None)
+    # Its worker died: another one starts, and both wait for each other again.
+    scheduler.on_trial_error(None, dead(*bridge._numbers["c"]))
+    bridge.on_trial_complete("c", error=True)
     assert [bridge.suggest(trial)["assignments"] == [] for trial in ("d", "e", "f")] == [True, True, False]
     for _ in range(2):
         scheduler.on_trial_add(None, None)
     assert results(scheduler, "d", "d", "e", "d") == [go_on, go_on, stop, go_on]
 
-    late = Dominance(coordinator, workers=2)
+    late = Dominance(coordinator, Muster(lambda: 2))
     assert results(late, "a") == [go_on]
     monkeypatch.setattr(scheduler_module, "PATIENCE", 0.0)
     for _ in range(2):
         late.on_trial_add(None, None)
     assert results(late, "a") == [stop]  # the other one may never come
+    over = Dominance(coordinator, Muster(lambda: 2))
+    coordinator.ended = "all trials are done"
+    assert results(over, "a", "b") == [stop, stop]  # no trial will come to take their actors
 
 
 def test_every_schedule_of_a_tune_trial_is_finished_once(coordinator, store) -> None:
-    bridge = Bridge(coordinator)
+    bridge = Bridge(coordinator, Muster())
     bridge._numbers["t"] = numbers = {coordinator.next().number for _ in range(3)}
     first, second, third = sorted(numbers)
     lost = Outcome(answered(12, seen=64), complete=False)
@@ -158,12 +163,119 @@ def test_every_schedule_of_a_tune_trial_is_finished_once(coordinator, store) -> 
     assert len(store.trials("study")) == third + 1
 
 
-def test_a_dead_worker_fails_what_it_had_and_a_ctrl_c_nothing(coordinator, store) -> None:
-    bridge = Bridge(coordinator)
-    bridge._numbers = {"a": {coordinator.next().number}, "b": {coordinator.next().number}}
-    bridge.on_trial_complete("a", error=True)
-    bridge.on_trial_complete("b")
-    assert [trial.state for trial in store.trials("study")[2:]] == ["failed", "running"]
+def test_a_trial_without_a_result_stays_running_after_a_ctrl_c(coordinator, store) -> None:
+    bridge = Bridge(coordinator, Muster())
+    bridge._numbers = {"a": {coordinator.next().number}}
+    bridge.on_trial_complete("a")
+    assert [trial.state for trial in store.trials("study")[2:]] == ["running"]
+
+
+def dead(*numbers: int, error: Exception | None = None) -> SimpleNamespace:
+    """A Tune trial whose worker has died."""
+    assignments = [Assignment(number, Schedule()) for number in numbers]
+    return SimpleNamespace(config={"assignments": assignments}, get_pickled_error=lambda: error)
+
+
+def test_what_a_dead_worker_had_is_handed_out_again_one_by_one_and_fails_where_it_always_dies(coordinator, store) -> None:
+    scheduler = Dominance(coordinator, Muster())
+    done, innocent, guilty = (coordinator.next().number for _ in range(3))
+    coordinator.finish(done, Outcome(answered(2)))
+    scheduler.on_trial_error(None, dead(done, innocent, guilty))
+    coordinator._known = Knowledge(pass_seconds=0.01)  # so short that schedules go out together
+    assert [one.number for one in coordinator.batch()] == [innocent]
+    coordinator.finish(innocent, Outcome(answered(3)))
+    for _ in range(2):
+        assert [one.number for one in coordinator.batch()] == [guilty]
+        scheduler.on_trial_error(None, dead(guilty, error=RuntimeError("killed as the node was low on memory")))
+    assert guilty not in {one.number for one in coordinator.batch()}
+    by_number = {trial.number: trial for trial in store.trials("study")}
+    assert (by_number[guilty].state, by_number[guilty].attempts) == ("failed", 4)
+    assert by_number[guilty].reason == "its worker died for want of memory, each of 3 times"
+    assert {by_number[number].state for number in (done, innocent)} == {"complete"}
+    assert by_number[innocent].attempts == 2
+
+
+def test_a_search_whose_workers_never_get_ready_gives_up_with_the_reason(coordinator) -> None:
+    scheduler = Dominance(coordinator, Muster(lambda: 2))
+    error = RuntimeError(
+        "died because of an error raised in its creation task\n...\nModuleNotFoundError: No module named 'timm'\n"
+    )
+    for _ in range(5):
+        scheduler.on_trial_error(None, dead(error=error))
+    assert coordinator.broken is None
+    scheduler.on_trial_error(None, dead(error=error))
+    why = "no worker gets ready: its worker could not start (ModuleNotFoundError: No module named 'timm')"
+    assert (coordinator.broken, coordinator.ended, coordinator.next()) == (why, why, None)
+
+
+def test_nobody_is_to_blame_for_a_worker_that_makes_room_for_a_fresh_one(coordinator, store) -> None:
+    scheduler = Dominance(coordinator, Muster())
+    number = coordinator.next().number
+    for _ in range(5):
+        scheduler.on_trial_error(None, dead(number, error=RuntimeError(RECYCLED)))
+        assert coordinator.next().number == number
+    assert store.trials("study")[number].attempts == 1
+
+
+def test_a_search_waits_for_what_may_come_back_before_it_ends(store) -> None:
+    coordinator = Coordinator(make_study(store, trials=1), store)
+    bridge, scheduler = Bridge(coordinator, Muster()), Dominance(coordinator, Muster())
+    coordinator.finish(bridge.suggest("a")["assignments"][0].number, Outcome(answered(0, share=1.0)))
+    (last,) = bridge.suggest("b")["assignments"]
+    assert bridge.suggest("c") is None  # not now, which is not the same as never
+    assert coordinator.ended == "all 1 trials are done"
+    scheduler.on_trial_error(None, dead(last.number))
+    assert not coordinator.done
+    assert bridge.suggest("d")["assignments"] == [last]
+    coordinator.finish(last.number, Outcome(answered(2)))
+    assert bridge.suggest("e") == Bridge.FINISHED
+
+
+def test_a_trial_that_its_search_dies_of_fails_and_one_that_was_only_interrupted_does_not(store) -> None:
+    study = make_study(store, trials=20)
+    first = Coordinator(study, store)
+    run(first, limit=3)
+    guilty = first.next().number
+    for _ in range(4):
+        store.set_state("study", "interrupted")
+        assert Coordinator(store.study("study"), store).next().number == guilty
+    assert store.trials("study")[guilty].attempts == 1
+    store.set_state("study", "running")
+    for _ in range(2):
+        assert Coordinator(store.study("study"), store).next().number == guilty
+    again = Coordinator(store.study("study"), store)
+    assert again.next().number != guilty
+    trial = store.trials("study")[guilty]
+    assert (trial.state, trial.reason) == ("failed", "the search died with it, each of 3 times")
+
+
+def test_one_that_is_lost_after_its_time_is_over_its_time_limit(store) -> None:
+    coordinator = Coordinator(make_study(store, trials=20, trial_time_limit=1e-9), store)
+    scheduler = Dominance(coordinator, Muster())
+    run(coordinator, limit=1)
+    one, other = coordinator.next().number, coordinator.next().number
+    scheduler.on_trial_error(None, dead(one, other))  # either may be the one
+    assert coordinator.next().number == one
+    scheduler.on_trial_error(None, dead(one))
+    assert coordinator.next().number == other
+    scheduler.on_trial_error(None, dead(other, error=RuntimeError(RECYCLED)))
+    assert coordinator.next().number == other
+    trial = store.trials("study")[one]
+    assert (trial.state, trial.reason) == ("failed", "over its time limit: no result within 1e-09 s")
+
+
+def test_failures_alike_are_told_once_with_what_to_do(store) -> None:
+    warned: list[str] = []
+    coordinator = Coordinator(make_study(store, trials=30), store, warn=warned.append)
+    run(coordinator, limit=1)
+    for reason in ["ValueError: odd", *["RuntimeError: no kernel"] * 6, *["OutOfMemoryError: CUDA"] * 3]:
+        coordinator.finish(coordinator.next().number, Outcome(failure=reason))
+    assert warned == [
+        "3 schedules with merging have failed alike (RuntimeError: no kernel); "
+        "leave merging out of --reductions, or report it with this model's name",
+        "3 schedules with merging have failed alike (OutOfMemoryError: CUDA); "
+        "a smaller --batch-size or --cache leaves more memory",
+    ]
 
 
 def test_short_evaluations_are_handed_out_together(store) -> None:

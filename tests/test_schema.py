@@ -24,14 +24,20 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'vittle.db'}" if request.param == "sqlite" else request.getfixturevalue("postgres")()
 
 
+SINCE_0001 = [
+    *(f"ALTER TABLE studies DROP COLUMN {name}" for name in ("ended", "owner", "holder", "heartbeat")),
+    "ALTER TABLE trials DROP COLUMN attempts",
+]
+"""Takes back what the steps after the first one have made."""
+
+
 @pytest.fixture
 def old(url: str) -> str:
     """A database with a study from before there were versions and why a study ended, and from before `knowledge`."""
     store = Store.open(url, create=True)
     make_study(store, "precious")
     with store.engine.begin() as connection:
-        newer = [f"ALTER TABLE studies DROP COLUMN {name}" for name in ("ended", "owner", "holder", "heartbeat")]
-        for statement in ("DROP TABLE alembic_version", "DROP TABLE knowledge", *newer):
+        for statement in ("DROP TABLE alembic_version", "DROP TABLE knowledge", *SINCE_0001):
             connection.execute(text(statement))
     store.engine.dispose()
     return url
@@ -76,8 +82,8 @@ def test_a_file_is_copied_before_it_is_changed_and_only_then(tmp_path: Path) -> 
     make_study(Store.open(url, create=True), "precious")
     assert list(tmp_path.glob("*.backup")) == []
     execute(url, "UPDATE alembic_version SET version_num = '0001'")
-    for name in ("ended", "owner", "holder", "heartbeat"):
-        execute(url, f"ALTER TABLE studies DROP COLUMN {name}")
+    for statement in SINCE_0001:
+        execute(url, statement)
     for _ in range(2):
         Store.open(url)
         (copy,) = tmp_path.glob("*.backup")
@@ -92,7 +98,7 @@ def test_a_newer_database_is_refused_and_left_alone(url: str) -> None:
     make_study(Store.open(url, create=True), "precious")
     execute(url, "UPDATE alembic_version SET version_num = '9999'")
     for create in (False, True):
-        with pytest.raises(VittleError, match=r"tables of version 9999\); accepted: up to 0003. Update this one") as refused:
+        with pytest.raises(VittleError, match=rf"tables of version 9999\); accepted: up to {schema.NEWEST}. Update") as refused:
             Store.open(url, create=create)
         assert "\n" not in str(refused.value)
     assert version(url) == "9999"

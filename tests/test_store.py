@@ -1,6 +1,7 @@
 """What any store does, over a SQLite file and over a real PostgreSQL."""
 
 import threading
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -49,7 +50,7 @@ def test_a_trial_ends_once(store) -> None:
     assert store.finish_trial("study", number, "failed", reason="out of memory")
     assert not store.finish_trial("study", number, "complete", outcome(SCHEDULE, study.settings).measurements)
     (trial,) = store.trials("study")
-    assert (trial.state, trial.reason, trial.measurements) == ("failed", "out of memory", {})
+    assert (trial.state, trial.reason, trial.judged) == ("failed", "out of memory", {})
 
 
 def test_confirming_again_replaces(store) -> None:
@@ -216,3 +217,16 @@ def test_a_database_in_memory_holds_studies_too() -> None:
     number = store.start_trial("study", "start", SCHEDULE, {})
     store.finish_trial("study", number, "complete", outcome(SCHEDULE, study.settings).measurements)
     assert [trial.state for trial in store.trials("study")] == ["complete"]
+
+
+def test_a_late_result_is_kept_as_late_and_once(store) -> None:
+    study = make_study(store)
+    number = store.start_trial("study", "start", SCHEDULE, {})
+    measured = outcome(SCHEDULE, study.settings).measurements
+    slower = {**measured, "latency_ms": replace(measured["latency_ms"], value=54.0)}
+    assert store.finish_trial("study", number, "complete", measured)
+    for late in (measured, slower, slower):  # also of a worker whose first message got lost
+        assert not store.finish_trial("study", number, "complete", late)
+    (trial,) = store.trials("study")
+    assert trial.measurements == {"search": measured, "late": {"latency_ms": slower["latency_ms"]}}
+    assert trial.judged == measured
