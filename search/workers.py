@@ -10,7 +10,9 @@ import faulthandler
 import functools
 import logging
 import os
+import signal
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -234,7 +236,7 @@ class Pool:
         built = {"settings": settings, "backbone": self._backbone, "splits": self._splits, "dense": self._dense}
         resources = {"cpu": settings.cpus_per_worker, "gpu": settings.gpus_per_worker}
         muster = Muster(functools.partial(_room, settings))
-        with tempfile.TemporaryDirectory(prefix="vittle-") as folder, warnings.catch_warnings():
+        with tempfile.TemporaryDirectory(prefix="vittle-") as folder, _own_interrupts(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Tune warns of its own defaults
             logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what a worker died of is its trials' reason
             tune.Tuner(
@@ -263,6 +265,17 @@ class Pool:
                 yield measured
         finally:
             ray.kill(actor)
+
+
+@contextmanager
+def _own_interrupts() -> Iterator[None]:
+    """Tune takes Ctrl-C for itself, and does not give it back."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
 
 
 @ray.remote

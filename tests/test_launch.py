@@ -25,33 +25,12 @@ from vittle.search.scheduler import OUTCOMES
 from vittle.search.study import Reporter, prepare, run
 from vittle.search.workers import Bridge, Pool, Worker, ray_session
 from vittle.storage import records
-from vittle.storage.claim import Holder, claimed
+from vittle.storage.claim import Holder
 from vittle.storage.records import Settings
-from vittle.storage.store import Store
 from vittle.storage.tables import StudyRow, now
 
 # A wide budget and few small trials: what is tested is the machinery, not the speed of a busy test machine.
 QUICK = {"latency_budget": "500%", "trials": 4, "batch_size": 4, "predict": False}
-
-
-def launch_command(url: str, *options: str) -> list[str]:
-    program = [sys.executable, "-m", "vittle", "launch", "--storage", url, "--study", "drill"]
-    return [*program, "--latency-budget", "500%", "--batch-size", "4", "--measure-all", *options]
-
-
-def wait_for_trials(url: str, count: int, process: subprocess.Popen[str]) -> None:
-    """Until `count` trials have ended."""
-    end = time.monotonic() + 240
-    while time.monotonic() < end:
-        assert process.poll() is None, process.communicate()
-        try:
-            trials = Store.open(url).trials("drill")
-        except vittle.VittleError:
-            trials = []
-        if sum(trial.state != "running" for trial in trials) >= count:
-            return
-        time.sleep(0.1)
-    raise AssertionError("the search did not get that far in time")
 
 
 def test_a_search_ends_with_a_confirmed_front(store) -> None:
@@ -323,63 +302,12 @@ def test_more_than_the_machine_has_is_refused(store) -> None:
         pass
 
 
-def test_kill_and_resume_keeps_every_finished_trial_once(url: str) -> None:
-    process = subprocess.Popen(launch_command(url, "--trials", "12"), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    wait_for_trials(url, 4, process)
-    process.kill()
-    process.communicate()
-    before = {trial.number: trial for trial in Store.open(url).trials("drill") if trial.state != "running"}
-    assert len(before) < 13
-    command = [sys.executable, "-m", "vittle", "resume", "drill", "--storage", url, "--json"]
-    resumed = subprocess.run(command, text=True, capture_output=True, check=True)
-    assert json.loads(resumed.stdout)
-    after = {trial.number: trial for trial in Store.open(url).trials("drill")}
-    assert sorted(after) == list(range(13))
-    assert {trial.state for trial in after.values()} <= {"complete", "stopped"}
-    for number, trial in before.items():
-        assert after[number].measurements["search"] == trial.measurements["search"]
-    assert Store.open(url).study("drill").state == "complete"
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_keeps_everything_and_says_how_to_go_on(url: str, number: signal.Signals) -> None:
-    process = subprocess.Popen(
-        launch_command(url, "--trials", "500"), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    wait_for_trials(url, 3, process)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 130, errors
-    assert "Continue with: vittle resume drill" in errors
-    assert "Traceback" not in errors
-    store = Store.open(url)
-    assert store.study("drill").state == "interrupted"
-    assert sum(trial.state != "running" for trial in store.trials("drill")) >= 3
-
-
-def test_a_launch_that_is_terminated_while_it_measures_its_backbone_can_go_on(url: str) -> None:
-    command = [one for one in launch_command(url) if one != "--measure-all"]
-    process = subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    end = time.monotonic() + 240
-    while not (Path(url.removeprefix("sqlite:///")).exists() and Store.open(url, create=True).studies()):
-        assert time.monotonic() < end
-        time.sleep(0.2)
-    time.sleep(1)
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 130, errors
-    assert "Continue with: vittle resume drill" in errors
-    store = Store.open(url)
-    assert (store.study("drill").state, store.trials("drill"), store.profiles()) == ("interrupted", [], [])
-    with claimed(store, "drill"):  # nobody holds it any more
-        pass
-
-
 @torch.inference_mode()
 def test_the_demo_path_from_launch_to_apply(url: str, tmp_path: Path) -> None:
     """Launch, export, apply: the accuracy in the file is the accuracy that one gets."""
     run_vittle = [sys.executable, "-m", "vittle"]
-    subprocess.run([*launch_command(url, "--trials", "5"), "--json"], check=True, capture_output=True)
+    launch = ["launch", "--latency-budget", "500%", "--batch-size", "4", "--measure-all", "--trials", "5"]
+    subprocess.run([*run_vittle, *launch, "--study", "drill", "--storage", url, "--json"], check=True, capture_output=True)
     subprocess.run([*run_vittle, "export", "drill", "--storage", url, "--output", "best.yaml"], check=True, cwd=tmp_path)
     import yaml
 
