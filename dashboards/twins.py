@@ -195,6 +195,7 @@ def _trial(study: Study, trial: Trial, expected: Mapping[str, Measurement], *, o
         "predicted": latency is not None and text.predicted(latency),
         "noisy": None if latency is None else text.noise(latency),
         "reason": trial.reason,
+        "attempts": trial.attempts,
         "seconds": trial.seconds,
         "tokens": list(costs.tokens(study.backbone.shape, trial.schedule)),
         "schedule": trial.schedule.to_dict(),

@@ -29,6 +29,7 @@ from vittle.storage.store import Store
 
 SECONDS = 600  # that a drill may wait for anything
 TRIALS = 7
+pytestmark = pytest.mark.timeout(1500)
 QUICK = f"--study drill --latency-budget 500% --batch-size 4 --all-trials --trials {TRIALS}".split()
 
 

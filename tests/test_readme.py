@@ -6,6 +6,7 @@ import statistics
 
 import pytest
 import timm
+import yaml
 from typer.main import get_command
 
 import comparing
@@ -51,6 +52,20 @@ def test_every_command_line_is_one_that_there_is() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"^make (\w+)", "\n".join(lines), re.MULTILINE):
         assert f"\n{target}:" in makefile
+
+
+@pytest.mark.parametrize("example", ["kuberay.yaml", "slurm.sh", "cluster.md", "storage.md"])
+def test_what_the_examples_of_clusters_launch_can_be_launched(example) -> None:
+    commands = get_command(vittle.cli.app).commands
+    text = (ROOT / "docs" / example).read_text(encoding="utf-8")
+    if example.endswith(".yaml"):
+        text = yaml.safe_load(text)["spec"]["entrypoint"]
+    lines = [line for line in text.replace("\\\n", " ").splitlines() if line.startswith("vittle ")]
+    assert lines
+    for line in lines:
+        words = line.split("#")[0].split()
+        known = {option for parameter in commands[words[1]].params for option in parameter.opts}
+        assert {word for word in words if word.startswith("--")} <= known
 
 
 def test_every_option_of_launch_is_explained() -> None:
