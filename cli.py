@@ -36,7 +36,7 @@ from vittle.objectives.measurement import LatencyBudget
 from vittle.spaces.errors import VittleError
 from vittle.spaces.files import write_at_once
 from vittle.storage import export as exports
-from vittle.storage import records
+from vittle.storage import fronts, records
 from vittle.storage.claim import user
 from vittle.storage.records import Settings, Study, Trial
 from vittle.storage.store import Store
@@ -208,9 +208,9 @@ def extend(
 def list_studies(storage: Storage = None, as_json: Json = False) -> None:
     """List all studies."""
     store = Store.open(storage)
-    listed = [(study, store.trials(study.name)) for study in store.studies()]
+    listed = [(study, fronts.standing(store, study.name)) for study in store.studies()]
     if as_json:
-        print_json([twins.listed(study, trials) for study, trials in listed])
+        print_json([twins.listed(*one) for one in listed])
     else:
         out.print(terminal.studies_table(listed))
 

@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vittle.dashboards import plotlyjs, text, twins
 from vittle.spaces.errors import VittleError
-from vittle.storage import export, records
+from vittle.storage import export, fronts, records
 from vittle.storage.records import Study, Trial
 from vittle.storage.store import Store
 
@@ -138,7 +138,7 @@ def study_page(request: Request, name: str, store: OpenStore) -> HTMLResponse:
 
 
 def _listed(store: Store) -> list[dict[str, object]]:
-    return [twins.listed(study, store.trials(study.name)) for study in store.studies()]
+    return [twins.listed(study, fronts.standing(store, study.name)) for study in store.studies()]
 
 
 def _study(store: Store, name: str) -> Study:

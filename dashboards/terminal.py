@@ -12,7 +12,7 @@ from vittle.objectives.phase import Curve, PhaseChange
 from vittle.spaces import costs
 from vittle.spaces.shape import BackboneShape
 from vittle.storage import records
-from vittle.storage.records import Study, Trial
+from vittle.storage.records import Standing, Study, Trial
 
 PHASE_COLORS = {"similarity": "blue", "partner": "magenta", "sink": "yellow"}
 STYLES = {
@@ -25,19 +25,18 @@ STYLES = {
 }
 
 
-def studies_table(studies: Iterable[tuple[Study, Sequence[Trial]]]) -> Table:
-    """One line per study with its trials: what was asked, how far it is, and the best schedule so far."""
+def studies_table(studies: Iterable[tuple[Study, Standing]]) -> Table:
+    """One line per study: what was asked, how far it is, and the best schedule so far."""
     table = cells.table("study", "state", "model", "budget", "trials>", "best so far", "started")
     found = []
-    for study, trials in studies:
-        best = records.best(trials, study.budget)
+    for study, (finished, _, best) in studies:
         found += [] if best is None else [best]
         table.add_row(
             cells.as_is(study.name),
             _state(study.state),
             cells.as_is(study.backbone.name),
             f"{study.budget} on {study.settings.device}",
-            f"{twins.finished(trials)} of {study.settings.trials}",
+            f"{finished} of {study.settings.trials}",
             _headline(best),
             f"{study.created:%d %b %H:%M}",
         )

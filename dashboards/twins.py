@@ -14,7 +14,7 @@ from vittle.objectives.profile import LatencyProfile
 from vittle.objectives.sensitivity import Sensitivity
 from vittle.spaces import costs
 from vittle.storage import records
-from vittle.storage.records import Study, Trial
+from vittle.storage.records import Standing, Study, Trial
 
 PACKED = ("right", "each")  # of a protocol: what every image showed, which no page needs
 
@@ -24,9 +24,8 @@ def study_url(name: str) -> str:
     return f"/studies/{quote(name, safe='')}"
 
 
-def listed(study: Study, trials: Sequence[Trial]) -> dict[str, Any]:
+def listed(study: Study, standing: Standing) -> dict[str, Any]:
     """A study in the list: what was asked, how far it is, and the best schedule so far."""
-    best = records.best(trials, study.budget)
     return {
         "name": study.name,
         "state": study.state,
@@ -37,9 +36,9 @@ def listed(study: Study, trials: Sequence[Trial]) -> dict[str, Any]:
         "data": study.settings.data,
         "device": study.settings.device,
         "budget": study.settings.latency_budget,
-        "finished": finished(trials),
+        "finished": standing.finished,
         "planned": study.settings.trials,
-        "best": None if best is None else _headline(best),
+        "best": None if standing.best is None else _headline(standing.best),
         "url": study_url(study.name),
     }
 
@@ -64,7 +63,7 @@ def detailed(
     nearest = records.nearest(trials)
     shape = study.backbone.shape
     return {
-        **listed(study, trials),
+        **listed(study, records.standing(trials, study.budget)),
         "settings": study.settings.model_dump(mode="json"),
         "backbone": {
             "name": study.backbone.name,
@@ -96,11 +95,6 @@ def worth(importance: Importance | None, sensitivity: Sensitivity | None) -> dic
         "importance": None if importance is None else _importance(importance),
         "sensitivity": None if sensitivity is None else sensitivity.to_dict(),
     }
-
-
-def finished(trials: Sequence[Trial]) -> int:
-    """How many trials of the search have ended; the backbone is none of them."""
-    return sum(1 for trial in trials if trial.state != "running" and trial.origin != "backbone")
 
 
 def exportable(trial: Trial) -> bool:

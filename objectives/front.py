@@ -27,11 +27,13 @@ def front(candidates: Sequence[Measured], objectives: Sequence[str] = SEARCHED) 
     costs, least, most = (np.array(rows) for rows in zip(*(_costs(one, objectives) for one in candidates), strict=True))
     order = np.lexsort((np.arange(len(costs)), *costs.T[::-1]))
     kept: list[int] = []
-    for place, index in enumerate(order):  # whatever beats a candidate comes before it
-        earlier = order[:place]  # also those that are beaten: to beat by more than the noise is not transitive
-        no_worse, apart = costs[earlier] <= costs[index], most[earlier] < least[index]
-        if not (no_worse.all(1) & apart.any(1)).any():
+    rivals = np.empty(0, np.intp)  # also those that are beaten: to beat by more than the noise is not transitive
+    for index in order:  # whatever beats a candidate comes before it
+        no_worse = (costs[rivals] <= costs[index]).all(1)
+        if not (no_worse & (most[rivals] < least[index]).any(1)).any():
             kept.append(int(index))
+        if not (no_worse & (most[rivals] <= most[index]).all(1)).any():  # else whatever it beats is beaten without it
+            rivals = np.append(rivals, index)
     return sorted(kept, key=lambda index: (candidates[index]["latency_ratio"].value, index))
 
 

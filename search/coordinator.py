@@ -29,7 +29,8 @@ from vittle.spaces.errors import VittleError
 from vittle.spaces.reduction import Start, Values
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.space import Space
-from vittle.storage.records import Study, Trial, TrialState, growth
+from vittle.storage.fronts import keep
+from vittle.storage.records import Study, Trial, TrialState, growth, standing
 from vittle.storage.store import Store
 
 FRUITLESS = 200  # proposals in a row that are known or hopeless, after which the space counts as exhausted
@@ -167,6 +168,7 @@ class Coordinator:
         self._before = len(self._finished)
         died = "the search died with it" if study.state == "running" else None
         self._unfinished = deque((trial, died) for trial in trials if trial.state == "running")
+        self._ended = self._due = sum(trial.origin != "backbone" for trial in finished)
         self._alone: set[int] = set()
         self._since: dict[int, float] = {}
         self._started = sum(1 for trial in trials if trial.origin != "backbone")
@@ -249,9 +251,18 @@ class Coordinator:
         ticket = self._tickets.pop(number, None)
         if ticket is not None:
             self._sampler.tell(ticket, None if state == "failed" else outcome.measurements)
+        self._keep_front(finished)
         if reason is not None and state == "failed":
             self._failed(trial, reason)
         self._on_finish(finished)
+
+    def _keep_front(self, trial: Trial) -> None:
+        """Keep the front whenever a twentieth more of the trials is known, so that its cost stays in proportion."""
+        self._ended += trial.origin != "backbone"
+        if self._backbone is not None and self._ended >= self._due:
+            self._due = self._ended + max(1, self._ended // 20)
+            known = standing([self._backbone, *self._finished], self.study.budget)
+            keep(self._store, self.study.name, known._replace(finished=self._ended))
 
     def _failed(self, trial: Trial, reason: str) -> None:
         """See whether the backbone can be evaluated at all, and whether one reduction fails again and again."""

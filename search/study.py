@@ -30,8 +30,9 @@ from vittle.spaces.errors import StorageError, VittleError
 from vittle.spaces.merging import Merging
 from vittle.spaces.reduction import AdapterRecord
 from vittle.spaces.space import Space
+from vittle.storage import fronts
 from vittle.storage.claim import claimed
-from vittle.storage.records import BackboneRecord, Settings, Study, StudyState, Trial, front, reference
+from vittle.storage.records import BackboneRecord, Settings, Study, StudyState, Trial, front, reference, standing
 from vittle.storage.store import Store
 
 
@@ -161,6 +162,7 @@ def _run(study: Study, job: Job, store: Store, reporter: Reporter, ray_address: 
             reporter.warned("nothing was heard of this process for too long, and another one runs the study now")
         elif not isinstance(sys.exception(), StorageError):
             store.set_state(name, state, ended if state in ("complete", "failed") else None)
+            fronts.keep(store, name, standing(store.trials(name), study.budget))
     return store.study(name)
 
 

@@ -171,6 +171,26 @@ class Study:
         return self.settings.budget
 
 
+class Standing(NamedTuple):
+    """How far a study is.
+
+    Attributes:
+        finished: how many trials have ended; the backbone is none of them.
+        points: the front, fastest first.
+        best: the best trial for the study's budget.
+    """
+
+    finished: int
+    points: Sequence[Trial]
+    best: Trial | None
+
+
+def standing(trials: Sequence[Trial], budget: LatencyBudget) -> Standing:
+    """How far a study is, from all of its trials."""
+    finished = sum(trial.state != "running" and trial.origin != "backbone" for trial in trials)
+    return Standing(finished, front(trials), best(trials, budget))
+
+
 def front(trials: Sequence[Trial], budget: LatencyBudget | None = None) -> list[Trial]:
     """The complete trials that none dominates in expected accuracy and cost, fastest first; of those within a `budget`."""
     complete = [trial for trial in trials if trial.state == "complete"]

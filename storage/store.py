@@ -150,7 +150,7 @@ class Store:
         with self.transaction() as session:
             # Writing the study's row first makes other writers wait, in every database, so that numbers are given once.
             session.execute(update(StudyRow).where(StudyRow.name == study).values(name=study))
-            study_id = self.row(session, study).id
+            study_id = self.id(session, study)
             of_study = select(func.max(TrialRow.number)).where(TrialRow.study_id == study_id)
             written = session.scalar(of_study.where(TrialRow.schedule_id == row.schedule_id, TrialRow.started == row.started))
             if written is not None:  # the database went away before it could say so
@@ -217,7 +217,7 @@ class Store:
     def trials(self, study: str) -> list[Trial]:
         """All trials of a study, by number."""
         with self.transaction() as session:
-            study_id = self.row(session, study).id
+            study_id = self.id(session, study)
             rows = session.scalars(select(TrialRow).where(TrialRow.study_id == study_id).order_by(TrialRow.number))
             return [trial_of(row) for row in rows]
 
@@ -294,6 +294,12 @@ class Store:
         with Session(self.engine, expire_on_commit=False) as session, session.begin():
             yield session
 
+    @classmethod
+    def id(cls, session: Session, name: str) -> int:
+        """The number of a study; like `row`, without reading what is in it."""
+        found = session.scalar(select(StudyRow.id).where(StudyRow.name == name))
+        return cls.row(session, name).id if found is None else found
+
     @staticmethod
     def row(session: Session, name: str) -> StudyRow:
         """The row of a study.
@@ -310,8 +316,8 @@ class Store:
 
     @classmethod
     def _trial_row(cls, session: Session, study: str, number: int) -> TrialRow:
-        study_id = cls.row(session, study).id
-        return session.scalars(select(TrialRow).where(TrialRow.study_id == study_id, TrialRow.number == number)).one()
+        found = select(TrialRow).where(TrialRow.study_id == cls.id(session, study), TrialRow.number == number)
+        return session.scalars(found).one()
 
 
 def _prepare_sqlite(engine: Engine, database: str | None, *, create: bool) -> None:
@@ -330,6 +336,7 @@ def _prepare_sqlite(engine: Engine, database: str | None, *, create: bool) -> No
         cursor.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
         cursor.execute("PRAGMA foreign_keys = ON")
         cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute("PRAGMA synchronous = NORMAL")  # a power cut may cost the last trials, never the file
         cursor.close()
 
 

@@ -74,6 +74,20 @@ class MeasurementRow(Base):
     protocol: Mapped[dict[str, Any]] = mapped_column(JSON)
 
 
+class FrontRow(Base):
+    """The front of a study and its best trial, from one number of finished trials to another."""
+
+    __tablename__ = "fronts"
+    __table_args__ = (UniqueConstraint("study_id", "since"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id", ondelete="CASCADE"))
+    since: Mapped[int]
+    until: Mapped[int]
+    points: Mapped[list[int]] = mapped_column(JSON)
+    best: Mapped[int | None]
+
+
 class KnowledgeRow(Base):
     """Something that was measured of a backbone itself and holds for every study of it."""
 

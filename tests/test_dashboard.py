@@ -22,7 +22,7 @@ from vittle.dashboards import plotlyjs
 from vittle.dashboards.app import create_app
 from vittle.dashboards.terminal import front_table, studies_table, trials_table
 from vittle.spaces import costs
-from vittle.storage import records
+from vittle.storage import fronts, records
 from vittle.storage.store import Store
 
 CHROMIUM = Path(os.environ.get("VITTLE_CHROMIUM", "/usr/bin/chromium"))
@@ -205,14 +205,14 @@ class TestTerminal:
 
     def test_trials_and_studies_show_names_as_text(self, store: Store) -> None:
         store_trials = store.trials(HOSTILE)
-        shown = printed(studies_table([(store.study(HOSTILE), store_trials)]))
+        shown = printed(studies_table([(store.study(HOSTILE), fronts.standing(store, HOSTILE))]))
         assert HOSTILE in shown
         assert HOSTILE_REASON in printed(trials_table(store_trials))
 
     def test_a_name_cannot_command_the_terminal(self, tmp_path: Path) -> None:
         opened = open_store(tmp_path)
         study = Synthetic(opened, "[red]\x1b[2Jgone").store.studies()[0]
-        shown = printed(studies_table([(study, [])]))
+        shown = printed(studies_table([(study, fronts.standing(opened, study.name))]))
         assert "\x1b" not in shown
         assert "[red]" in shown
 

@@ -218,11 +218,11 @@ class TestMarks:
         guess = next(trial for trial in predicted if study.budget.holds(trial.judged))
         assert f"at ~{guess.judged['latency_ratio'].value:.0%} latency" in trial_note(guess)
         searching = dataclasses.replace(guess, number=0)
-        shown = printed(studies_table([(study, [searching])]))
+        shown = printed(studies_table([(study, records.standing([searching], study.budget))]))
         assert f"at ~{guess.judged['latency_ratio'].value:.1%}" in shown
         assert "~ predicted" in shown
-        assert twins.listed(study, [searching])["best"]["mark"] == "~"
-        assert "~" not in printed(studies_table([(study, trials[:1])]))
+        assert twins.listed(study, records.standing([searching], study.budget))["best"]["mark"] == "~"
+        assert "~" not in printed(studies_table([(study, records.standing(trials[:1], study.budget))]))
 
 
 def test_a_device_that_waits_for_its_host_is_told_of() -> None:

@@ -1,0 +1,47 @@
+"""The fronts that a study has had, so that how far it is can be told without reading all of its trials."""
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from vittle.storage import records
+from vittle.storage.patience import patient
+from vittle.storage.records import Standing
+from vittle.storage.store import Store, trial_of
+from vittle.storage.tables import FrontRow, TrialRow
+
+
+def standing(store: Store, study: str) -> Standing:
+    """How far a study is: by the front that was kept last, where no trial has ended since, and else from all trials."""
+    return _kept(store, study) or records.standing(store.trials(study), store.study(study).budget)
+
+
+@patient
+def keep(store: Store, study: str, now: Standing) -> None:
+    """Keep the front of a study and its best trial; where they are as they were, that they still are."""
+    points, best = [trial.number for trial in now.points], None if now.best is None else now.best.number
+    with store.transaction() as session:
+        study_id = store.id(session, study)
+        last = _last(session, study_id)
+        if last is not None and (last.since == now.finished or (last.points, last.best) == (points, best)):
+            last.until, last.points, last.best = now.finished, points, best
+        else:
+            session.add(FrontRow(study_id=study_id, since=now.finished, until=now.finished, points=points, best=best))
+
+
+@patient
+def _kept(store: Store, study: str) -> Standing | None:
+    with store.transaction() as session:
+        study_id = store.id(session, study)
+        last = _last(session, study_id)
+        ended = (TrialRow.study_id == study_id, TrialRow.state != "running", TrialRow.origin != "backbone")
+        finished = session.scalar(select(func.count()).select_from(TrialRow).where(*ended)) or 0
+        if last is None or last.until != finished:
+            return None
+        wanted = {*last.points, *([] if last.best is None else [last.best])}
+        rows = session.scalars(select(TrialRow).where(TrialRow.study_id == study_id, TrialRow.number.in_(wanted)))
+        found = {row.number: trial_of(row) for row in rows}
+        return Standing(finished, [found[number] for number in last.points], None if last.best is None else found[last.best])
+
+
+def _last(session: Session, study: int) -> FrontRow | None:
+    return session.scalar(select(FrontRow).where(FrontRow.study_id == study).order_by(FrontRow.since.desc()).limit(1))
