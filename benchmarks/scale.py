@@ -153,7 +153,9 @@ def fill(store: Store, study: Study, schedules: list[Schedule], until: int) -> N
     for first in range(there, until, CHUNK):
         numbers = range(first, min(first + CHUNK, until))
         with store.transaction() as session:
-            trials = [trial_of(study_id, number, schedules[number % len(schedules)]) for number in numbers]
+            trials = [
+                trial_of(study_id, number, schedules[number % len(schedules)] if number else Schedule()) for number in numbers
+            ]
             ids = session.scalars(insert(TrialRow).returning(TrialRow.id, sort_by_parameter_order=True), trials).all()
             session.execute(
                 insert(MeasurementRow), [row for at, one in zip(ids, trials, strict=True) for row in rows_of(at, one, whole)]

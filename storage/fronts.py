@@ -3,6 +3,7 @@
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from vittle.spaces.schedule import Schedule
 from vittle.storage import records
 from vittle.storage.patience import patient
 from vittle.storage.records import Standing
@@ -33,14 +34,22 @@ def _kept(store: Store, study: str) -> Standing | None:
     with store.transaction() as session:
         study_id = store.id(session, study)
         last = _last(session, study_id)
-        ended = (TrialRow.study_id == study_id, TrialRow.state != "running", TrialRow.origin != "backbone")
-        finished = session.scalar(select(func.count()).select_from(TrialRow).where(*ended)) or 0
+        finished = _finished(session, study_id)
         if last is None or last.until != finished:
             return None
         wanted = {*last.points, *([] if last.best is None else [last.best])}
         rows = session.scalars(select(TrialRow).where(TrialRow.study_id == study_id, TrialRow.number.in_(wanted)))
         found = {row.number: trial_of(row) for row in rows}
         return Standing(finished, [found[number] for number in last.points], None if last.best is None else found[last.best])
+
+
+def _finished(session: Session, study: int) -> int:
+    """How many trials have ended, without the backbone; told by indices, however many there are."""
+    of_study = select(func.count()).select_from(TrialRow).where(TrialRow.study_id == study)
+    last = session.scalar(select(func.max(TrialRow.number)).where(TrialRow.study_id == study))
+    running = session.scalar(of_study.where(TrialRow.state == "running")) or 0
+    dense = session.scalar(of_study.where(TrialRow.schedule_id == Schedule().id, TrialRow.state != "running")) or 0
+    return 0 if last is None else last + 1 - running - dense
 
 
 def _last(session: Session, study: int) -> FrontRow | None:

@@ -151,11 +151,12 @@ class Store:
             # Writing the study's row first makes other writers wait, in every database, so that numbers are given once.
             session.execute(update(StudyRow).where(StudyRow.name == study).values(name=study))
             study_id = self.id(session, study)
-            of_study = select(func.max(TrialRow.number)).where(TrialRow.study_id == study_id)
-            written = session.scalar(of_study.where(TrialRow.schedule_id == row.schedule_id, TrialRow.started == row.started))
+            of_study = TrialRow.study_id == study_id
+            same = (TrialRow.schedule_id == row.schedule_id, TrialRow.started == row.started)
+            written = session.scalar(select(TrialRow.number).where(of_study, *same))
             if written is not None:  # the database went away before it could say so
                 return written
-            last = session.scalar(of_study)
+            last = session.scalar(select(func.max(TrialRow.number)).where(of_study))
             number = 0 if last is None else last + 1
             values = {
                 name: getattr(row, name) for name in ("state", "origin", "schedule_id", "schedule", "parameters", "started")

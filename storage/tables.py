@@ -40,7 +40,11 @@ class TrialRow(Base):
     """An attempt to evaluate a schedule."""
 
     __tablename__ = "trials"
-    __table_args__ = (UniqueConstraint("study_id", "number"), Index("ix_trials_schedule", "study_id", "schedule_id"))
+    __table_args__ = (
+        UniqueConstraint("study_id", "number"),
+        Index("ix_trials_schedule", "study_id", "schedule_id"),
+        Index("ix_trials_state", "study_id", "state"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     study_id: Mapped[int] = mapped_column(ForeignKey("studies.id", ondelete="CASCADE"))

@@ -397,3 +397,17 @@ def test_bad_input_of_the_search_is_one_line(options, message, monkeypatch, caps
     error = capsys.readouterr().err
     assert error.startswith(message)
     assert error.count("\n") == 1
+
+
+def test_scale_measures_workers_and_databases(tmp_path) -> None:
+    output = tmp_path / "scale.json"
+    subprocess.run([sys.executable, str(ROOT / "benchmarks" / "scale.py"), "--quick", "--output", str(output)], check=True)
+    document = json.loads(output.read_text())
+    workers = [row for row in document["rows"] if "workers" in row]
+    assert [(row["workers"], row["trials"]) for row in workers] == [(1, 3), (2, 6)]
+    for row in workers:
+        assert row["efficiency"] == pytest.approx(row["trials"] * row["trial_s"] / (row["workers"] * row["wall_s"]), rel=0.01)
+        assert 0 < row["efficiency"] < 1
+    databases = [row for row in document["rows"] if "database" in row]
+    assert [(row["database"], row["trials"]) for row in databases] == [("sqlite", 200), ("sqlite", 400)]
+    assert document["summary"]["sqlite"]["front_ms"] == databases[-1]["front_ms"] > 0

@@ -27,6 +27,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 SINCE_0001 = [
     *(f"ALTER TABLE studies DROP COLUMN {name}" for name in ("ended", "owner", "holder", "heartbeat")),
     "ALTER TABLE trials DROP COLUMN attempts",
+    "DROP INDEX ix_trials_state",
     "DROP TABLE fronts",
 ]
 """Takes back what the steps after the first one have made."""

@@ -10,6 +10,7 @@ down_revision = "0003"
 def upgrade() -> None:
     """Earlier ones were begun once, as far as anybody knows, and their fronts are made when they are asked for."""
     op.add_column("trials", sa.Column("attempts", sa.Integer, nullable=False, server_default="1"))
+    op.create_index("ix_trials_state", "trials", ["study_id", "state"])
     op.create_table(
         "fronts",
         sa.Column("id", sa.Integer, primary_key=True),
