@@ -164,3 +164,17 @@ def test_every_promise_names_a_test_that_there_is(page) -> None:
     assert len(promises) >= 5
     named = {name for promise in promises for name in re.findall(r"`(test_\w+\.py)`", promise)}
     assert {name for name in named if not (ROOT / "tests" / name).exists()} == set()
+
+
+def test_every_number_on_scale_is_in_the_benchmarks_file() -> None:
+    rows = json.loads((ROOT / "benchmarks" / "results" / "scale.json").read_text(encoding="utf-8"))["rows"]
+    workers = [row for row in rows if "workers" in row]
+    for name, values in (
+        ("workers", [str(row["workers"]) for row in workers]),
+        ("share of their time that trials have", [f"{row['efficiency']:.0%}" for row in workers]),
+    ):
+        assert f"| {name} | {' | '.join(values)} |" in README
+    for name in ("SQLite", "PostgreSQL"):
+        (row,) = [row for row in rows if row.get("database") == name.lower() and row["trials"] == 100_000]
+        milliseconds = [f"{row[one]:.1f} ms" for one in ("start_ms", "finish_ms", "open_ms", "front_ms")]
+        assert f"| {name} | {' | '.join(milliseconds)} | {row['memory_mib_per_1000']:.1f} MiB |" in README
