@@ -11,6 +11,7 @@ one worker would do everything. So each begins with an empty trial, which ends w
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler
@@ -82,7 +83,7 @@ class Dominance(FIFOScheduler):
         """A worker is gone: what it had is handed out again, and all wait for the one that takes its place."""
         del tune_controller
         if self._coordinator is not None:
-            cause, numbers = _cause(trial.get_pickled_error()), [one.number for one in trial.config["assignments"]]
+            cause, numbers = _cause(_error(trial)), [one.number for one in trial.config["assignments"]]
             self._coordinator.lose(numbers, cause)
             self._stillborn += not numbers
             if self._stillborn >= STILLBORN * self._muster.workers > 0:
@@ -109,11 +110,16 @@ class Dominance(FIFOScheduler):
         return {**self.__dict__, "_coordinator": None}
 
 
-def _cause(error: Exception | None) -> str | None:
+def _error(trial: Any) -> str:
+    """What Ray says of the end of a Tune trial."""
+    file = trial.error_file
+    return Path(file).read_text(errors="replace") if file and Path(file).exists() else ""
+
+
+def _cause(text: str) -> str | None:
     """What a worker's trials are told of its end; None where it went by itself to make room for a fresh one."""
-    text = str(error)
     if RECYCLED in text:
         return None
     if "creation task" in text:
         return f"its worker could not start ({text.strip().splitlines()[-1]})"
-    return "its worker died for want of memory" if "memory" in text.lower() else "its worker died"
+    return "its worker died for want of memory" if "low on memory" in text else "its worker died"

@@ -66,7 +66,6 @@ class Worker(tune.Trainable):
         self._take(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._check_sound()
         self._take(new_config)
         return True
 

@@ -191,7 +191,7 @@ def test_a_worker_loads_its_model_once(store, monkeypatch, tmp_path) -> None:
 
 
 def test_workers_that_die_or_hang_fail_the_trial_that_is_to_blame_and_are_replaced(store, monkeypatch, tmp_path) -> None:
-    settings = Settings(**{**QUICK, "trials": 14, "workers": 2, "trial_time_limit": 6.0})
+    settings = Settings(**{**QUICK, "trials": 14, "workers": 2, "trial_time_limit": 30.0})
     job = prepare(settings)
     monkeypatch.setenv("VITTLE_TEST_LOG", str(tmp_path))
 
@@ -220,7 +220,7 @@ def test_workers_that_die_or_hang_fail_the_trial_that_is_to_blame_and_are_replac
     trials = store.trials("a")
     assert {trial.number: trial.reason for trial in trials if trial.state == "failed"} == {
         3: "its worker died, each of 3 times",
-        7: "over its time limit: no result within 6 s",
+        7: "over its time limit: no result within 30 s",
     }
     assert {trial.state for trial in trials} <= {"complete", "stopped", "failed"}
     assert trials[5].attempts >= 2

@@ -1,5 +1,7 @@
 """Rungs, stopping and limits of a search, on outcomes that are computed image by image."""
 
+import tempfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -173,7 +175,9 @@ def test_a_trial_without_a_result_stays_running_after_a_ctrl_c(coordinator, stor
 def dead(*numbers: int, error: Exception | None = None) -> SimpleNamespace:
     """A Tune trial whose worker has died."""
     assignments = [Assignment(number, Schedule()) for number in numbers]
-    return SimpleNamespace(config={"assignments": assignments}, get_pickled_error=lambda: error)
+    file = Path(tempfile.mkdtemp()) / "error.txt"
+    file.write_text(f"Failure # 1\n{error}\n")
+    return SimpleNamespace(config={"assignments": assignments}, error_file=str(file))
 
 
 def test_what_a_dead_worker_had_is_handed_out_again_one_by_one_and_fails_where_it_always_dies(coordinator, store) -> None:
