@@ -249,7 +249,7 @@ def test_a_worker_without_memory_is_replaced_by_a_fresh_one(store, monkeypatch, 
         (2, "OutOfMemoryError: CUDA out of memory")
     ]
     assert {trial.attempts for trial in trials} == {1}
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.glob("[0-9]*"))) == 2
 
 
 def test_an_error_in_a_trial_is_its_reason(monkeypatch) -> None:
