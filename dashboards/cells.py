@@ -18,12 +18,12 @@ class NumbersFirst(Table):
     """A table whose numbers are whole in a narrow terminal: what it lacks is taken from its words, the longest first."""
 
     def add_row(self, *cells: RenderableType | None, style: StyleType | None = None, end_section: bool = False) -> None:
-        # Only columns that may wrap give way, so words are let wrap and each of their cells is kept to its line.
-        kept = [
-            Text(cell, no_wrap=True) if isinstance(cell, str) and str(column.header) not in WRAPPED else cell
-            for column, cell in zip(self.columns, cells, strict=True)
-        ]
-        super().add_row(*kept, style=style, end_section=end_section)
+        rendered = [Text(cell) if isinstance(cell, str) else cell for cell in cells]
+        for column, cell in zip(self.columns, rendered, strict=True):
+            # Only columns that may wrap give way, so words are let wrap and each of their cells is kept to its line.
+            if isinstance(cell, Text) and str(column.header) not in WRAPPED:
+                cell.no_wrap = True
+        super().add_row(*rendered, style=style, end_section=end_section)
 
 
 def table(*columns: str) -> Table:
@@ -61,7 +61,7 @@ def bar(share: float) -> str:
 
 def as_is(name: str) -> Text:
     """Text from the database, in which nothing is markup."""
-    return Text(text.plain(name), no_wrap=True)
+    return Text(text.plain(name))
 
 
 def share(measured: Measurement | None, *, spread: bool = True) -> str:
