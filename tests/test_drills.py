@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -30,7 +31,13 @@ from vittle.storage.store import Store
 SECONDS = 600  # that a drill may wait for anything
 TRIALS = 7
 pytestmark = pytest.mark.timeout(1500)
+VITTLE = (sys.executable, "-m", "vittle")
 QUICK = f"--study drill --latency-budget 500% --batch-size 4 --all-trials --trials {TRIALS}".split()
+
+
+def launch(url: str, images: Path) -> list[str]:
+    """Few images, a wide budget, small batches: what is tested is the machinery, not the speed of a busy machine."""
+    return [*VITTLE, "launch", *QUICK, "--data", str(images), "--storage", url]
 
 
 @pytest.fixture(scope="module")
@@ -45,25 +52,21 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Launched:
     """A `vittle` in a process of its own, which searches for the study "drill"."""
 
-    def __init__(self, url: str, command: str, *options: str, **environment: str) -> None:
+    def __init__(self, url: str, *command: str, **environment: str) -> None:
         self.url = url
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "vittle", command, *options, "--storage", url],
-            env={**os.environ, **environment},
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            command, env={**os.environ, **environment}, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
 
     @classmethod
     def new(cls, url: str, images: Path, **environment: str) -> "Launched":
-        """Few images, a wide budget, small batches: what is tested is the machinery, not the speed of a busy machine."""
-        return cls(url, "launch", *QUICK, "--data", str(images), "--measure-all", **environment)
+        """A new study whose every trial is measured."""
+        return cls(url, *launch(url, images), "--measure-all", **environment)
 
     @classmethod
     def again(cls, url: str) -> "Launched":
         """The study, resumed."""
-        return cls(url, "resume", "drill", "--json")
+        return cls(url, *VITTLE, "resume", "drill", "--json", "--storage", url)
 
     def trials(self) -> list[Trial]:
         """What is in the database; nothing while there is none."""
@@ -137,12 +140,7 @@ def test_an_interrupt_in_every_phase_keeps_what_is_finished_and_says_how_to_go_o
         return launched.trials()
 
     # While the latency profile is measured, and so that SIGINT would not arrive.
-    program = f"trap '' INT; {sys.executable} -m vittle launch --data {images} --storage {url}"
-    launched = Launched.__new__(Launched)
-    launched.url = url
-    launched.process = subprocess.Popen(
-        ["bash", "-c", f"{program} {' '.join(QUICK)} & wait"], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    launched = Launched(url, "bash", "-c", f"trap '' INT; {shlex.join(launch(url, images))} & wait")
     launched.wait_until(lambda: Path(url.removeprefix("sqlite:///")).exists() and Store.open(url, create=True).studies())
     time.sleep(1)
     (child,) = psutil.Process(launched.process.pid).children()
@@ -159,10 +157,10 @@ def test_an_interrupt_in_every_phase_keeps_what_is_finished_and_says_how_to_go_o
     assert interrupted(launched, signal.SIGTERM) == []
     assert store.sensitivity(fingerprint) is None
 
-    launched = Launched.again(url)
-    launched.wait_until(lambda: launched.ended() >= 3)
-    before = [trial for trial in interrupted(launched, signal.SIGINT) if trial.state != "running"]
-    assert len(before) >= 3
+    for number, least in ((signal.SIGINT, 3), (signal.SIGTERM, 5)):
+        launched = Launched.again(url)
+        launched.wait_until(lambda: launched.ended() >= least)
+        assert sum(trial.state != "running" for trial in interrupted(launched, number)) >= least
 
     launched = Launched.again(url)
     launched.wait_until(lambda: any(trial.confirmed for trial in launched.trials()))

@@ -1,6 +1,6 @@
 """Rungs, stopping and limits of a search, on outcomes that are computed image by image."""
 
-import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -111,7 +111,7 @@ def test_the_scheduler_stops_a_tune_trial_once_all_that_runs_in_it_is_beaten(coo
     assert scheduler.on_trial_result(None, None, result((third, done))) == scheduler.CONTINUE  # Tune ends it by itself
 
 
-def test_no_worker_begins_before_all_are_there_and_each_hands_its_actor_on(coordinator, monkeypatch) -> None:
+def test_no_worker_begins_before_all_are_there_and_each_hands_its_actor_on(coordinator, monkeypatch, dead) -> None:
     def results(scheduler: Dominance, *trials: str) -> list[str]:
         return [scheduler.on_trial_result(None, SimpleNamespace(trial_id=trial), result()) for trial in trials]
 
@@ -165,22 +165,26 @@ def test_every_schedule_of_a_tune_trial_is_finished_once(coordinator, store) -> 
     assert len(store.trials("study")) == third + 1
 
 
-def test_a_trial_without_a_result_stays_running_after_a_ctrl_c(coordinator, store) -> None:
+def test_a_trial_without_a_result_stays_running_after_a_ctrl_c(coordinator, store, dead) -> None:
     bridge = Bridge(coordinator, Muster())
     bridge._numbers = {"a": {coordinator.next().number}}
     bridge.on_trial_complete("a")
     assert [trial.state for trial in store.trials("study")[2:]] == ["running"]
 
 
-def dead(*numbers: int, error: Exception | None = None) -> SimpleNamespace:
-    """A Tune trial whose worker has died."""
-    assignments = [Assignment(number, Schedule()) for number in numbers]
-    file = Path(tempfile.mkdtemp()) / "error.txt"
-    file.write_text(f"Failure # 1\n{error}\n")
-    return SimpleNamespace(config={"assignments": assignments}, error_file=str(file))
+@pytest.fixture
+def dead(tmp_path: Path) -> Callable[..., SimpleNamespace]:
+    """Makes a Tune trial whose worker has died."""
+
+    def make(*numbers: int, error: Exception | None = None) -> SimpleNamespace:
+        (tmp_path / "error.txt").write_text(f"Failure # 1\n{error}\n")
+        assignments = [Assignment(number, Schedule()) for number in numbers]
+        return SimpleNamespace(config={"assignments": assignments}, error_file=str(tmp_path / "error.txt"))
+
+    return make
 
 
-def test_what_a_dead_worker_had_is_handed_out_again_one_by_one_and_fails_where_it_always_dies(coordinator, store) -> None:
+def test_what_a_dead_worker_had_is_handed_out_again_one_by_one_and_fails_where_it_always_dies(coordinator, store, dead) -> None:
     scheduler = Dominance(coordinator, Muster())
     done, innocent, guilty = (coordinator.next().number for _ in range(3))
     coordinator.finish(done, Outcome(answered(2)))
@@ -199,7 +203,7 @@ def test_what_a_dead_worker_had_is_handed_out_again_one_by_one_and_fails_where_i
     assert by_number[innocent].attempts == 2
 
 
-def test_a_search_whose_workers_never_get_ready_gives_up_with_the_reason(coordinator) -> None:
+def test_a_search_whose_workers_never_get_ready_gives_up_with_the_reason(coordinator, dead) -> None:
     scheduler = Dominance(coordinator, Muster(lambda: 2))
     error = RuntimeError(
         "died because of an error raised in its creation task\n...\nModuleNotFoundError: No module named 'timm'\n"
@@ -212,7 +216,7 @@ def test_a_search_whose_workers_never_get_ready_gives_up_with_the_reason(coordin
     assert (coordinator.broken, coordinator.ended, coordinator.next()) == (why, why, None)
 
 
-def test_nobody_is_to_blame_for_a_worker_that_makes_room_for_a_fresh_one(coordinator, store) -> None:
+def test_nobody_is_to_blame_for_a_worker_that_makes_room_for_a_fresh_one(coordinator, store, dead) -> None:
     scheduler = Dominance(coordinator, Muster())
     number = coordinator.next().number
     for _ in range(5):
@@ -221,7 +225,7 @@ def test_nobody_is_to_blame_for_a_worker_that_makes_room_for_a_fresh_one(coordin
     assert store.trials("study")[number].attempts == 1
 
 
-def test_a_search_waits_for_what_may_come_back_before_it_ends(store) -> None:
+def test_a_search_waits_for_what_may_come_back_before_it_ends(store, dead) -> None:
     coordinator = Coordinator(make_study(store, trials=1), store)
     bridge, scheduler = Bridge(coordinator, Muster()), Dominance(coordinator, Muster())
     coordinator.finish(bridge.suggest("a")["assignments"][0].number, Outcome(answered(0, share=1.0)))
@@ -253,7 +257,7 @@ def test_a_trial_that_its_search_dies_of_fails_and_one_that_was_only_interrupted
     assert (trial.state, trial.reason) == ("failed", "the search died with it, each of 3 times")
 
 
-def test_one_that_is_lost_after_its_time_is_over_its_time_limit(store) -> None:
+def test_one_that_is_lost_after_its_time_is_over_its_time_limit(store, dead) -> None:
     coordinator = Coordinator(make_study(store, trials=20, trial_time_limit=1e-9), store)
     scheduler = Dominance(coordinator, Muster())
     run(coordinator, limit=1)

@@ -50,7 +50,7 @@ def test_a_trial_ends_once(store) -> None:
     assert store.finish_trial("study", number, "failed", reason="out of memory")
     assert not store.finish_trial("study", number, "complete", outcome(SCHEDULE, study.settings).measurements)
     (trial,) = store.trials("study")
-    assert (trial.state, trial.reason, trial.judged) == ("failed", "out of memory", {})
+    assert (trial.state, trial.reason, trial.judged, set(trial.measurements)) == ("failed", "out of memory", {}, {"late"})
 
 
 def test_confirming_again_replaces(store) -> None:
