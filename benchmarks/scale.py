@@ -148,7 +148,7 @@ def fill(store: Store, study: Study, schedules: list[Schedule], until: int) -> N
     """Write complete trials, many at once."""
     whole = macs(study.backbone.shape, Schedule())
     with store.transaction() as session:
-        study_id = store.row(session, study.name).id
+        study_id = store.id(session, study.name)
         there = session.scalar(select(func.count()).select_from(TrialRow).where(TrialRow.study_id == study_id)) or 0
     for first in range(there, until, CHUNK):
         numbers = range(first, min(first + CHUNK, until))

@@ -59,11 +59,12 @@ def detailed(
         importance: what its parameters are worth.
         sensitivity: what single blocks of its backbone can spare.
     """
-    front, expected = {trial.number for trial in records.front(trials)}, records.expectations(trials)
+    standing, expected = records.standing(trials, study.budget), records.expectations(trials)
+    front = {trial.number for trial in standing.points}
     nearest = records.nearest(trials)
     shape = study.backbone.shape
     return {
-        **listed(study, records.standing(trials, study.budget)),
+        **listed(study, standing),
         "settings": study.settings.model_dump(mode="json"),
         "backbone": {
             "name": study.backbone.name,

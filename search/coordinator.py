@@ -168,7 +168,7 @@ class Coordinator:
         self._before = len(self._finished)
         died = "the search died with it" if study.state == "running" else None
         self._unfinished = deque((trial, died) for trial in trials if trial.state == "running")
-        self._ended = self._due = sum(trial.origin != "backbone" for trial in finished)
+        self._due = 0
         self._alone: set[int] = set()
         self._since: dict[int, float] = {}
         self._started = sum(1 for trial in trials if trial.origin != "backbone")
@@ -251,18 +251,19 @@ class Coordinator:
         ticket = self._tickets.pop(number, None)
         if ticket is not None:
             self._sampler.tell(ticket, None if state == "failed" else outcome.measurements)
-        self._keep_front(finished)
+        self._keep_front()
         if reason is not None and state == "failed":
             self._failed(trial, reason)
         self._on_finish(finished)
 
-    def _keep_front(self, trial: Trial) -> None:
+    def _keep_front(self) -> None:
         """Keep the front whenever a twentieth more of the trials is known, so that its cost stays in proportion."""
-        self._ended += trial.origin != "backbone"
-        if self._backbone is not None and self._ended >= self._due:
-            self._due = self._ended + max(1, self._ended // 20)
+        in_flight = [*self._trials.values(), *(trial for trial, _ in self._unfinished)]
+        finished = self._started - sum(trial.origin != "backbone" for trial in in_flight)
+        if self._backbone is not None and finished >= self._due:
+            self._due = finished + max(1, finished // 20)
             known = standing([self._backbone, *self._finished], self.study.budget)
-            keep(self._store, self.study.name, known._replace(finished=self._ended))
+            keep(self._store, self.study.name, known._replace(finished=finished))
 
     def _failed(self, trial: Trial, reason: str) -> None:
         """See whether the backbone can be evaluated at all, and whether one reduction fails again and again."""

@@ -85,7 +85,7 @@ class Dominance(FIFOScheduler):
         if self._coordinator is not None:
             cause, numbers = _cause(_error(trial)), [one.number for one in trial.config["assignments"]]
             self._coordinator.lose(numbers, cause)
-            self._stillborn += not numbers
+            self._stillborn += cause is not None and not numbers
             if self._stillborn >= STILLBORN * self._muster.workers > 0:
                 self._coordinator.give_up(f"no worker gets ready: {cause}")
         self._muster.call()

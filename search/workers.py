@@ -303,7 +303,7 @@ def shelf(settings: Settings) -> tuple[Callable[[Packed], Any], Callable[[Any], 
         How to put one there, how to get it back, and how many bytes fit.
     """
     here = ray.get_runtime_context().get_node_id()
-    free = sum(int(STORE_SHARE * node.get("object_store_memory", 0)) for node in _nodes(here))
+    free = int(STORE_SHARE * _nodes()[here].get("object_store_memory", 0))
     return ray.put, ray.get, min(settings.cache, free)
 
 
@@ -342,20 +342,20 @@ def _wanted(settings: Settings) -> dict[str, float]:
 def _room(settings: Settings) -> int:
     """How many of the workers Ray can hold now."""
     wanted = {name: number for name, number in _wanted(settings).items() if number}
-    return min(
-        settings.workers, sum(min(int(node.get(name, 0) / number) for name, number in wanted.items()) for node in _nodes())
-    )
+    by_node = (min(int(node.get(name, 0) / number) for name, number in wanted.items()) for node in _nodes().values())
+    return min(settings.workers, sum(by_node))
 
 
-def _nodes(number: str | None = None) -> list[dict[str, float]]:
-    """What each node of the cluster has, or the one of that number."""
+def _nodes() -> dict[str, dict[str, float]]:
+    """What each node of the cluster has, by its id."""
     nodes: Any = ray.nodes
-    return [node["Resources"] for node in nodes() if node["Alive"] and number in (None, node["NodeID"])]
+    return {node["NodeID"]: node["Resources"] for node in nodes() if node["Alive"]}
 
 
 def _check_resources(settings: Settings) -> None:
+    nodes = _nodes().values()
     for name, wanted in _wanted(settings).items():
-        most = max((node.get(name, 0) for node in _nodes()), default=0)
+        most = max((node.get(name, 0) for node in nodes), default=0)
         if wanted > most:
             raise VittleError(
                 f"a worker wants {wanted:g} {name}s, Ray has {most:g} on one node; ask for fewer, or for another device"

@@ -133,35 +133,23 @@ class Store:
 
     def start_trial(self, study: str, origin: str, schedule: Schedule, parameters: Values) -> int:
         """Write down a trial before it runs, and return its number."""
-        return self._start_trial(
-            study,
-            TrialRow(
-                state="running",
-                origin=origin,
-                schedule_id=schedule.id,
-                schedule=schedule.to_dict(),
-                parameters=dict(parameters),
-                started=now(),
-            ),
-        )
+        values = {"origin": origin, "schedule_id": schedule.id, "schedule": schedule.to_dict(), "parameters": dict(parameters)}
+        return self._start_trial(study, {"state": "running", "started": now(), **values})
 
     @patient
-    def _start_trial(self, study: str, row: TrialRow) -> int:
+    def _start_trial(self, study: str, values: dict[str, Any]) -> int:
         with self.transaction() as session:
             # Writing the study's row first makes other writers wait, in every database, so that numbers are given once.
             session.execute(update(StudyRow).where(StudyRow.name == study).values(name=study))
             study_id = self.id(session, study)
             of_study = TrialRow.study_id == study_id
-            same = (TrialRow.schedule_id == row.schedule_id, TrialRow.started == row.started)
+            same = (TrialRow.schedule_id == values["schedule_id"], TrialRow.started == values["started"])
             written = session.scalar(select(TrialRow.number).where(of_study, *same))
             if written is not None:  # the database went away before it could say so
                 return written
             last = session.scalar(select(func.max(TrialRow.number)).where(of_study))
             number = 0 if last is None else last + 1
-            values = {
-                name: getattr(row, name) for name in ("state", "origin", "schedule_id", "schedule", "parameters", "started")
-            }
-            session.execute(insert(TrialRow).values(study_id=study_id, number=number, attempts=1, **values))
+            session.execute(insert(TrialRow).values(study_id=study_id, number=number, **values))
             return number
 
     @patient
