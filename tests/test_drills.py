@@ -75,9 +75,9 @@ class Launched:
         except vittle.VittleError:
             return []
 
-    def ended(self) -> int:
-        """How many trials have."""
-        return sum(trial.state != "running" for trial in self.trials())
+    def wait_for(self, trials: int) -> None:
+        """Until so many have ended."""
+        self.wait_until(lambda: sum(trial.state != "running" for trial in self.trials()) >= trials)
 
     def wait_until(self, there: Callable[[], Any]) -> None:
         """Until something is there, and no longer than the process lives."""
@@ -121,7 +121,7 @@ def resume(url: str) -> None:
 
 def test_kill_and_resume_keeps_every_finished_trial_once(url: str, images: Path) -> None:
     launched = Launched.new(url, images)
-    launched.wait_until(lambda: launched.ended() >= 3)
+    launched.wait_for(3)
     launched.kill()
     before = [trial for trial in launched.trials() if trial.state != "running"]
     assert len(before) <= TRIALS
@@ -159,7 +159,7 @@ def test_an_interrupt_in_every_phase_keeps_what_is_finished_and_says_how_to_go_o
 
     for number, least in ((signal.SIGINT, 3), (signal.SIGTERM, 5)):
         launched = Launched.again(url)
-        launched.wait_until(lambda: launched.ended() >= least)
+        launched.wait_for(least)
         assert sum(trial.state != "running" for trial in interrupted(launched, number)) >= least
 
     launched = Launched.again(url)
@@ -177,7 +177,7 @@ def test_an_interrupt_in_every_phase_keeps_what_is_finished_and_says_how_to_go_o
 
 def test_where_rays_head_dies_the_search_ends_and_can_go_on(url: str, images: Path) -> None:
     launched = Launched.new(url, images, RAY_gcs_rpc_server_reconnect_timeout_s="5")
-    launched.wait_until(lambda: launched.ended() >= 3)
+    launched.wait_for(3)
     (head,) = [one for one in psutil.Process(launched.process.pid).children(recursive=True) if one.name() == "gcs_server"]
     head.kill()
     code, _, _ = launched.end()  # Ray ends the process by itself
@@ -202,7 +202,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def test_a_search_waits_for_a_database_server_that_was_killed(server: Any, images: Path) -> None:
     url = server.get_uri().replace("postgresql://", "postgresql+psycopg://")
     launched = Launched.new(url, images)
-    launched.wait_until(lambda: launched.ended() >= 3)
+    launched.wait_for(3)
     postmaster = psutil.Process(server.get_pid())
     for process in [postmaster, *postmaster.children(recursive=True)]:
         process.kill()
@@ -217,7 +217,7 @@ def test_a_search_waits_for_a_database_server_that_was_killed(server: Any, image
 
 def test_a_full_disk_ends_a_search_in_one_line_and_what_was_written_stays(url: str, images: Path) -> None:
     launched = Launched.new(url, images)
-    launched.wait_until(lambda: launched.ended() >= 3)
+    launched.wait_for(3)
     resource.prlimit(launched.process.pid, resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
     code, _, errors = launched.end()
     assert code == 1, errors
