@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from vittle.dashboards import plotlyjs, text, twins
+from vittle.dashboards import plotlyjs, text, twins, words
 from vittle.spaces.errors import VittleError
 from vittle.storage import export, fronts, records
 from vittle.storage.records import Study, Trial
@@ -36,10 +36,17 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-cache",
+    "Vary": "Accept-Language",
 }
 
 router = APIRouter()
-templates = Jinja2Templates(directory=HERE / "templates")
+
+
+def _words(request: Request) -> dict[str, object]:
+    return {"t": words.asked_for(request.headers.get("accept-language", ""))}
+
+
+templates = Jinja2Templates(directory=HERE / "templates", context_processors=[_words])
 templates.env.undefined = StrictUndefined
 templates.env.globals["plotlyjs"] = plotlyjs
 templates.env.filters.update(percent=text.percent)

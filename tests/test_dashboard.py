@@ -1,21 +1,18 @@
 """The dashboard, asked as a client and used in a real browser."""
 
 import gzip
-import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from fastapi.testclient import TestClient
-from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Page, expect
 from plotly.offline import get_plotlyjs
-from rich.console import Console
 
+from browsing import browser, click, page, point, printed, serving, show
 from dashboard_study import SHAPE, Synthetic, open_store
 from vittle import Schedule
 from vittle.dashboards import plotlyjs
@@ -25,8 +22,8 @@ from vittle.spaces import costs
 from vittle.storage import fronts, records
 from vittle.storage.store import Store
 
-CHROMIUM = Path(os.environ.get("VITTLE_CHROMIUM", "/usr/bin/chromium"))
-CHROMIUM_OPTIONS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+__all__ = ["browser", "page"]  # fixtures
+
 HOSTILE = "<script>alert(1)</script>"
 HOSTILE_REASON = "<img src=x onerror=alert(2)><b>bold</b>"
 
@@ -150,7 +147,7 @@ class TestRefusals:
 
 
 class TestSafety:
-    PATHS = ("/", "/studies/digits-60", "/studies/digits-60.json", "/studies/nope", "/static/app.js", plotlyjs.PATH)
+    PATHS = ("/", "/studies/digits-60", "/studies/digits-60.json", "/studies/nope", "/static/study.js", plotlyjs.PATH)
 
     @pytest.mark.parametrize("path", PATHS)
     def test_headers(self, client: TestClient, path: str) -> None:
@@ -168,7 +165,7 @@ class TestSafety:
         assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
         assert HOSTILE not in page
 
-    @pytest.mark.parametrize("path", ["/", "/studies/digits-60", "/studies/nope", "/static/app.js", "/static/style.css"])
+    @pytest.mark.parametrize("path", ["/", "/studies/digits-60", "/studies/nope", "/static/study.js", "/static/style.css"])
     def test_nothing_comes_from_another_host(self, client: TestClient, path: str) -> None:
         text = client.get(path).text.replace('xmlns="http://www.w3.org/2000/svg"', "")
         assert "https://" not in text
@@ -217,86 +214,10 @@ class TestTerminal:
         assert "[red]" in shown
 
 
-def printed(table: object) -> str:
-    console = Console(width=200, force_terminal=False, no_color=True)
-    with console.capture() as captured:
-        console.print(table)
-    return captured.get()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[BrowserContext]:
-    """One browser with one cache."""
-    if not CHROMIUM.exists():
-        pytest.fail(f"no browser at {CHROMIUM}: apt-get install chromium, or set VITTLE_CHROMIUM to one")
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS)
-        yield started.new_context(viewport={"width": 1400, "height": 1000})
-        started.close()
-
-
-@pytest.fixture
-def page(browser: BrowserContext, address: str) -> Iterator[Page]:
-    """A page that must not ask another host for anything, nor write errors to its console."""
-    opened = browser.new_page()
-    complaints: list[str] = []
-    opened.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-    opened.on("pageerror", lambda error: complaints.append(str(error)))
-    opened.on("dialog", lambda dialog: complaints.append(f"dialog {dialog.message}"))
-    opened.on("request", lambda sent: None if sent.url.startswith((address, "data:")) else complaints.append(sent.url))
-    yield opened
-    opened.close()
-    assert complaints == []
-
-
 @pytest.fixture(scope="module")
 def address(store: Store) -> Iterator[str]:
     with serving(store) as url:
         yield url
-
-
-class serving:  # noqa: N801 - reads as a word: with serving(store) as address
-    """The application on a free port of this machine."""
-
-    def __init__(self, store: Store) -> None:
-        self.server = uvicorn.Server(uvicorn.Config(create_app(store), port=0, log_level="warning", lifespan="off", ws="none"))
-        self.thread = threading.Thread(target=self.server.run, daemon=True)
-
-    def __enter__(self) -> str:
-        self.thread.start()
-        while not self.server.started:
-            self.thread.join(0.01)
-            assert self.thread.is_alive()
-        return f"http://127.0.0.1:{self.server.servers[0].sockets[0].getsockname()[1]}"
-
-    def __exit__(self, *_: object) -> None:
-        self.server.should_exit = True
-        self.thread.join(10)
-
-
-def show(page: Page, url: str) -> None:
-    page.goto(url)
-    page.wait_for_selector(".scatterlayer .point")
-
-
-def point(page: Page, trial: int) -> tuple[float, float]:
-    """Where a trial is drawn, in pixels of the page."""
-    x, y = page.evaluate(
-        """trial => {
-            const layout = chart._fullLayout, box = chart.getBoundingClientRect();
-            const trace = chart._fullData.find(({ customdata }) => customdata?.includes(trial));
-            const at = trace.customdata.indexOf(trial);
-            const across = layout.xaxis, up = trace.yaxis === "y2" ? layout.yaxis2 : layout.yaxis;
-            return [box.left + across._offset + across.l2p(trace.x[at]), box.top + up._offset + up.l2p(trace.y[at])];
-        }""",
-        trial,
-    )
-    return x, y
-
-
-def click(page: Page, trial: int) -> None:
-    page.wait_for_timeout(350)  # two clicks in shorter time are one double click
-    page.mouse.click(*point(page, trial))
 
 
 def assert_shown(page: Page, trial: records.Trial) -> None:

@@ -10,9 +10,9 @@ from playwright.sync_api import Page, expect
 from typer.testing import CliRunner
 
 import vittle.cli
+from browsing import browser, page, printed, serving, show
 from dashboard_study import FINGERPRINT, Synthetic, importance, open_store, sensitivity
 from recorded import make_study, run
-from test_dashboard import browser, page, printed, serving, show
 from vittle.dashboards import text
 from vittle.dashboards.app import create_app
 from vittle.dashboards.terminal_importance import importance_table, sensitivity_table

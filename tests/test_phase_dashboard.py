@@ -7,8 +7,8 @@ import pytest
 from fastapi.testclient import TestClient
 from playwright.sync_api import Page, expect
 
+from browsing import browser, page, serving, show
 from dashboard_study import FINGERPRINT, Synthetic, open_store, phase_change
-from test_dashboard import browser, page, serving, show
 from vittle.dashboards.app import create_app
 from vittle.objectives.phase import STATISTICS, PhaseChange
 from vittle.storage.store import Store

@@ -9,8 +9,8 @@ import pytest
 from fastapi.testclient import TestClient
 from playwright.sync_api import Page, expect
 
+from browsing import browser, page, point, serving, show
 from dashboard_study import BACKBONE_MS, COUNTS, NOISE, PROFILE, SHAPE, Synthetic, latency_profile, open_store
-from test_dashboard import browser, page, point, serving, show
 from vittle.dashboards import text
 from vittle.dashboards.app import create_app
 from vittle.spaces import costs

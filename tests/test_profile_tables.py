@@ -5,8 +5,8 @@ import itertools
 
 import pytest
 
+from browsing import printed
 from dashboard_study import BACKBONE_MS, COUNTS, NOISE, PROFILE, SHAPE, Synthetic, curve, latency_profile, open_store
-from test_dashboard import printed
 from vittle.dashboards import text, twins
 from vittle.dashboards.terminal import front_table, studies_table, trial_note, trials_table
 from vittle.dashboards.terminal_latency import (

@@ -3,8 +3,9 @@
 from fastapi.testclient import TestClient
 from playwright.sync_api import Page, expect
 
+from browsing import browser, click, page, point, printed, show
 from dashboard_study import SHAPE
-from test_dashboard import address, browser, click, client, page, point, printed, show, store
+from test_dashboard import address, client, store
 from vittle.dashboards.terminal import front_table, standing, trial_note, trials_table
 from vittle.storage import records
 from vittle.storage.store import Store

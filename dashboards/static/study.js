@@ -2,7 +2,6 @@
 "use strict";
 
 const POLL_MS = 2000;
-const byId = id => document.getElementById(id);
 const chart = byId("chart");
 const twin = byId("study").dataset.twin;
 let study = null; // the JSON twin as it was last read
@@ -38,14 +37,6 @@ const ORIGINS = {
 };
 
 // --- words and numbers ---
-const percent = share => `${(100 * share).toFixed(1)}%`;
-const milliseconds = value => `${value.toFixed(value < 10 ? 2 : value < 100 ? 1 : 0)} ms`;
-const macs = value => value >= 1e9 ? `${(value / 1e9).toFixed(2)} G` : `${(value / 1e6).toFixed(1)} M`;
-const perSecond = value => `${value < 10 ? value.toFixed(1) : Math.round(value).toLocaleString("en")} images/s`;
-const megabytes = value => `${Math.round(value).toLocaleString("en")} MB`;
-const interval = ({ low, high }) => `${(100 * low).toFixed(1)}–${(100 * high).toFixed(1)}`;
-const escaped = text => String(text).replace(/[&<>]/g, letter => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;" })[letter]);
-const colour = name => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 const heldOut = trial => trial.measurements.confirmation?.accuracy;
 const numbered = number => study.trials.find(trial => trial.number === number);
 const TIED = "No different from the best one beyond the noise, in accuracy and in latency";
@@ -64,12 +55,6 @@ const signMeaning = ({ predicted, noisy }) => predicted ? "predicted from the la
 function accuracyName() {
   const against = backbone()?.measurements.search?.accuracy.protocol.against;
   return against === "backbone" ? "Agreement with the backbone" : "Accuracy";
-}
-
-function element(tag, properties = {}, ...children) {
-  const node = Object.assign(document.createElement(tag), properties);
-  node.append(...children.filter(child => child != null && child !== false));
-  return node;
 }
 
 function latencyText(trial, text) { // with its sign, which explains itself
@@ -277,7 +262,7 @@ function drawCounts() {
   byId("failures").hidden = !failures.length;
   byId("failures").querySelector("summary").textContent = failures.length === 1 ? "1 trial failed" : `${failures.length} trials failed`;
   byId("failures").querySelector("ul").replaceChildren(...failures.map(trial => element("li", {}, `Trial ${trial.number}: ${trial.reason ?? "no reason was kept"}`)));
-  Object.assign(byId("state"), { className: `state ${study.state}`, textContent: study.state });
+  Object.assign(byId("state"), { className: `state ${study.state}`, textContent: t(`states.${study.state}`) });
 }
 
 // --- life ---

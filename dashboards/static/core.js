@@ -1,0 +1,30 @@
+// What every page is drawn with: words in the reader's language, numbers, elements and colours.
+"use strict";
+
+const WORDS = JSON.parse(document.getElementById("words").textContent);
+const LANGUAGE = document.documentElement.lang;
+const byId = id => document.getElementById(id);
+
+function t(key, values = {}) { // the word of that key with its values; of two forms `count` chooses, as in words.py
+  const found = key.split(".").reduce((words, part) => words[part], WORDS);
+  const form = typeof found === "string" ? found : found[values.count === 1 && found.one !== undefined ? "one" : "other"];
+  return form.replace(/\{(\w+)\}/g, (_, name) => values[name]);
+}
+
+// --- numbers ---
+const percent = share => `${(100 * share).toFixed(1)}%`;
+const milliseconds = value => `${value.toFixed(value < 10 ? 2 : value < 100 ? 1 : 0)} ms`;
+const macs = value => value >= 1e9 ? `${(value / 1e9).toFixed(2)} G` : `${(value / 1e6).toFixed(1)} M`;
+const perSecond = value => `${value < 10 ? value.toFixed(1) : Math.round(value).toLocaleString("en")} images/s`;
+const megabytes = value => `${Math.round(value).toLocaleString("en")} MB`;
+const interval = ({ low, high }) => `${(100 * low).toFixed(1)}–${(100 * high).toFixed(1)}`;
+
+// --- elements ---
+const escaped = text => String(text).replace(/[&<>]/g, letter => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;" })[letter]);
+const colour = name => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+
+function element(tag, properties = {}, ...children) {
+  const node = Object.assign(document.createElement(tag), properties);
+  node.append(...children.filter(child => child != null && child !== false));
+  return node;
+}
