@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
+
 from vittle.dashboards import text
 from vittle.objectives.importance import METHODS, Importance
 from vittle.objectives.measurement import OBJECTIVES, Measurement, Phase
@@ -16,6 +18,7 @@ from vittle.spaces import costs
 from vittle.storage import records
 from vittle.storage.records import Standing, Study, Trial
 
+COSTS = ("latency_ratio", "latency_ms", "macs", "memory")  # that a budget may be given in on a page
 PACKED = ("right", "each")  # of a protocol: what every image showed, which no page needs
 
 
@@ -61,7 +64,7 @@ def detailed(
     """
     standing, expected = records.standing(trials, study.budget), records.expectations(trials)
     front = {trial.number for trial in standing.points}
-    nearest = records.nearest(trials)
+    nearest, bend = records.nearest(trials), records.knee(trials)
     shape = study.backbone.shape
     return {
         **listed(study, standing),
@@ -86,6 +89,9 @@ def detailed(
         "optimism": _optimism(study, trials),
         "outlook": _outlook(study, trials),
         "tied": sorted(records.tied_with_best(trials, study.budget)),
+        "choices": {name: [one._asdict() for one in records.choices(trials, name)] for name in COSTS},
+        "knee": None if bend is None else bend.number,
+        "seconds_left": records.seconds_left(trials, study.settings.trials) if study.state == "running" else None,
         "trials": [_trial(study, trial, expected.get(trial.number, {}), on_front=trial.number in front) for trial in trials],
     }
 
@@ -161,7 +167,15 @@ def _outlook(study: Study, trials: Sequence[Trial]) -> dict[str, Any] | None:
     grown = records.growth(trials, study.budget)
     if grown is None:
         return None
-    return {"hypervolume": grown.volume, "trials": records.MORE, **grown.outlook._asdict(), "text": text.outlook(grown)}
+    rises = np.flatnonzero(np.diff(grown.volumes, prepend=0.0)) + 1  # elsewhere nothing changes
+    steps = [[0, 0.0], *([int(count), float(grown.volumes[count - 1])] for count in rises), [len(grown.volumes), grown.volume]]
+    return {
+        "hypervolume": grown.volume,
+        "trials": records.MORE,
+        **grown.outlook._asdict(),
+        "steps": steps,
+        "text": text.outlook(grown),
+    }
 
 
 def _headline(trial: Trial) -> dict[str, Any]:
@@ -196,6 +210,7 @@ def _trial(study: Study, trial: Trial, expected: Mapping[str, Measurement], *, o
         "schedule": trial.schedule.to_dict(),
         "summary": trial.schedule.summary,
         "id": trial.schedule.id,
+        "url": f"{study_url(study.name)}/trials/{trial.number}",
         "judged": _measured(trial.judged),
         "expected": _measured(expected).get("accuracy"),
         "measurements": {phase: _measured(measured, protocol=True) for phase, measured in trial.measurements.items()},

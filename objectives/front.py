@@ -68,6 +68,23 @@ def best(candidates: Sequence[Measured], budget: LatencyBudget) -> int | None:
     return min(holding, key=lambda index: tuple(oriented(candidates[index][name]) for name in SEARCHED))
 
 
+def knee(points: Sequence[Measured]) -> int | None:
+    """Position of the point of a front, fastest first, that lies farthest above the line from its fastest to its slowest point.
+
+    Both are scaled to the span of the front; after Branke et al., "Finding knees in multi-objective optimization" (2004), who
+    take the point with the best trade-off. None where no point lies above the line.
+    """
+    if len(points) < 3:
+        return None
+    x, y = (np.array([one[name].value for one in points]) for name in ("latency_ratio", "accuracy"))
+    width, height = x[-1] - x[0], y[-1] - y[0]
+    if width <= 0 or height <= 0:
+        return None
+    above = (y - y[0]) / height - (x - x[0]) / width
+    found = int(above.argmax())
+    return found if above[found] > 0 else None
+
+
 def oriented(measurement: Measurement) -> float:
     """The value as a cost: less is better."""
     return _sign(measurement.objective) * measurement.value

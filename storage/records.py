@@ -13,7 +13,7 @@ from vittle.objectives import convergence, paired
 from vittle.objectives import front as fronts
 from vittle.objectives.dominance import right
 from vittle.objectives.expectation import Measured, expected
-from vittle.objectives.measurement import NORMAL_95, LatencyBudget, Measurement, Phase
+from vittle.objectives.measurement import NORMAL_95, SEARCHED, LatencyBudget, Measurement, Phase
 from vittle.spaces.reduction import AdapterRecord, Values
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
@@ -22,6 +22,7 @@ TrialState = Literal["running", "complete", "stopped", "infeasible", "failed"]
 StudyState = Literal["running", "complete", "interrupted", "failed"]
 
 MORE = 100  # trials that an outlook is for
+PACE = 20  # trials that tell how fast a search is
 
 
 class Settings(BaseModel):
@@ -91,6 +92,8 @@ class Trial:
         measurements: by phase, then by objective; a front that was timed on another device has phases of its own.
         reason: why it failed or is infeasible.
         attempts: how often it was begun; more than once where a worker or the whole search died with it.
+        started: when it was written down, in UTC.
+        finished: when it ended; None while it runs.
     """
 
     number: int
@@ -100,8 +103,9 @@ class Trial:
     parameters: Values
     measurements: Mapping[str, Mapping[str, Measurement]] = field(default_factory=dict)
     reason: str | None = None
-    seconds: float | None = None
     attempts: int = 1
+    started: datetime | None = None
+    finished: datetime | None = None
 
     @cached_property
     def judged(self) -> Mapping[str, Measurement]:
@@ -117,6 +121,11 @@ class Trial:
         """The key of the latency profile that the search knew; None where there was none."""
         ratio = self.measurements.get("search", {}).get("latency_ratio")
         return None if ratio is None else ratio.protocol.get("profile")
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took; None where it has not ended."""
+        return (self.finished - self.started).total_seconds() if self.started and self.finished else None
 
     @property
     def confirmed(self) -> bool:
@@ -219,6 +228,57 @@ def best(trials: Sequence[Trial], budget: LatencyBudget) -> Trial | None:
     expected = expectations(trials)
     chosen = fronts.best([expected[trial.number] for trial in eligible], budget)
     return None if chosen is None else eligible[chosen]
+
+
+class Choice(NamedTuple):
+    """The best trial from one budget on.
+
+    Attributes:
+        limit: the smallest budget, in the unit of its objective, that the trial holds beyond the noise.
+        trial: its number.
+    """
+
+    limit: float
+    trial: int
+
+
+def choices(trials: Sequence[Trial], objective: str) -> list[Choice]:
+    """What is best for every budget in `objective`, the smallest budget first: what `best` finds, in one go."""
+    points = [trial for trial in front(trials) if objective in trial.judged]
+    expected = expectations(trials)
+    found: list[Choice] = []
+    chosen: Trial | None = None
+    for trial in sorted(points, key=lambda one: one.judged[objective].high):
+        better = chosen is None or (not trial.confirmed, *_rank(expected[trial.number])) < (
+            not chosen.confirmed,
+            *_rank(expected[chosen.number]),
+        )
+        if better:
+            chosen = trial
+            limit = trial.judged[objective].high
+            found = [*(one for one in found if one.limit < limit), Choice(limit, trial.number)]
+    return found
+
+
+def _rank(measured: Measured) -> tuple[float, ...]:
+    return tuple(fronts.oriented(measured[name]) for name in SEARCHED)
+
+
+def knee(trials: Sequence[Trial]) -> Trial | None:
+    """Where the front bends most: from there on, accuracy costs more and more latency. None of a front without a bend."""
+    points = front(trials)
+    expected = expectations(trials)
+    found = fronts.knee([expected[trial.number] for trial in points])
+    return None if found is None else points[found]
+
+
+def seconds_left(trials: Sequence[Trial], planned: int) -> float | None:
+    """How long a running study will take for the rest of its trials, as fast as the last ones ended; None where none tells."""
+    ended = sorted(trial.finished for trial in trials if trial.finished is not None)[-PACE:]
+    done = sum(trial.finished is not None and trial.origin != "backbone" for trial in trials)
+    if len(ended) < 3 or done >= planned:
+        return None
+    return (ended[-1] - ended[0]).total_seconds() / (len(ended) - 1) * (planned - done)
 
 
 def tied_with_best(trials: Sequence[Trial], budget: LatencyBudget) -> set[int]:

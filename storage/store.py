@@ -359,6 +359,15 @@ def trial_of(row: TrialRow) -> Trial:
         measured = Measurement(one.objective, one.value, one.low, one.high, one.n, one.protocol)
         measurements.setdefault(one.phase, {})[one.objective] = measured
     state: Any = row.state
-    seconds = (row.finished - row.started).total_seconds() if row.finished else None
-    schedule = Schedule.from_dict(row.schedule)
-    return Trial(row.number, state, row.origin, schedule, row.parameters, measurements, row.reason, seconds, row.attempts)
+    return Trial(
+        number=row.number,
+        state=state,
+        origin=row.origin,
+        schedule=Schedule.from_dict(row.schedule),
+        parameters=row.parameters,
+        measurements=measurements,
+        reason=row.reason,
+        attempts=row.attempts,
+        started=in_utc(row.started),
+        finished=None if row.finished is None else in_utc(row.finished),
+    )

@@ -256,24 +256,6 @@ class TestBrowser:
             assert download.value.suggested_filename == name
             assert Schedule.load(download.value.path()) == trial.schedule
 
-    def test_the_budget_line_is_at_the_budget_on_every_axis_that_has_one(self, page: Page, address: str) -> None:
-        show(page, f"{address}/studies/digits-60")
-        for axis, unit in (("latency_ratio", 100.0), ("latency_ms", None), ("macs", None)):
-            page.locator(f"input[value={axis}]").check(force=True)
-            page.wait_for_function("axis => chart.layout.uirevision === axis", arg=axis)
-            line = page.locator("#chart .shapelayer path")
-            if axis == "macs":
-                expect(line).to_have_count(0)
-                continue
-            backbone = page.evaluate("() => chart.data.find(({ name }) => name === 'backbone').x[0]")
-            where = 0.6 * (unit or backbone)
-            at = page.evaluate("x => { const a = chart._fullLayout.xaxis; return a._offset + a.l2p(x) }", where)
-            box, chart = line.bounding_box(), page.locator("#chart").bounding_box()
-            assert box is not None
-            assert chart is not None
-            assert box["x"] + box["width"] / 2 - chart["x"] == pytest.approx(at, abs=1.5)
-            expect(page.locator("#chart .shapelayer text")).to_contain_text("budget 60%")
-
     def test_a_row_can_be_chosen_with_the_keyboard(self, page: Page, address: str, store: Store) -> None:
         show(page, f"{address}/studies/digits-60")
         first, second = records.front(store.trials("digits-60"))[:2]

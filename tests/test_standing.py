@@ -1,6 +1,7 @@
 """How a study's front has grown, and what it is worth on images that the search never saw: told from its trials alone."""
 
 import dataclasses
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ from vittle import Schedule, VittleError
 from vittle.dashboards import text
 from vittle.dashboards.terminal import standing
 from vittle.objectives import convergence, paired
+from vittle.objectives import front as fronts
 from vittle.objectives.importance import Importance
 from vittle.objectives.measurement import LatencyBudget, Measurement, exact, proportion
 from vittle.spaces import Merging
-from vittle.storage.records import MORE, Growth, Settings, Trial, growth, optimism
+from vittle.storage.records import MORE, Growth, Settings, Trial, best, choices, growth, knee, optimism, seconds_left
 from vittle.storage.store import Store
 
 BUDGET = LatencyBudget.parse("60%")
@@ -186,3 +188,41 @@ def test_a_study_is_done_though_nobody_can_tell_what_mattered(store: Store, monk
     study = store.create_study("one", Settings(), BACKBONE)
     studies.tell_apart(study, store, studies.Reporter(warned=warnings.append))
     assert warnings == ["which parameters mattered is not known (a forest of nothing)"]
+
+
+def test_every_budget_has_its_best_trial() -> None:
+    found = trials(answers(np.random.default_rng(0), 400, RISING))
+    steps = choices(found, "latency_ratio")
+    assert len(steps) > 2
+    assert [one.limit for one in steps] == sorted({one.limit for one in steps})
+    for limit in np.linspace(0.2, 1.1, 91):
+        fits = [one.trial for one in steps if one.limit <= limit]
+        chosen = best(found, LatencyBudget(float(limit), True))
+        assert fits[-1:] == ([] if chosen is None else [chosen.number])
+
+
+def test_a_confirmed_trial_is_chosen_before_those_that_are_not() -> None:
+    found = trials(answers(np.random.default_rng(0), 400, RISING))
+    cheap, dear = found[1], found[-1]
+    sure = dataclasses.replace(cheap, measurements={**cheap.measurements, "confirmation": cheap.measurements["search"]})
+    assert [one.trial for one in choices([found[0], cheap, dear], "macs")] == [cheap.number, dear.number, 0]
+    assert [one.trial for one in choices([found[0], sure, dear], "macs")] == [cheap.number]
+
+
+def test_the_knee_is_where_accuracy_begins_to_cost_more() -> None:
+    found = trials(answers(np.random.default_rng(0), 4000, [0.99, 0.6, 0.9, 0.92, 0.94]))
+    bend = knee(found)
+    assert bend is not None
+    assert bend.number == 2
+    assert knee(found[:2]) is None
+    straight = [{name: exact(name, value) for name in ("accuracy", "latency_ratio")} for value in (0.2, 0.4, 0.6)]
+    assert fronts.knee(straight) is None
+
+
+def test_time_left_is_as_the_last_trials_went() -> None:
+    found = trials(answers(np.random.default_rng(0), 400, RISING))
+    begun = datetime(2026, 1, 1, tzinfo=UTC)
+    ended = [dataclasses.replace(one, finished=begun + timedelta(seconds=30 * one.number)) for one in found]
+    assert seconds_left(ended, 10) == pytest.approx(30 * 6)
+    assert seconds_left(ended, 4) is None
+    assert seconds_left([*ended[:2], found[2]], 10) is None

@@ -1,0 +1,50 @@
+// How trials are told apart: by kind, with a shape and a colour each, and by where their schedules came from.
+"use strict";
+
+const KINDS = { // those with a symbol are drawn, the last one on top
+  infeasible: { glyph: "❘", symbol: "line-ns-open", size: 13 },
+  dominated: { glyph: "○", symbol: "circle-open", size: 8 },
+  stopped: { glyph: "▽", symbol: "triangle-down-open", size: 9, opacity: 0.55 },
+  backbone: { glyph: "★", symbol: "star", size: 15 },
+  front: { glyph: "●", symbol: "circle", size: 10 },
+  failed: { glyph: "✕" },
+  running: { glyph: "…" },
+};
+const LEGEND = ["front", "dominated", "stopped", "infeasible", "backbone", "failed", "running"];
+const STARTS = { // of the heuristics that are tried first, what their users call them
+  constant: "ToMe", decreasing: "ToMe ↘", delayed: "DSM", published: "DiffRate", learned: "DTEM", plan: t("origins.plan.name"),
+};
+const ORIGINS = ["backbone", "sampler", "start", ...Object.keys(STARTS)];
+
+const kindLabel = kind => t(`kinds.${kind}.label`);
+const kindMeaning = kind => t(`kinds.${kind}.meaning`);
+const originText = origin => ORIGINS.includes(origin) ? t(`origins.${origin}.meaning`) : origin;
+
+// --- what stands before a number that is no plain measurement ---
+const sign = trial => trial.predicted ? "~" : trial.noisy ? "!" : "";
+const signMeaning = ({ predicted, noisy }) => predicted ? t("signs.predicted") : noisy && t("signs.noisy_because", { reason: noisy });
+const accuracyText = trial => `${trial.estimated_of ? "†" : ""}${percent(trial.judged.accuracy.value)}`;
+const imagesText = ({ estimated_of: all, judged: { accuracy } }) => all ? t("signs.images_of", { seen: accuracy.n, all }) : `${accuracy.n}`;
+
+function signed(trial, text) { // a latency with its sign, which explains itself
+  if (!sign(trial)) return text;
+  const mark = element("span", { className: trial.predicted ? "mark" : "mark noisy", title: signMeaning(trial) }, sign(trial));
+  return element("span", {}, mark, text);
+}
+
+function bars({ tokens }, all, labels = true) { // tokens after each block, of `all` that there are at first
+  const every = Math.ceil(tokens.length / 12);
+  const box = element("div", { className: "bars", role: "img", ariaLabel: t("trials.tokens_are", { tokens: tokens.join(", ") }) });
+  tokens.forEach((count, block) => {
+    const fill = element("i");
+    fill.style.setProperty("--share", count / all);
+    const shown = labels && block % every === 0;
+    box.append(element("div", { title: t("trials.block_has", { block: block + 1, tokens: count }) }, shown ? `${count}` : null, fill,
+      labels ? element("em", {}, shown ? `${block + 1}` : "\u00a0") : null));
+  });
+  return box;
+}
+
+function fact(name, value, note) {
+  return element("div", {}, element("dt", {}, name), element("dd", { className: "value" }, value), note ? element("dd", { className: "note" }, note) : null);
+}

@@ -1,0 +1,127 @@
+// What is said of the chosen trial and of the study: the panel beside the chart, the tiles above it, the front as a table.
+"use strict";
+
+function measuredHow(trial, { rounds }) {
+  return sign(trial) ? `${sign(trial)} ${signMeaning(trial)}` : rounds && t("study.rounds", { count: rounds });
+}
+
+function nothingFits() {
+  const first = choicesOf(axis)[0];
+  const nearest = first && element("button", { type: "button", className: "link", onclick: () => { ask(first.limit); drawBudget(); } },
+    t("study.nearest_fits", { budget: AXES[axis].show(first.limit), number: first.trial }));
+  const text = first ? null : study.nearest ? t("study.nearest", { number: study.nearest.trial, share: percent(study.nearest.latency_ratio) }) : t("study.nothing_measured");
+  return [element("h2", {}, t("study.nothing_holds", { budget: wantedText() })), element("p", { className: "origin" }, text ?? nearest)];
+}
+
+function tagOf(trial) {
+  if (trial === fitting()) return t("study.best_for", { budget: wantedText() });
+  return trial.number === study.knee ? t("study.knee") : kindLabel(trial.kind);
+}
+
+function drawPanel() {
+  const trial = chosenTrial();
+  const panel = byId("panel");
+  panel.dataset.trial = trial?.number ?? "";
+  if (!trial) {
+    panel.replaceChildren(...nothingFits());
+    return;
+  }
+  const { accuracy, latency_ratio: ratio, latency_ms: ms, macs: cost, throughput, memory } = trial.judged;
+  const { kind, measurements } = trial;
+  const held = heldOut(trial);
+  const dense = kind !== "backbone" && backbone()?.judged.macs.value;
+  const protocol = (measurements.confirmation ?? measurements.search)?.latency_ms?.protocol;
+  const expected = trial.expected && t("study.expected", { accuracy: percent(trial.expected.value) });
+  const of95 = one => t("study.interval", { interval: interval(one) });
+  const note = (...parts) => parts.filter(Boolean).join(t("study.and"));
+  panel.style.setProperty("--kind", `var(--${kind})`);
+  panel.replaceChildren(...[
+    element("div", {}, element("div", { className: "bar" }, element("h2", {}, t("trials.trial", { number: trial.number })),
+      element("span", { className: "tag", title: kindMeaning(kind) }, tagOf(trial))),
+      element("p", { className: "origin" }, trial.reason ?? originText(trial.origin))),
+    element("dl", { className: "values" },
+      accuracy && fact(accuracyName(), accuracyText(trial), note(of95(accuracy), t("study.search_images", { images: imagesText(trial) }), expected)),
+      held && fact(t("study.held_out"), percent(held.value), note(of95(held), t("study.unseen_images", { count: held.n }))),
+      ratio && fact(t("study.latency"), signed(trial, percent(ratio.value)), note(of95(ratio), t("study.of_backbone"))),
+      ms && fact(t("study.per_batch_of", { count: study.settings.batch_size }), signed(trial, milliseconds(ms.value)),
+        throughput && signed(trial, perSecond(throughput.value))),
+      memory && fact(t("study.memory"), megabytes(memory.value)),
+      cost && fact(t("study.macs"), macs(cost.value), dense && t("study.share_of_backbone", { share: percent(cost.value / dense) }))),
+    element("div", {}, element("h3", {}, t("trials.tokens_after")), bars(trial, study.backbone.tokens),
+      kind !== "backbone" && element("p", { className: "hint" }, trial.summary),
+      trial.schedule.tail === "prefix" && element("p", { className: "hint" }, t("trials.prefix_tail", { count: study.backbone.prefix }))),
+    trial.estimated_of && element("p", { className: "hint" }, `† ${t("signs.estimated")}`),
+    trial.worst && element("p", { className: "hint" }, trial.worst),
+    protocol && element("p", { className: "hint" }, [protocol.device, protocol.dtype, measuredHow(trial, protocol)].filter(Boolean).join(", ")),
+    element("div", { className: "act" },
+      trial.export && element("a", { className: "button", href: trial.export, download: "" }, t("study.export")),
+      trial.export && element("code", { className: "apply" }, `vittle.apply(model, vittle.Schedule.load("${trial === numbered(study.best?.trial) ? "best.yaml" : "schedule.yaml"}"))`),
+      trial.url && element("a", { className: "more", href: trial.url }, t("study.all_about", { number: trial.number }))),
+  ].filter(Boolean));
+}
+
+function timeLeft(seconds) {
+  if (seconds < 90) return t("study.seconds_left", { count: Math.max(1, Math.round(seconds)) });
+  const minutes = Math.round(seconds / 60);
+  return minutes < 90 ? t("study.minutes_left", { count: minutes }) : t("study.hours_left", { count: Math.round(minutes / 6) / 10 });
+}
+
+function drawTiles() {
+  const best = fitting();
+  const untouched = backbone();
+  const accuracy = trial => percent((best && heldOut(best) ? heldOut(trial) : trial.judged.accuracy)?.value ?? trial.judged.accuracy.value);
+  const ratio = best?.judged.latency_ratio.value;
+  const left = study.state === "running" && study.seconds_left;
+  const trials = [t("study.of_planned", { planned: study.planned }), left ? timeLeft(left) : null].filter(Boolean).join(t("study.and"));
+  byId("tiles").replaceChildren(
+    fact(t("study.accuracy_within", { accuracy: accuracyName(), budget: wantedText() }), best ? accuracy(best) : "–",
+      untouched ? t(best && heldOut(best) ? "study.backbone_held_out" : "study.backbone_is", { value: accuracy(untouched) }) : t("study.backbone_unmeasured")),
+    fact(t("study.latency"), best ? signed(best, percent(ratio)) : "–", best ? t("study.times_as_fast", { times: (1 / ratio).toFixed(2) }) : t("study.none_holds")),
+    fact(t("study.macs"), best ? macs(best.judged.macs.value) : "–", untouched ? t("study.backbone_is", { value: macs(untouched.judged.macs.value) }) : null),
+    fact(t("study.trials"), `${study.finished}`, trials),
+  );
+}
+
+function drawTable() {
+  const body = byId("front");
+  const focused = document.activeElement.dataset.trial;
+  const best = fitting();
+  const measure = (one, show) => element("td", { className: "number" }, one ? show(one.value) : "–", one && element("span", { className: "range" }, interval(one)));
+  const plain = value => element("td", { className: "number wide" }, value);
+  const rows = study.trials.filter(trial => trial.front || trial === best);
+  rows.sort((one, other) => one.judged.latency_ratio.value - other.judged.latency_ratio.value);
+  const tag = trial => trial === best ? t("study.best_for", { budget: wantedText() }) : trial.kind === "backbone" ? kindLabel("backbone")
+    : trial.number === study.knee ? t("study.knee") : isOwn() && study.tied.includes(trial.number) ? t("study.tied") : null;
+  body.replaceChildren(...rows.map(trial => {
+    const current = trial === chosenTrial();
+    const button = element("button", { type: "button", ariaPressed: `${current}` }, t("trials.trial", { number: trial.number }));
+    button.dataset.trial = trial.number;
+    const said = tag(trial);
+    return element("tr", { className: current ? "chosen" : "", onclick: () => choose(trial.number) },
+      element("th", { scope: "row" }, button, said && element("span", { className: "tag", title: said === t("study.tied") ? t("study.tied_meaning") : "" }, said)),
+      measure(trial.judged.accuracy, percent), measure(heldOut(trial), percent), measure(trial.judged.latency_ratio, share => signed(trial, percent(share))),
+      plain(signed(trial, milliseconds(trial.judged.latency_ms.value))), plain(macs(trial.judged.macs.value)),
+      element("td", { className: "wide", title: originText(trial.origin) }, STARTS[trial.origin] ?? trial.origin),
+      element("td", { className: "wide" }, bars(trial, study.backbone.tokens, false)));
+  }));
+  const signs = new Map(rows.filter(sign).map(trial => [sign(trial), t(trial.predicted ? "signs.predicted" : "signs.noisy")]));
+  byId("marks").hidden = !signs.size;
+  byId("marks").textContent = [...signs].map(([mark, meaning]) => `${mark} ${meaning}`).join(t("study.and"));
+  if (focused) body.querySelector(`[data-trial="${focused}"]`)?.focus();
+}
+
+function drawCounts() {
+  byId("legend").replaceChildren(...LEGEND.flatMap(kind => {
+    const count = study.trials.filter(trial => trial.kind === kind).length;
+    const swatch = element("span", { ariaHidden: "true" }, KINDS[kind].glyph);
+    swatch.style.setProperty("--kind", `var(--${kind})`);
+    return count ? [element("li", { title: kindMeaning(kind) }, swatch, kindLabel(kind), element("b", {}, `${count}`))] : [];
+  }));
+  if (named().length) byId("legend").append(element("li", { title: t("study.first_meaning") }, element("span", { ariaHidden: "true" }, "◇"), t("study.first")));
+  const failures = study.trials.filter(trial => trial.kind === "failed");
+  byId("failures").hidden = !failures.length;
+  byId("failures").querySelector("summary").textContent = t("study.failed", { count: failures.length });
+  byId("failures").querySelector("ul").replaceChildren(...failures.map(trial =>
+    element("li", {}, t("study.failed_because", { number: trial.number, reason: trial.reason ?? t("study.no_reason") }))));
+  Object.assign(byId("state"), { className: `state ${study.state}`, textContent: t(`states.${study.state}`) });
+}
