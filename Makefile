@@ -1,6 +1,7 @@
 # Two commands do everything: `make demo` and `make test`. Both need only Python 3.11 to 3.13, git and make.
 PYTHON ?= python3
 BIN := .venv/bin
+unexport PYTHONDONTWRITEBYTECODE  # or every worker compiles torch anew, which takes it a minute
 
 .PHONY: demo test lint clean
 

@@ -256,6 +256,27 @@ class TestBrowser:
             assert download.value.suggested_filename == name
             assert Schedule.load(download.value.path()) == trial.schedule
 
+    def test_studies_with_nothing_to_draw_say_why(self, page: Page, tmp_path: Path) -> None:
+        opened = open_store(tmp_path)
+        Synthetic(opened, "new")
+        Synthetic(opened, "broken")
+        number = opened.start_trial("broken", "backbone", Schedule(), {})
+        opened.finish_trial("broken", number, "failed", reason="OutOfMemoryError")
+        opened.set_state("broken", "failed", f"search failed: {HOSTILE_REASON}")
+        Synthetic(opened, "tight", budget="5%").fill(8)
+        with serving(opened) as address:
+            inside = page.context.new_page()
+            inside.goto(f"{address}/studies/new")
+            expect(inside.locator("#blank")).to_contain_text("untouched backbone")
+            expect(inside.locator("#chart, #slider, #front-card, .picker").locator("visible=true")).to_have_count(0)
+            inside.goto(f"{address}/studies/broken")
+            expect(inside.get_by_role("alert")).to_have_text(f"search failed: {HOSTILE_REASON}")
+            inside.goto(f"{address}/studies/tight")
+            expect(inside.locator("#panel h2")).to_have_text("Nothing holds 5%")
+            inside.locator("#panel button").click()
+            expect(inside.locator("#panel h2")).to_have_text("Trial 0")
+            inside.close()
+
     def test_a_row_can_be_chosen_with_the_keyboard(self, page: Page, address: str, store: Store) -> None:
         show(page, f"{address}/studies/digits-60")
         first, second = records.front(store.trials("digits-60"))[:2]

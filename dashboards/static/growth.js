@@ -4,7 +4,7 @@
 function drawGrowth() {
   const { outlook, optimism, ended } = study;
   const known = outlook && outlook.steps.length > 1;
-  const sentences = [ended && t("study.ended", { reason: ended }), optimism?.text, outlook?.text].filter(Boolean);
+  const sentences = [ended && study.state === "complete" && t("study.ended", { reason: ended }), optimism?.text, outlook?.text].filter(Boolean);
   byId("growth").hidden = !known && !sentences.length;
   byId("standing").replaceChildren(...sentences.map(text => element("p", {}, text)));
   byId("growth-chart").hidden = !known;

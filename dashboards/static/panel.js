@@ -7,10 +7,12 @@ function measuredHow(trial, { rounds }) {
 
 function nothingFits() {
   const first = choicesOf(axis)[0];
+  const ended = ["complete", "failed"].includes(study.state);
+  const fastest = study.nearest && t("study.nearest", { number: study.nearest.trial, share: percent(study.nearest.latency_ratio) });
   const nearest = first && element("button", { type: "button", className: "link", onclick: () => { ask(first.limit); drawBudget(); } },
     t("study.nearest_fits", { budget: AXES[axis].show(first.limit), number: first.trial }));
-  const text = first ? null : study.nearest ? t("study.nearest", { number: study.nearest.trial, share: percent(study.nearest.latency_ratio) }) : t("study.nothing_measured");
-  return [element("h2", {}, t("study.nothing_holds", { budget: wantedText() })), element("p", { className: "origin" }, text ?? nearest)];
+  return [element("h2", {}, t(ended ? "study.nothing_holds" : "study.nothing_holds_yet", { budget: wantedText() })),
+    element("p", { className: "origin" }, fastest ?? t("study.nothing_measured")), nearest].filter(Boolean);
 }
 
 function tagOf(trial) {

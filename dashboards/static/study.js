@@ -24,10 +24,13 @@ async function draw() {
   if (!study) return;
   const first = !chart.on;
   if (first) begin();
-  for (const part of [drawAxes, drawCounts, drawTiles, drawPanel, drawTable]) part();
-  await drawChart();
-  drawBudget();
-  if (first) {
+  const empty = drawFrame();
+  for (const part of [drawCounts, drawTiles, drawPanel, drawTable]) part();
+  if (!empty) {
+    await drawChart();
+    drawBudget();
+  }
+  if (first && chart.on) {
     chart.on("plotly_click", ({ points }) => choose(points[0].customdata));
     chart.on("plotly_relayout", moved => { if (Object.keys(moved).some(key => key.startsWith("xaxis"))) drawBudget(); });
   }
@@ -40,8 +43,20 @@ function choose(number) {
   draw();
 }
 
-function drawAxes() { // an axis is offered where some trial has a value on it
-  for (const input of document.getElementsByName("axis")) input.parentElement.hidden = !study.trials.some(trial => trial.judged[input.value]);
+const isOn = name => study.trials.some(trial => trial.judged[name]);
+
+function drawFrame() { // only what there is something to show in
+  const axes = [...document.getElementsByName("axis")];
+  for (const input of axes) input.parentElement.hidden = !isOn(input.value);
+  const empty = !axes.some(({ value }) => isOn(value));
+  for (const id of ["chart", "slider", "how"]) byId(id).hidden = empty;
+  axes[0].closest("fieldset").hidden = empty;
+  byId("front-card").hidden = !study.trials.some(({ front }) => front);
+  byId("blank").hidden = !empty;
+  byId("blank").textContent = t(study.state === "running" ? "study.not_yet" : "study.nothing_measured");
+  byId("broken").hidden = study.state !== "failed";
+  byId("broken").textContent = study.ended ?? t("study.no_reason");
+  return empty;
 }
 
 function begin() { // on the axis that the study's budget is given on
