@@ -12,13 +12,13 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from vittle.dashboards import plotlyjs, studies
+from vittle.dashboards import compare, detector, plotlyjs, profile, studies
 from vittle.dashboards.guard import LOOPBACK, SecurityHeaders
-from vittle.dashboards.page import HERE, templates
+from vittle.dashboards.page import HERE, spoken, templates
 from vittle.storage.store import Store
 
 # A study's name may hold anything, a slash too: `studies` comes last, since its addresses fit all others.
-ROUTERS = (studies.router,)
+ROUTERS = (profile.router, detector.router, compare.router, studies.router)
 
 
 def create_app(store: Store) -> FastAPI:
@@ -42,9 +42,9 @@ def plotly_bundle(request: Request) -> Response:
 
 async def _refused(request: Request, error: Exception) -> Response:
     status = HTTPStatus(error.status_code if isinstance(error, AnyHTTPException) else HTTPStatus.INTERNAL_SERVER_ERROR)
-    reason = str(getattr(error, "detail", status.phrase))
+    reason, speak = str(getattr(error, "detail", status.phrase)), spoken(request)
     if reason == HTTPStatus.NOT_FOUND.phrase:
-        reason = f"no page at {request.url.path}; the studies are at /"
+        reason = speak("sentences.no_page", path=request.url.path)
     if request.url.path.endswith(".json"):
         return JSONResponse({"error": reason}, status)
     return templates.TemplateResponse(request, "error.html", {"status": status, "reason": reason}, status)

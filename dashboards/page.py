@@ -8,13 +8,14 @@ from fastapi import Depends, HTTPException, Request
 from fastapi.templating import Jinja2Templates
 from jinja2 import StrictUndefined
 
-from vittle.dashboards import plotlyjs, text, words
-from vittle.dashboards.words import Words
+from vittle.dashboards import plotlyjs, text, twins, words
+from vittle.dashboards.words import ENGLISH, Words
 from vittle.spaces.errors import VittleError
 from vittle.storage.records import Study, Trial
 from vittle.storage.store import Store
 
 HERE = Path(__file__).parent
+OFFERED = 5  # names of other studies that a refusal tells
 
 
 def _open_store(request: Request) -> Store:
@@ -22,30 +23,34 @@ def _open_store(request: Request) -> Store:
     return store
 
 
-def _words(request: Request) -> Words:
+def spoken(request: Request) -> Words:
+    """The words of the reader's language."""
     return words.asked_for(request.headers.get("accept-language", ""))
 
 
 OpenStore = Annotated[Store, Depends(_open_store)]
-Spoken = Annotated[Words, Depends(_words)]
+Spoken = Annotated[Words, Depends(spoken)]
 
-templates = Jinja2Templates(directory=HERE / "templates", context_processors=[lambda request: {"t": _words(request)}])
+templates = Jinja2Templates(directory=HERE / "templates", context_processors=[lambda request: {"t": spoken(request)}])
 templates.env.undefined = StrictUndefined
-templates.env.globals["plotlyjs"] = plotlyjs
+templates.env.globals.update(plotlyjs=plotlyjs, study_url=twins.study_url)
 templates.env.filters.update(percent=text.percent)
 
 
-def find_study(store: Store, name: str) -> Study:
+def find_study(store: Store, name: str, speak: Words = ENGLISH) -> Study:
     """The study of that name; another name is a 404 that names those there are."""
     try:
         return store.study(name)
-    except VittleError as error:
-        raise HTTPException(HTTPStatus.NOT_FOUND, str(error)) from None
+    except VittleError:
+        names = [study.name for study in store.studies()[:OFFERED]]
+        others = speak("sentences.there_are", names=", ".join(names)) if names else speak("sentences.there_are_none")
+        raise HTTPException(HTTPStatus.NOT_FOUND, speak("sentences.no_study", name=repr(name), others=others)) from None
 
 
-def find_trial(study: Study, trials: list[Trial], number: str) -> Trial:
+def find_trial(study: Study, trials: list[Trial], number: str, speak: Words = ENGLISH) -> Trial:
     """The trial with that number, out of the trials of a study; another number is a 404 that says how many there are."""
     trial = next((trial for trial in trials if str(trial.number) == number), None)
     if trial is None:
-        raise HTTPException(HTTPStatus.NOT_FOUND, f"no trial {number} in study {study.name!r}; it has {len(trials)} trials")
+        asked = {"number": number, "study": repr(study.name), "count": len(trials)}
+        raise HTTPException(HTTPStatus.NOT_FOUND, speak("sentences.no_trial", **asked))
     return trial

@@ -7,7 +7,7 @@ from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 
 from vittle.dashboards import text, twins
-from vittle.dashboards.page import OpenStore, find_study, find_trial, templates
+from vittle.dashboards.page import OpenStore, Spoken, find_study, find_trial, templates
 from vittle.storage import export, fronts, records
 from vittle.storage.store import Store
 
@@ -28,13 +28,13 @@ def list_twin(store: OpenStore) -> JSONResponse:
 
 # A name may hold anything, a slash too: hence `:path`, with the longer addresses first.
 @router.get("/studies/{name:path}/trials/{number}.yaml")
-def exported_schedule(name: str, number: str, store: OpenStore) -> Response:
+def exported_schedule(name: str, number: str, store: OpenStore, speak: Spoken) -> Response:
     """One schedule with its evidence, as a file that `vittle.Schedule.load` reads."""
-    study = find_study(store, name)
+    study = find_study(store, name, speak)
     trials = store.trials(name)
-    trial = find_trial(study, trials, number)
+    trial = find_trial(study, trials, number, speak)
     if not twins.exportable(trial):
-        reason = f"trial {number} is {trial.state} and has no accuracy; export one that is complete"
+        reason = speak("sentences.no_export", number=number, state=speak(f"states.{trial.state}"))
         raise HTTPException(HTTPStatus.NOT_FOUND, reason)
     document = export.to_yaml(export.document(study, trial, records.reference(trials)))
     best = records.best(trials, study.budget)
@@ -44,26 +44,20 @@ def exported_schedule(name: str, number: str, store: OpenStore) -> Response:
 
 
 @router.get("/studies/{name:path}.json")
-def study_twin(name: str, store: OpenStore) -> JSONResponse:
+def study_twin(name: str, store: OpenStore, speak: Spoken) -> JSONResponse:
     """One study with all its trials, as JSON."""
-    study = find_study(store, name)
-    trials = store.trials(name)
-    key = records.profiled(trials)
-    profile = None if key is None else store.profile(key)
-    fingerprint = study.backbone.fingerprint
-    known = (store.phase(fingerprint), profile, store.importance(name), store.sensitivity(fingerprint))
-    return JSONResponse(twins.detailed(study, trials, *known))
+    return JSONResponse(twins.detailed(find_study(store, name, speak), store.trials(name), store.importance(name), speak))
 
 
 @router.get("/studies/{name:path}")
-def study_page(request: Request, name: str, store: OpenStore) -> HTMLResponse:
+def study_page(request: Request, name: str, store: OpenStore, speak: Spoken) -> HTMLResponse:
     """One study: its chart, the front as a table, and the chosen schedule."""
-    study = find_study(store, name)
+    study = find_study(store, name, speak)
     context = {
         "study": study,
         "twin": f"{twins.study_url(name)}.json",
         "created": study.created,
-        "budget": text.budget(study.budget),
+        "budget": text.budget(study.budget, speak),
     }
     return templates.TemplateResponse(request, "study.html", context)
 

@@ -119,7 +119,7 @@ def profiles_table(profiles: Sequence[LatencyProfile]) -> Table:
         )
     table.caption = "ms: the backbone; off by: mean error of predictions for held-out schedules; rank: their rank correlation"
     if any(profile.noisy for profile in profiles):
-        table.caption += f"; ! {text.MARKS['!']}"
+        table.caption += f"; ! {text.meaning('!')}"
     return table
 
 

@@ -1,20 +1,21 @@
-"""Numbers and names as people read them, the same on the pages and in the terminal."""
+"""Numbers, names and sentences as people read them, on the pages in their language and in the terminal in English."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
 from typing import Any
 
+from vittle.dashboards.words import ENGLISH, Words
 from vittle.objectives.measurement import LatencyBudget, Measurement
 from vittle.objectives.paired import Interval
 from vittle.objectives.phase import PhaseChange
 from vittle.objectives.profile import LatencyProfile
 from vittle.objectives.provenance import hardware
+from vittle.spaces.merging import Merging
+from vittle.spaces.reduction import Reduction
+from vittle.spaces.schedule import Schedule
 from vittle.storage.records import MORE, Growth, Trial
 
-MARKS = {
-    "~": "predicted from the latency profile, not measured",
-    "!": "noisy: something disturbed the measurement",
-    "†": "estimated from the images seen before the trial was stopped",
-}
+MARKS = {"~": "predicted", "!": "noisy", "†": "estimated"}  # with their words under `signs`
 STRETCHES = 3  # of free tokens that a sentence names
 
 
@@ -39,9 +40,9 @@ def tokens(counts: Sequence[int]) -> str:
     return " ".join(shown if len(shown) <= 5 else [*shown[:2], "…", *shown[-2:]])
 
 
-def budget(limit: LatencyBudget) -> str:
+def budget(limit: LatencyBudget, speak: Words = ENGLISH) -> str:
     """60% of the backbone, or 4ms per batch."""
-    return f"{limit} of the backbone" if limit.relative else f"{limit} per batch"
+    return speak(f"sentences.budget.{'share' if limit.relative else 'batch'}", limit=limit)
 
 
 def plain(text: str) -> str:
@@ -49,17 +50,20 @@ def plain(text: str) -> str:
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
-def merge_start(phase: PhaseChange) -> str:
+def joined(sentences: Iterable[str], speak: Words = ENGLISH) -> str:
+    """Sentences as one text."""
+    return reduce(lambda first, second: speak("sentences.after", first=first, second=second), sentences)
+
+
+def merge_start(phase: PhaseChange, speak: Words = ENGLISH) -> str:
     """Where merging may start, and how sure that is. Blocks are counted from 1."""
-    dense = "no dense block" if phase.start == 0 else "1 dense block" if phase.start == 1 else f"{phase.start} dense blocks"
-    where = f"in block {phase.start + 1} of {phase.depth}, after {dense}"
+    dense = speak("sentences.dense", count=phase.start) if phase.start else speak("sentences.no_dense")
+    where = {"block": phase.start + 1, "depth": phase.depth, "dense": dense}
     if not phase.detected:
-        return (
-            "Similarity shows no lasting rise from a minimum in the first half of the blocks. "
-            f"By rule of thumb, a sixth of the depth, merging may start {where}."
-        )
-    span = f"block {phase.low + 1}" + (f" to {phase.high + 1}" if phase.high > phase.low else "")
-    return f"Merging may start {where} (95% interval: {span}; {phase.images} images)."
+        return speak("sentences.rule_of_thumb", **where)
+    low, high = phase.low + 1, phase.high + 1
+    span = speak("sentences.blocks", low=low, high=high) if high > low else speak("sentences.block", block=low)
+    return speak("sentences.may_start", **where, span=span, images=phase.images)
 
 
 def predicted(measured: Measurement) -> bool:
@@ -83,10 +87,15 @@ def mark(measured: Measurement) -> str:
     return "~" if predicted(measured) else "†" if estimated(measured) else "!" if noise(measured) else ""
 
 
-def marks(measured: Iterable[Measurement]) -> list[str]:
+def meaning(sign: str, speak: Words = ENGLISH) -> str:
+    """What one of `MARKS` says."""
+    return speak(f"signs.{MARKS[sign]}")
+
+
+def marks(measured: Iterable[Measurement], speak: Words = ENGLISH) -> list[str]:
     """What the marks before these values mean, each of them once."""
     there = {mark(one) for one in measured}
-    return [f"{sign} {meaning}" for sign, meaning in MARKS.items() if sign in there]
+    return [f"{sign} {meaning(sign, speak)}" for sign in MARKS if sign in there]
 
 
 def device(environment: Mapping[str, Any]) -> str:
@@ -94,39 +103,36 @@ def device(environment: Mapping[str, Any]) -> str:
     return plain(hardware(environment))
 
 
-def staircase(profile: LatencyProfile) -> str:
+def staircase(profile: LatencyProfile, speak: Words = ENGLISH) -> str:
     """What a dense block takes with all tokens and with half of them, and which tokens cost no time."""
     block, ms = profile.block, profile.backbone_ms
     whole, half = profile.shape.tokens, round(profile.shape.tokens / 2)
-    images = profile.protocol["batch_size"]
-    batch = "1 image" if images == 1 else f"{images} images"
-    taken = (
-        f"A dense block takes {milliseconds(ms * block.at(whole))} for {batch} with all {whole} tokens, "
-        f"{milliseconds(ms * block.at(half))} with half of them."
-    )
+    images = speak("sentences.images", count=profile.protocol["batch_size"])
+    times = {"time": milliseconds(ms * block.at(whole)), "half_time": milliseconds(ms * block.at(half))}
+    taken = speak("sentences.staircase", **times, images=images, tokens=whole)
     widest = sorted(profile.flats, key=lambda flat: flat[0] - flat[1])[:STRETCHES]
     if not widest:
         return taken
-    first, *others = [f"{low} to {high}" for low, high in sorted(widest)]
-    more = len(profile.flats) - len(widest)
-    listed = "".join(f", and so do {other}" for other in others) + (f" (and {more} shorter stretches)" if more else "")
-    return f"{taken} {first} tokens cost the same time{listed}."
+    first, *others = [speak("sentences.stretch", low=low, high=high) for low, high in sorted(widest)]
+    listed = "".join(speak("sentences.free_too", stretch=other) for other in others)
+    count = len(profile.flats) - len(widest)
+    more = speak("sentences.free_more", count=count) if count else ""
+    return joined([taken, speak("sentences.free", first=first, others=listed, more=more)], speak)
 
 
-def trust(profile: LatencyProfile) -> str:
+def trust(profile: LatencyProfile, speak: Words = ENGLISH) -> str:
     """How good predictions are on schedules that they were not fitted to, and whether they are used."""
     checks = len(profile.checks)
     if not checks:
-        return "Its predictions were not checked, so every latency is measured."
-    off = f"Predictions for {checks} held-out schedules are {percent(profile.mape)} off on average"
-    used = "so they are used" if profile.trusted else "too far off to be used, so every latency is measured"
-    return f"{off} (rank correlation {profile.spearman:.3f}), {used}."
+        return speak("sentences.predictions.unchecked")
+    known = {"checks": checks, "off": percent(profile.mape), "correlation": f"{profile.spearman:.3f}"}
+    return speak(f"sentences.predictions.{'used' if profile.trusted else 'unused'}", **known)
 
 
-def latency(profile: LatencyProfile) -> str:
+def latency(profile: LatencyProfile, speak: Words = ENGLISH) -> str:
     """What a latency profile says, in two or three sentences."""
-    waits = " The device waits for the host: a larger batch, or --compile, gains more here." if profile.launch_bound else ""
-    return f"{staircase(profile)} {trust(profile)}{waits}"
+    waits = [speak("sentences.waits")] if profile.launch_bound else []
+    return joined([staircase(profile, speak), trust(profile, speak), *waits], speak)
 
 
 def over_depth(shares: Mapping[str, float]) -> dict[str, list[float]]:
@@ -139,28 +145,23 @@ def over_depth(shares: Mapping[str, float]) -> dict[str, list[float]]:
     return {name: [blocks[block] for block in sorted(blocks)] for name, blocks in found.items()}
 
 
-def optimism(found: Interval) -> str:
+def optimism(found: Interval, speak: Words = ENGLISH) -> str:
     """How much more the front loses on images that no search saw."""
     sure = found.low > 0 or found.high < 0
     side = "more" if found.value >= 0 else "less"
-    why = " (winner's curse)" if found.low > 0 else "" if sure else ", which may be chance"
+    case = side if sure else f"{side}_by_chance"
     half = percent((found.high - found.low) / 2)
-    return (
-        f"On images that the search never saw, the front loses {percent(abs(found.value))} ± {half} {side} "
-        f"than on those it chose by{why}."
-    )
+    return speak(f"sentences.optimism.{case}", share=percent(abs(found.value)), half=half)
 
 
-def outlook(grown: Growth) -> str:
+def outlook(grown: Growth, speak: Words = ENGLISH) -> str:
     """What more trials are expected to add."""
     expected = grown.outlook
-    return (
-        f"Another {MORE} trials are expected to add {percent(expected.gain)} (at most {percent(expected.high)}) "
-        f"to the front's hypervolume, {percent(grown.volume)} now."
-    )
+    shares = {"gain": percent(expected.gain), "most": percent(expected.high), "now": percent(grown.volume)}
+    return speak("sentences.outlook", trials=MORE, **shares)
 
 
-def worst_class(trial: Trial) -> str | None:
+def worst_class(trial: Trial, speak: Words = ENGLISH) -> str | None:
     """The class that loses most against the backbone, on the images that no search saw where they were looked at."""
     phase = "confirmation" if trial.confirmed else "search"
     drop = trial.measurements.get(phase, {}).get("accuracy_drop")
@@ -168,4 +169,37 @@ def worst_class(trial: Trial) -> str | None:
     if not worst:
         return None
     index, lost, images = worst[0]
-    return f"Loses most in class {index}: {percent(lost)} of {images} {'image' if images == 1 else 'images'}."
+    return speak("sentences.worst_class", index=index, lost=percent(lost), count=images)
+
+
+def summary(schedule: Schedule, speak: Words = ENGLISH) -> str:
+    """What reduces and how, in a few words: `Schedule.summary` in any language."""
+    parts = [_how(reduction, speak) for reduction in schedule.reductions]
+    return speak("sentences.schedule.and").join(parts) or speak("sentences.schedule.none")
+
+
+def _how(reduction: Reduction, speak: Words) -> str:
+    if not isinstance(reduction, Merging):
+        return speak(f"sentences.schedule.reductions.{reduction.name}")
+    compared = reduction.embedding or speak(f"sentences.schedule.metrics.{reduction.metric}")
+    parts = [speak("sentences.schedule.merging_by", metric=compared)]
+    if reduction.window is not None:
+        parts.append(speak("sentences.schedule.windows", side=reduction.window, block=reduction.global_from))
+    if reduction.matching != "bipartite":
+        parts.append(speak(f"sentences.schedule.matchings.{reduction.matching}"))
+    if reduction.weights == "equal":
+        parts.append(speak("sentences.schedule.equal_weights"))
+    if reduction.proportional != "auto":
+        parts.append(speak("sentences.schedule.proportional", switch=reduction.proportional))
+    return speak("sentences.schedule.with").join(parts)
+
+
+def choice(trial: Trial, speak: Words = ENGLISH, *, best: bool = False) -> str:
+    """A trial in a list to choose from: its number, what it is, its accuracy and its latency."""
+    judged = trial.judged
+    parts = [speak("sentences.trial", number=trial.number)]
+    parts += [speak("sentences.backbone")] if trial.origin == "backbone" else [speak("sentences.best")] if best else []
+    shown = [percent(judged[name].value) for name in ("accuracy", "latency_ratio") if name in judged]
+    if len(shown) == 2:
+        parts.append(speak("sentences.at_latency", accuracy=shown[0], latency=mark(judged["latency_ratio"]) + shown[1]))
+    return " · ".join(parts)

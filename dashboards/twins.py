@@ -2,17 +2,16 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 
 from vittle.dashboards import text
+from vittle.dashboards.words import ENGLISH, Words
 from vittle.objectives.importance import METHODS, Importance
 from vittle.objectives.measurement import OBJECTIVES, Measurement, Phase
-from vittle.objectives.phase import STATISTICS, PhaseChange
-from vittle.objectives.profile import LatencyProfile
 from vittle.objectives.sensitivity import Sensitivity
 from vittle.spaces import costs
 from vittle.storage import records
@@ -47,20 +46,13 @@ def listed(study: Study, standing: Standing) -> dict[str, Any]:
 
 
 def detailed(
-    study: Study,
-    trials: Sequence[Trial],
-    phase: PhaseChange | None = None,
-    profile: LatencyProfile | None = None,
-    importance: Importance | None = None,
-    sensitivity: Sensitivity | None = None,
+    study: Study, trials: Sequence[Trial], importance: Importance | None = None, speak: Words = ENGLISH
 ) -> dict[str, Any]:
     """A study with every trial, which of them are on the front, and the best one for the budget.
 
     Args:
-        phase: where merging may start in its backbone.
-        profile: what its latencies were predicted with.
         importance: what its parameters are worth.
-        sensitivity: what single blocks of its backbone can spare.
+        speak: the language of its sentences.
     """
     standing, expected = records.standing(trials, study.budget), records.expectations(trials)
     front = {trial.number for trial in standing.points}
@@ -77,31 +69,38 @@ def detailed(
             "tokens": shape.tokens,
             "prefix": shape.prefix,
         },
-        "limit": {"value": study.budget.limit, "objective": study.budget.objective, "text": text.budget(study.budget)},
+        "limit": {"value": study.budget.limit, "objective": study.budget.objective, "text": text.budget(study.budget, speak)},
         "objectives": {name: dataclasses.asdict(objective) for name, objective in OBJECTIVES.items()},
         "counts": dict(Counter(trial.state for trial in trials)),
         "nearest": None
         if nearest is None
         else {"trial": nearest.number, "latency_ratio": nearest.judged["latency_ratio"].value},
-        "phase": None if phase is None else _phase(phase),
-        "profile": None if profile is None else _profile(profile),
-        **worth(importance, sensitivity),
-        "optimism": _optimism(study, trials),
-        "outlook": _outlook(study, trials),
+        "importance": None if importance is None else _importance(importance, speak),
+        "optimism": _optimism(study, trials, speak),
+        "outlook": _outlook(study, trials, speak),
         "tied": sorted(records.tied_with_best(trials, study.budget)),
         "choices": {name: [one._asdict() for one in records.choices(trials, name)] for name in COSTS},
         "knee": None if bend is None else bend.number,
         "seconds_left": records.seconds_left(trials, study.settings.trials) if study.state == "running" else None,
-        "trials": [_trial(study, trial, expected.get(trial.number, {}), on_front=trial.number in front) for trial in trials],
+        "trials": [
+            _trial(study, trial, expected.get(trial.number, {}), speak, on_front=trial.number in front) for trial in trials
+        ],
     }
 
 
-def worth(importance: Importance | None, sensitivity: Sensitivity | None) -> dict[str, Any]:
+def worth(importance: Importance | None, sensitivity: Sensitivity | None, speak: Words = ENGLISH) -> dict[str, Any]:
     """What parameters and single blocks are worth, None for what is not known."""
     return {
-        "importance": None if importance is None else _importance(importance),
+        "importance": None if importance is None else _importance(importance, speak),
         "sensitivity": None if sensitivity is None else sensitivity.to_dict(),
     }
+
+
+def choices(study: Study, trials: Sequence[Trial], chosen: Iterable[Trial], speak: Words = ENGLISH) -> list[tuple[int, str]]:
+    """Trials to choose from, as a number and a line each: those on the front, the best one, and the chosen ones."""
+    best = records.best(trials, study.budget)
+    there = {trial.number: trial for trial in (*records.front(trials), *chosen, *([] if best is None else [best]))}
+    return [(number, text.choice(trial, speak, best=trial is best)) for number, trial in sorted(there.items())]
 
 
 def exportable(trial: Trial) -> bool:
@@ -115,54 +114,23 @@ def quoted(trial: Trial) -> Measurement:
     return trial.measurements[phase]["accuracy"]
 
 
-def _phase(phase: PhaseChange) -> dict[str, Any]:
-    return {**phase.to_dict(), "text": text.merge_start(phase), "meanings": STATISTICS}
-
-
-def _profile(profile: LatencyProfile) -> dict[str, Any]:
-    """A latency profile; times of a dense block in ms of the whole batch, checks as shares of the backbone's time."""
-    block, checked = profile.block, bool(profile.checks)
-    times = {"low": block.low, "high": block.high, "fitted": block.fitted}
-    return {
-        "key": profile.key,
-        "model": profile.model,
-        "device": text.device(profile.environment),
-        **{name: profile.protocol[name] for name in ("batch_size", "dtype", "compiled")},
-        "backbone_ms": profile.backbone_ms,
-        "rivals_ms": dict(profile.rivals_ms),
-        "mape": profile.mape if checked else None,
-        "spearman": profile.spearman if checked else None,
-        "margin": profile.margin if checked else None,
-        "trusted": profile.trusted,
-        "noisy": profile.noisy,
-        "measured_at": profile.measured_at,
-        "block": {
-            "counts": list(block.counts),
-            **{name: [profile.backbone_ms * one for one in shares] for name, shares in times.items()},
-        },
-        "flats": [list(flat) for flat in profile.flats],
-        "checks": [dataclasses.asdict(check) for check in profile.checks],
-        "text": text.latency(profile),
-    }
-
-
-def _importance(importance: Importance) -> dict[str, Any]:
+def _importance(importance: Importance, speak: Words) -> dict[str, Any]:
     """Shares by method and objective: of `parameters`, and of the `blocks` that some of them add up."""
     shares = importance.shares
     return {
         "trials": importance.trials,
-        "methods": METHODS,
+        "methods": {method: speak(f"importance.methods.{method}") for method in METHODS},
         "parameters": {method: {name: importance.grouped(method, name) for name in by} for method, by in shares.items()},
         "blocks": {method: {name: text.over_depth(one) for name, one in by.items()} for method, by in shares.items()},
     }
 
 
-def _optimism(study: Study, trials: Sequence[Trial]) -> dict[str, Any] | None:
+def _optimism(study: Study, trials: Sequence[Trial], speak: Words) -> dict[str, Any] | None:
     found = records.optimism(trials, study.budget)
-    return None if found is None else {**found._asdict(), "text": text.optimism(found)}
+    return None if found is None else {**found._asdict(), "text": text.optimism(found, speak)}
 
 
-def _outlook(study: Study, trials: Sequence[Trial]) -> dict[str, Any] | None:
+def _outlook(study: Study, trials: Sequence[Trial], speak: Words) -> dict[str, Any] | None:
     """The front's hypervolume, and what more trials are expected to add to it, as shares."""
     grown = records.growth(trials, study.budget)
     if grown is None:
@@ -174,7 +142,7 @@ def _outlook(study: Study, trials: Sequence[Trial]) -> dict[str, Any] | None:
         "trials": records.MORE,
         **grown.outlook._asdict(),
         "steps": steps,
-        "text": text.outlook(grown),
+        "text": text.outlook(grown, speak),
     }
 
 
@@ -188,19 +156,19 @@ def _headline(trial: Trial) -> dict[str, Any]:
     }
 
 
-def _trial(study: Study, trial: Trial, expected: Mapping[str, Measurement], *, on_front: bool) -> dict[str, Any]:
-    measured = study.budget.objective in trial.judged
+def _trial(study: Study, trial: Trial, expected: Mapping[str, Measurement], speak: Words, *, on_front: bool) -> dict[str, Any]:
+    timed = study.budget.objective in trial.judged
     accuracy, latency = (trial.judged.get(name) for name in ("accuracy", "latency_ratio"))
     return {
         "number": trial.number,
         "state": trial.state,
-        "kind": _kind(trial, on_front=on_front),
+        "kind": kind(trial, on_front=on_front),
         "origin": trial.origin,
         "front": on_front,
-        "within_budget": measured and trial.within(study.budget),
+        "within_budget": timed and trial.within(study.budget),
         "confirmed": trial.confirmed,
         "estimated_of": None if accuracy is None else text.estimated(accuracy),
-        "worst": text.worst_class(trial),
+        "worst": text.worst_class(trial, speak),
         "predicted": latency is not None and text.predicted(latency),
         "noisy": None if latency is None else text.noise(latency),
         "reason": trial.reason,
@@ -208,24 +176,25 @@ def _trial(study: Study, trial: Trial, expected: Mapping[str, Measurement], *, o
         "seconds": trial.seconds,
         "tokens": list(costs.tokens(study.backbone.shape, trial.schedule)),
         "schedule": trial.schedule.to_dict(),
-        "summary": trial.schedule.summary,
+        "summary": text.summary(trial.schedule, speak),
         "id": trial.schedule.id,
         "url": f"{study_url(study.name)}/trials/{trial.number}",
-        "judged": _measured(trial.judged),
-        "expected": _measured(expected).get("accuracy"),
-        "measurements": {phase: _measured(measured, protocol=True) for phase, measured in trial.measurements.items()},
+        "judged": measured(trial.judged),
+        "expected": measured(expected).get("accuracy"),
+        "measurements": {phase: measured(values, protocol=True) for phase, values in trial.measurements.items()},
         "export": f"{study_url(study.name)}/trials/{trial.number}.yaml" if exportable(trial) else None,
     }
 
 
-def _kind(trial: Trial, *, on_front: bool) -> str:
+def kind(trial: Trial, *, on_front: bool) -> str:
     """How a trial is drawn: its state, with the complete ones told apart."""
     if trial.state != "complete":
         return trial.state
     return "backbone" if trial.origin == "backbone" else "front" if on_front else "dominated"
 
 
-def _measured(measurements: Mapping[str, Measurement], *, protocol: bool = False) -> dict[str, Any]:
+def measured(measurements: Mapping[str, Measurement], *, protocol: bool = False) -> dict[str, Any]:
+    """Values with their intervals, and with a `protocol` how they were taken."""
     return {
         name: {"value": one.value, "low": one.low, "high": one.high, "n": one.n}
         | ({"protocol": {about: value for about, value in one.protocol.items() if about not in PACKED}} if protocol else {})

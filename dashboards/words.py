@@ -45,6 +45,9 @@ def words(language: str = DEFAULT) -> Words:
     return Words(language, json.loads((FOLDER / f"{language}.json").read_text(encoding="utf-8")))
 
 
+ENGLISH = words()
+
+
 def asked_for(accept_language: str) -> Words:
     """The words of the language that a browser likes best of those there are, by its `Accept-Language` header; else English."""
     wanted = []

@@ -115,8 +115,8 @@ def test_the_twin_has_what_is_stored_and_null_before_that(shown_store: Store) ->
     client = TestClient(create_app(shown_store), base_url="http://127.0.0.1")
 
     def twin() -> tuple[object, object]:
-        document = client.get("/studies/digits-60.json").json()
-        return document["importance"], document["sensitivity"]
+        shown = [client.get(f"/studies/digits-60{path}.json").json() for path in ("", "/detector")]
+        return shown[0]["importance"], shown[1]["sensitivity"]
 
     assert twin() == (None, None)
     shown_store.save_sensitivity(sensitivity("of another backbone"[:12]))
@@ -171,7 +171,7 @@ class TestBrowser:
                 assert drawn == pytest.approx([wanted[name] / longest for name in names], abs=0.02)
 
     def test_losses_are_drawn_where_they_are_measured(self, page: Page, address: str) -> None:
-        show(page, f"{address}/studies/digits-60")
+        show(page, f"{address}/studies/digits-60/detector")
         expect(page.get_by_role("heading", name="What each block can spare")).to_be_visible()
         drawn = page.evaluate(
             """() => {
@@ -203,12 +203,15 @@ class TestBrowser:
 
     def test_a_phone_does_not_scroll_sideways(self, page: Page, address: str) -> None:
         page.set_viewport_size({"width": 360, "height": 800})
-        show(page, f"{address}/studies/digits-60")
-        page.wait_for_selector("#sensitivity-chart .point")
-        assert page.evaluate("() => document.documentElement.scrollWidth") == 360
+        for path, drawn in (("", "#importance-blocks .point"), ("/detector", "#sensitivity-chart .point")):
+            page.goto(f"{address}/studies/digits-60{path}")
+            page.wait_for_selector(drawn)
+            assert page.evaluate("() => document.documentElement.scrollWidth") == 360
 
 
 def test_what_is_not_known_is_not_shown(page: Page, address: str) -> None:
     show(page, f"{address}/studies/digits-60")
     expect(page.locator("#importance")).to_be_hidden()
+    page.goto(f"{address}/studies/digits-60/detector")
+    expect(page.get_by_role("heading", name="What each block can spare is not known yet")).to_be_visible()
     expect(page.locator("#sensitivity")).to_be_hidden()

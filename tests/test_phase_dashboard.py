@@ -1,4 +1,4 @@
-"""Where merging may start, on the study page: its JSON twin, and the picture in a real browser."""
+"""The detector page: its JSON twin, and where merging may start as a real browser draws it."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,11 +31,11 @@ def address(store: Store) -> Iterator[str]:
 
 def test_the_twin_has_what_is_stored_and_null_before_that(store: Store) -> None:
     client = TestClient(create_app(store), base_url="http://127.0.0.1")
-    assert client.get("/studies/digits-60.json").json()["phase"] is None
+    assert client.get("/studies/digits-60/detector.json").json()["phase"] is None
     store.save_phase(phase_change("of another backbone"[:12]))
-    assert client.get("/studies/digits-60.json").json()["phase"] is None
+    assert client.get("/studies/digits-60/detector.json").json()["phase"] is None
     store.save_phase(phase_change())
-    twin = client.get("/studies/digits-60.json").json()["phase"]
+    twin = client.get("/studies/digits-60/detector.json").json()["phase"]
     assert twin.pop("text").startswith("Merging may start in block 6 of 12")
     assert twin.pop("meanings") == STATISTICS
     assert PhaseChange.from_dict(twin) == phase_change()
@@ -73,10 +73,10 @@ def largest(page: Page, name: str) -> int:
 def test_the_curves_and_the_start_are_where_they_belong(page: Page, address: str, store: Store) -> None:
     phase = phase_change()
     store.save_phase(phase)
-    show(page, f"{address}/studies/digits-60")
+    show(page, f"{address}/studies/digits-60/detector")
     expect(page.get_by_role("heading", name="Where merging may start")).to_be_visible()
     expect(page.locator("#phase-text")).to_contain_text("block 6 of 12, after 5 dense blocks (95% interval: block 5 to 6")
-    for name in ("similarity", "partner", "sink"):
+    for name in STATISTICS:
         x, y = drawn(page, name)
         assert x == pytest.approx(range(1, 13), abs=0.05)
         values = phase.curve(name).values
@@ -89,7 +89,7 @@ def test_the_curves_and_the_start_are_where_they_belong(page: Page, address: str
 
 def test_a_point_explains_itself(page: Page, address: str, store: Store) -> None:
     store.save_phase(phase_change())
-    show(page, f"{address}/studies/digits-60")
+    show(page, f"{address}/studies/digits-60/detector")
     chart = page.locator("#phase-chart")
     chart.scroll_into_view_if_needed()
     where = chart.locator(".point").nth(2).bounding_box()
@@ -101,26 +101,29 @@ def test_a_point_explains_itself(page: Page, address: str, store: Store) -> None
 
 def test_a_rule_of_thumb_is_not_shown_as_a_finding(page: Page, address: str, store: Store) -> None:
     store.save_phase(phase_change(rising=False))
-    show(page, f"{address}/studies/digits-60")
+    show(page, f"{address}/studies/digits-60/detector")
     expect(page.locator("#phase-text")).to_contain_text("By rule of thumb")
     expect(page.locator("#phase-chart .shapelayer text")).to_have_text("rule of thumb: block 3")
     expect(page.locator("#phase-chart .shapelayer rect, #phase-chart .shapelayer path")).to_have_count(1)  # no interval
 
 
-def test_the_panel_appears_while_a_search_runs(page: Page, address: str, store: Store) -> None:
+def test_the_picture_appears_while_a_search_runs(page: Page, address: str, store: Store) -> None:
     store.set_state("digits-60", "running")
-    show(page, f"{address}/studies/digits-60")
+    page.goto(f"{address}/studies/digits-60/detector")
+    expect(page.get_by_role("heading", name="The detector has not looked at this backbone yet")).to_be_visible()
+    expect(page.locator("#phase-missing code")).to_have_text("vittle profile --model digits")
     expect(page.locator("#phase")).to_be_hidden()
     assert store.study("digits-60").backbone.fingerprint == FINGERPRINT
     store.save_phase(phase_change())
     expect(page.locator("#phase")).to_be_visible(timeout=15000)
-    expect(page.locator("#phase-chart .point")).to_have_count(36)
+    expect(page.locator("#phase-missing")).to_be_hidden()
+    expect(page.locator("#phase-chart .point")).to_have_count(60)
 
 
 def test_a_phone_does_not_scroll_sideways(page: Page, address: str, store: Store) -> None:
     store.save_phase(phase_change())
     page.set_viewport_size({"width": 360, "height": 800})
-    show(page, f"{address}/studies/digits-60")
+    show(page, f"{address}/studies/digits-60/detector")
     page.wait_for_selector("#phase-chart .point")
     assert page.evaluate("() => document.documentElement.scrollWidth") == 360
     last = page.locator("#phase-chart .point").last.bounding_box()

@@ -1,4 +1,4 @@
-"""The latency profile on the study page: its JSON twin, the pictures in a real browser, and the marks of what it predicted."""
+"""The page of a latency profile: its JSON twin, the pictures in a real browser, and the marks of what it predicted."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ def address(store: Store) -> Iterator[str]:
 
 
 def show_profiled(page: Page, address: str, trial: Trial | None = None) -> None:
-    show(page, f"{address}/studies/{STUDY}" + (f"#trial-{trial.number}" if trial else ""))
+    show(page, f"{address}/studies/{STUDY}/profile" + (f"?trial={trial.number}" if trial else ""))
     page.wait_for_selector("#profile-block .point")
 
 
@@ -65,12 +65,12 @@ def places(page: Page, chart: str, name: str) -> tuple[list[float], list[float]]
 class TestTwin:
     def test_null_until_it_is_stored_and_plain_values_then(self, store: Store) -> None:
         client = TestClient(create_app(store), base_url="http://127.0.0.1")
-        assert client.get(f"/studies/{STUDY}.json").json()["profile"] is None
+        assert client.get(f"/studies/{STUDY}/profile.json").json()["profile"] is None
         store.save_profile(dataclasses.replace(latency_profile(), key="of another"))
-        assert client.get(f"/studies/{STUDY}.json").json()["profile"] is None
+        assert client.get(f"/studies/{STUDY}/profile.json").json()["profile"] is None
         profile = latency_profile(noisy=NOISE)
         store.save_profile(profile)
-        twin = client.get(f"/studies/{STUDY}.json").json()["profile"]
+        twin = client.get(f"/studies/{STUDY}/profile.json").json()["profile"]
         assert (twin["key"], twin["model"], twin["noisy"]) == (PROFILE, "digits", NOISE)
         assert twin["device"] == "Intel(R) Xeon(R) Gold 6448Y, 2 threads"
         assert (twin["batch_size"], twin["dtype"], twin["compiled"]) == (64, "float32", False)
@@ -87,16 +87,48 @@ class TestTwin:
 
     def test_a_profile_without_checks_is_json_too(self, store: Store) -> None:
         store.save_profile(latency_profile(checks=0))
-        twin = TestClient(create_app(store), base_url="http://127.0.0.1").get(f"/studies/{STUDY}.json").json()["profile"]
+        twin = (
+            TestClient(create_app(store), base_url="http://127.0.0.1").get(f"/studies/{STUDY}/profile.json").json()["profile"]
+        )
         assert [twin[name] for name in ("mape", "spearman", "margin", "trusted")] == [None, None, None, False]
 
     def test_a_study_that_predicts_nothing_has_none(self, tmp_path: Path) -> None:
         opened = open_store(tmp_path)
         Synthetic(opened, "measured").fill(8)
         opened.save_profile(latency_profile())
-        twin = TestClient(create_app(opened), base_url="http://127.0.0.1").get("/studies/measured.json").json()
+        twin = TestClient(create_app(opened), base_url="http://127.0.0.1").get("/studies/measured/profile.json").json()
         assert twin["profile"] is None
-        assert not any(trial["predicted"] or trial["noisy"] for trial in twin["trials"])
+
+    def test_the_blocks_of_a_trial_stand_on_the_staircase(self, store: Store) -> None:
+        client = TestClient(create_app(store), base_url="http://127.0.0.1")
+        profile, trials = latency_profile(), store.trials(STUDY)
+        best = records.best(trials, store.study(STUDY).budget)
+        assert best is not None
+        unknown = client.get(f"/studies/{STUDY}/profile.json").json()["trial"]
+        assert {step["ms"] for step in unknown["steps"]} == {None}
+        store.save_profile(profile)
+        for trial, query in ((best, ""), (trials[0], "?trial=0"), (trials[4], "?trial=4")):
+            twin = client.get(f"/studies/{STUDY}/profile.json{query}").json()["trial"]
+            assert twin["number"] == trial.number
+            counts = entering(trial)
+            assert [step["tokens"] for step in twin["steps"]] == sorted(set(counts), reverse=True)
+            for step in twin["steps"]:
+                assert step["ms"] == pytest.approx(BACKBONE_MS * profile.block.at(step["tokens"]))
+                assert step["count"] == counts.count(step["tokens"])
+            expected = profile.predict(trial.schedule)["latency_ratio"]
+            assert twin["predicted"]["value"] == expected.value
+            latency = trial.judged["latency_ratio"]
+            assert (twin["measured"] is None) == text.predicted(latency)
+            assert twin["measured"] is None or twin["measured"]["value"] == latency.value
+        assert client.get(f"/studies/{STUDY}/profile.json?trial=0").json()["trial"]["steps"][0]["blocks"] == "1–12"
+
+    @pytest.mark.parametrize("number", ["999", "x", "-1", "1e3"])
+    def test_a_trial_that_is_not_there_is_one_line(self, store: Store, number: str) -> None:
+        client = TestClient(create_app(store), base_url="http://127.0.0.1")
+        for suffix in ("", ".json"):
+            answer = client.get(f"/studies/{STUDY}/profile{suffix}?trial={number}")
+            assert answer.status_code == 404
+            assert f"no trial {number} in study" in answer.text
 
     def test_trials_say_what_was_predicted_and_what_was_disturbed(self, store: Store) -> None:
         twin = TestClient(create_app(store), base_url="http://127.0.0.1").get(f"/studies/{STUDY}.json").json()
@@ -126,7 +158,7 @@ def test_the_staircase_is_drawn_with_the_blocks_of_the_chosen_trial_on_it(page: 
     other = next(trial for trial in records.front(trials) if entering(trial) != entering(best) and trial.number)
     for trial in (best, other):
         if trial is other:
-            page.get_by_role("button", name=f"Trial {other.number}", exact=True).click()
+            page.locator("#profile-trial").select_option(f"{other.number}")
         expect(page.locator("#profile-marks")).to_contain_text(f"blocks of trial {trial.number} start")
         x, y = places(page, "profile-block", "chosen")
         there = sorted(set(entering(trial)), reverse=True)
@@ -150,7 +182,7 @@ def test_blocks_that_stand_together_are_counted_and_named(page: Page, address: s
         }"""
     )
     page.mouse.move(x, y)
-    expect(chart.locator(".hoverlayer")).to_contain_text("Blocks 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 12 of trial 0 start")
+    expect(chart.locator(".hoverlayer")).to_contain_text("Blocks 1–12 of trial 0 start")
     expect(chart.locator(".hoverlayer")).to_contain_text("65 tokens0.656 ms a block (0.623–0.689), 10.1 µs a token")
 
 
@@ -176,7 +208,7 @@ def test_no_stretch_is_shaded_and_no_check_drawn_where_there_is_none(page: Page,
     expect(page.locator("#profile-marks")).not_to_contain_text("Green")
     expect(page.locator("#profile-text")).to_contain_text("every latency is measured")
     expect(page.locator("#profile-about")).to_contain_text(f"Noisy: {NOISE}.")
-    wide, card = page.locator("#profile-block").bounding_box(), page.locator("#profile").bounding_box()
+    wide, card = page.locator("#profile-block").bounding_box(), page.locator("#profile > .card").bounding_box()
     assert wide is not None
     assert card is not None
     assert wide["width"] > 0.9 * card["width"]
@@ -184,12 +216,23 @@ def test_no_stretch_is_shaded_and_no_check_drawn_where_there_is_none(page: Page,
 
 def test_it_appears_while_a_search_runs(page: Page, address: str, store: Store) -> None:
     store.set_state(STUDY, "running")
-    show(page, f"{address}/studies/{STUDY}")
-    expect(page.locator("#panel h2")).to_contain_text("Trial")
+    page.goto(f"{address}/studies/{STUDY}/profile")
+    expect(page.get_by_role("heading", name="No latency profile yet")).to_be_visible()
+    expect(page.locator("#missing code")).to_have_text("vittle profile --model digits --batch-size 64")
     expect(page.locator("#profile")).to_be_hidden()
     store.save_profile(latency_profile())
     expect(page.locator("#profile")).to_be_visible(timeout=15000)
+    expect(page.locator("#missing")).to_be_hidden()
     expect(page.locator("#profile-checks .point")).to_have_count(12)
+
+
+def test_free_tokens_and_forms_of_the_backbone_are_listed(page: Page, address: str, store: Store) -> None:
+    store.save_profile(latency_profile())
+    show_profiled(page, address)
+    expect(page.locator("#free li")).to_have_text(["48 to 55: 7 tokens more for the same time"])
+    expect(page.locator("#rivals dt")).to_have_text(["Fused attention", "Eager attention"])
+    expect(page.locator("#rivals .value")).to_have_text(["8.20 ms", "8.90 ms"])
+    expect(page.locator("#rivals .note")).to_have_text(["the fastest", "1.09× the fastest"])
 
 
 def test_predicted_and_noisy_latencies_are_marked_in_panel_table_and_hover(page: Page, address: str, store: Store) -> None:

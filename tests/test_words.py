@@ -11,9 +11,9 @@ from vittle.dashboards import words
 
 DASHBOARDS = Path(words.__file__).parent
 SOURCES = [path for path in DASHBOARDS.rglob("*") if path.suffix in (".py", ".js", ".html")]
-USED = re.compile(r"""\bt\(\s*["'`]([a-z_]+(?:\.[a-zA-Z0-9_-]+)+)["'`]""")
+USED = re.compile(r"""\b(?:t|speak)\(\s*["'`]([a-z_]+(?:\.[a-zA-Z0-9_-]+)+)["'`]""")
 QUOTED = re.compile(r"""["'`]([a-z_]+(?:\.[a-zA-Z0-9_-]+)+)["'`]""")  # also where a condition chooses between two
-BEGUN = re.compile(r"""\bt\(\s*(?:"([a-z_.]+\.)" ~|f?["`]([a-z_.]+\.)[{$])""")  # the rest of the key is a value
+BEGUN = re.compile(r"""\b(?:t|speak)\(\s*(?:"([a-z_.]+\.)" ~|f?["`]([a-z_.]+\.)[{$])""")  # the rest of the key is a value
 
 
 def leaves(catalog: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

@@ -3,14 +3,14 @@
 "use strict";
 
 const WORTH = [ // the objectives, and how they are drawn
-  { objective: "accuracy", label: "for accuracy", colour: "front" },
-  { objective: "latency_ratio", label: "for latency", colour: "infeasible" },
+  { objective: "accuracy", colour: "front" },
+  { objective: "latency_ratio", colour: "infeasible" },
 ];
 const methodShown = () => document.querySelector("input[name=method]:checked").value;
 
-function worthBars({ label, colour: kind }, values, names, more) {
-  const text = values.map((share, index) => `${escaped(names[index])}<br>${percent(share)} ${label}`);
-  return { type: "bar", name: label, hovertext: text, hovertemplate: "%{hovertext}<extra></extra>", textposition: "none",
+function worthBars({ objective, colour: kind }, values, names, more) {
+  const text = values.map((share, index) => `${escaped(names[index])}<br>${percent(share)} ${t(`importance.of.${objective}`)}`);
+  return { type: "bar", name: objective, hovertext: text, hovertemplate: "%{hovertext}<extra></extra>", textposition: "none",
     marker: { color: colour(kind), line: { width: 0 } }, ...more };
 }
 
@@ -18,17 +18,17 @@ function drawImportantBlocks(blocks) {
   const groups = Object.keys(blocks.accuracy);
   const traces = groups.flatMap((group, index) => WORTH.map(one => {
     const shares = blocks[one.objective][group];
-    const trace = worthBars(one, shares, shares.map((_, block) => `${group} of block ${block + 1}`),
+    const trace = worthBars(one, shares, shares.map((_, block) => t("importance.of_block", { parameter: group, block: block + 1 })),
       { x: shares.map((_, block) => block + 1), y: shares.map(share => 100 * share) });
     trace.marker.opacity = index ? 0.5 : 1;
     return trace;
   }));
   const depth = Math.max(...groups.map(group => blocks.accuracy[group].length));
-  const layout = profileLayout({
-    barmode: "group", bargap: 0.25, xaxis: { title: "Block", tick0: 1, dtick: Math.ceil(depth / 16), showgrid: false },
-    yaxis: { title: "Importance", ticksuffix: "%", rangemode: "tozero", nticks: 6 },
+  const layout = chartLayout({
+    barmode: "group", bargap: 0.25, xaxis: { title: t("detector.block"), tick0: 1, dtick: Math.ceil(depth / 16), showgrid: false },
+    yaxis: { title: t("importance.axis"), ticksuffix: "%", rangemode: "tozero", nticks: 6 },
   });
-  return Plotly.react(byId("importance-blocks"), traces, layout, { responsive: true, displayModeBar: false, showTips: false });
+  return Plotly.react(byId("importance-blocks"), traces, layout, PLOT);
 }
 
 function drawImportantParameters(parameters) {
@@ -37,21 +37,21 @@ function drawImportantParameters(parameters) {
     const shares = names.map(name => parameters[one.objective][name]);
     return worthBars(one, shares, names, { orientation: "h", x: shares.map(share => 100 * share), y: names });
   });
-  const layout = profileLayout({
-    barmode: "group", bargap: 0.3, xaxis: { title: "Importance", ticksuffix: "%", rangemode: "tozero", nticks: 6 },
+  const layout = chartLayout({
+    barmode: "group", bargap: 0.3, xaxis: { title: t("importance.axis"), ticksuffix: "%", rangemode: "tozero", nticks: 6 },
     yaxis: { title: "", showgrid: false },
   });
-  return Plotly.react(byId("importance-parameters"), traces, layout, { responsive: true, displayModeBar: false, showTips: false });
+  return Plotly.react(byId("importance-parameters"), traces, layout, PLOT);
 }
 
 function importanceNotes({ trials, methods, blocks }, method) {
   const groups = Object.keys(blocks[method].accuracy);
-  byId("importance-text").textContent = [`Told from ${trials} trials: ${methods[method]}.`,
-    groups.length > 1 && `By block, bright: ${groups[0]}; faint: ${groups.slice(1).join(", ")}.`].filter(Boolean).join(" ");
-  byId("importance-legend").replaceChildren(...WORTH.map(({ label, colour: kind }) => {
+  byId("importance-text").textContent = sentences(t("importance.told", { count: trials, method: methods[method] }),
+    groups.length > 1 && t("importance.by_block", { bright: groups[0], faint: groups.slice(1).join(", ") }));
+  byId("importance-legend").replaceChildren(...WORTH.map(({ objective, colour: kind }) => {
     const swatch = element("span", { ariaHidden: "true" }, "■");
     swatch.style.setProperty("--kind", `var(--${kind})`);
-    return element("li", {}, swatch, label);
+    return element("li", {}, swatch, t(`importance.of.${objective}`));
   }));
 }
 

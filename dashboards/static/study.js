@@ -34,7 +34,7 @@ async function draw() {
     chart.on("plotly_click", ({ points }) => choose(points[0].customdata));
     chart.on("plotly_relayout", moved => { if (Object.keys(moved).some(key => key.startsWith("xaxis"))) drawBudget(); });
   }
-  await Promise.all([drawGrowth(), drawPhase(), drawProfile(), drawImportance(), drawSensitivity()]);
+  await Promise.all([drawGrowth(), drawImportance()]);
 }
 
 function choose(number) {

@@ -1,0 +1,66 @@
+"""The page that puts trials of one study side by side, and its JSON twin."""
+
+from http import HTTPStatus
+from urllib.parse import quote
+
+from fastapi import APIRouter, HTTPException, Request
+from fastapi.responses import HTMLResponse, JSONResponse
+
+from vittle.dashboards import comparison, twins
+from vittle.dashboards.comparison import FEWEST, MOST
+from vittle.dashboards.page import OpenStore, Spoken, find_study, find_trial, templates
+from vittle.dashboards.words import Words
+from vittle.storage import records
+from vittle.storage.records import Study, Trial
+
+router = APIRouter()
+SHOWN = 40  # characters of a query that a refusal repeats
+
+
+@router.get("/studies/{name:path}/compare.json")
+def compare_twin(name: str, store: OpenStore, speak: Spoken, trials: str | None = None) -> JSONResponse:
+    """Two to four trials side by side, as JSON: `trials` are their numbers, separated by commas."""
+    study, known = find_study(store, name, speak), store.trials(name)
+    chosen = _asked(study, known, trials, speak)
+    return JSONResponse(comparison.compared(study, known, chosen, speak) if chosen else {"trials": []})
+
+
+@router.get("/studies/{name:path}/compare")
+def compare_page(request: Request, name: str, store: OpenStore, speak: Spoken, trials: str | None = None) -> HTMLResponse:
+    """Two to four trials side by side: the asked ones, or the best one and the backbone."""
+    study, known = find_study(store, name, speak), store.trials(name)
+    chosen = _asked(study, known, trials, speak)
+    query = quote(",".join(f"{trial.number}" for trial in chosen))
+    context = {
+        "study": study,
+        "twin": f"{twins.study_url(name)}/compare.json?trials={query}" if chosen else f"{twins.study_url(name)}/compare.json",
+        "choices": twins.offered(study, known, chosen, speak),
+        "chosen": [trial.number for trial in chosen] + [None] * (MOST - len(chosen)),
+        "fewest": FEWEST,
+    }
+    return templates.TemplateResponse(request, "compare.html", context)
+
+
+def _asked(study: Study, trials: list[Trial], query: str | None, speak: Words) -> list[Trial]:
+    """The trials with these numbers; without a query the best one and the backbone, or none where there are no two."""
+    if query is None:
+        return _usual(study, trials)
+    numbers = list(dict.fromkeys(part.strip() for part in query.split(",") if part.strip()))
+    wrong = next((number for number in numbers if not number.isdecimal()), None)
+    if wrong is not None:
+        raise HTTPException(HTTPStatus.BAD_REQUEST, speak("compare.no_number", given=wrong[:SHOWN]))
+    if not FEWEST <= len(numbers) <= MOST:
+        raise HTTPException(HTTPStatus.BAD_REQUEST, speak("compare.wrong_count", count=len(numbers)))
+    found = [find_trial(study, trials, number, speak) for number in numbers]
+    empty = next((trial for trial in found if not trial.judged), None)
+    if empty is not None:
+        state = speak(f"states.{empty.state}")
+        raise HTTPException(HTTPStatus.BAD_REQUEST, speak("compare.nothing_measured", number=empty.number, state=state))
+    return found
+
+
+def _usual(study: Study, trials: list[Trial]) -> list[Trial]:
+    front = records.front(trials)
+    first = [records.best(trials, study.budget), records.reference(trials), *reversed(front)]
+    found = list({trial.number: trial for trial in first if trial is not None}.values())
+    return found[:FEWEST] if len(found) >= FEWEST else []

@@ -1,0 +1,155 @@
+// The page that puts trials side by side, drawn from its JSON twin; what is better or worse is decided there.
+"use strict";
+
+const PLACES = [ // how the trials are drawn, in their order
+  { colour: "front", symbol: "circle", glyph: "●", dash: "solid" },
+  { colour: "infeasible", symbol: "square", glyph: "■", dash: "dash" },
+  { colour: "good", symbol: "diamond", glyph: "◆", dash: "dot" },
+  { colour: "stopped", symbol: "triangle-up", glyph: "▲", dash: "dashdot" },
+];
+const VERDICTS = { better: "▲", worse: "▼", same: "≈" };
+const SHOWN_INDICES = 200; // positions of images that are listed
+const points = share => {
+  const shown = Math.abs(100 * share).toFixed(1);
+  return Number(shown) === 0 ? shown : `${share < 0 ? "−" : "+"}${shown}`;
+};
+const signedShare = (value, of) => `${points(value / of)}%`;
+const NUMBERS = { // how a number is written, and how a difference is
+  accuracy: { show: percent, differ: points },
+  held_out: { show: percent, differ: points },
+  latency_ratio: { show: percent, differ: points },
+  latency_ms: { show: milliseconds, differ: signedShare },
+  memory: { show: megabytes, differ: signedShare },
+  macs: { show: macs, differ: signedShare },
+};
+
+const named = number => t("compare.trial", { number });
+
+function swatch(place) {
+  const node = element("span", { className: "swatch", ariaHidden: "true" }, PLACES[place].glyph);
+  node.style.setProperty("--kind", `var(--${PLACES[place].colour})`);
+  return node;
+}
+
+function heads(trials, first, ...more) { // the first row of a table: a trial in each column
+  const column = ({ number, url }, place) =>
+    element("th", { scope: "col", className: "number" }, swatch(place), element("a", { href: url }, named(number)));
+  return element("thead", {}, element("tr", {}, element("th", { scope: "col" }, first),
+    ...more.map(name => element("th", { scope: "col", className: "number" }, name)), ...trials.map(column)));
+}
+
+// --- numbers ---
+function numberCell(name, value, against, first) {
+  if (!value) return element("td", { className: "number" }, "–");
+  const { show, differ } = NUMBERS[name];
+  const shares = show === percent;
+  const range = shares && value.low < value.high ? interval(value) : value.low < value.high ? `${show(value.low)}–${show(value.high)}` : null;
+  return element("td", { className: "number" },
+    element("span", { className: "value" }, `${value.mark}${show(value.value)}`), range && element("small", { className: "range" }, range),
+    against && element("span", { className: `verdict ${against.verdict}`, title: t(`compare.verdicts.${against.verdict}`) },
+      element("span", { ariaHidden: "true" }, VERDICTS[against.verdict]),
+      element("span", { className: "unseen" }, t(`compare.verdicts.${against.verdict}`)),
+      ` ${differ(against.value, first.value)}`,
+      against.low < against.high && element("small", {}, ` (${differ(against.low, first.value)} … ${differ(against.high, first.value)})`)));
+}
+
+function drawNumbers({ trials, numbers }) {
+  for (const table of document.querySelectorAll(".compared-table")) table.classList.toggle("many", trials.length > 2);
+  byId("numbers").replaceChildren(heads(trials, t("compare.number")), element("tbody", {}, ...numbers.map(({ name, values, against }) =>
+    element("tr", {}, element("th", { scope: "row" }, t(`compare.names.${name}`)),
+      ...values.map((value, place) => numberCell(name, value, against[place], values[0]))))));
+  const marks = new Set(numbers.flatMap(({ values }) => values.map(value => value?.mark)));
+  const meanings = [marks.has("~") && `~ ${t("signs.predicted")}`, marks.has("!") && `! ${t("signs.noisy")}`,
+    marks.has("†") && `† ${t("signs.estimated")}`].filter(Boolean);
+  byId("compare-marks").hidden = !meanings.length;
+  byId("compare-marks").textContent = meanings.join(t("compare.semicolon"));
+}
+
+// --- tokens and schedules ---
+function drawTokens({ trials, depth, tokens: whole }) {
+  const blocks = Array.from({ length: depth }, (_, block) => block + 1);
+  const traces = trials.map(({ number, tokens }, place) => {
+    const { symbol, dash, colour: kind } = PLACES[place];
+    const color = colour(kind);
+    return { name: named(number), type: "scatter", mode: "lines+markers", x: blocks, y: tokens,
+      text: tokens.map((count, block) => `${named(number)}<br>${t("compare.tokens_after", { count, block: block + 1 })}`),
+      hovertemplate: "%{text}<extra></extra>", line: { color, width: 2, dash }, marker: { color, symbol, size: 8, opacity: 1, line: { width: 0 } } };
+  });
+  byId("tokens-legend").replaceChildren(...trials.map(({ label }, place) => element("li", {}, swatch(place), label)));
+  const layout = chartLayout({ xaxis: blockAxis(depth), yaxis: { title: t("compare.tokens_axis"), range: [0, whole * 1.05], nticks: 6 } });
+  return Plotly.react(byId("tokens-chart"), traces, layout, PLOT);
+}
+
+function settingText(name, value) {
+  if (value === null || value === undefined) return "–";
+  return name === "start" ? t("compare.block", { block: value }) : name === "last" ? t("profile.tokens", { count: value }) : `${value}`;
+}
+
+function drawSchedules({ trials, schedules }) {
+  byId("schedules").replaceChildren(heads(trials, t("compare.setting")), element("tbody", {}, ...schedules.map(({ name, setting, values }) => {
+    const same = values.every(value => value === values[0]);
+    return element("tr", { className: same ? "same" : "" },
+      element("th", { scope: "row" }, setting ? element("code", {}, name) : t(`compare.settings.${name}`)),
+      ...values.map(value => element("td", { className: "number" }, settingText(name, value))));
+  })));
+}
+
+// --- classes and images ---
+function drawClasses({ trials, classes }) {
+  byId("classes-card").hidden = !classes;
+  if (!classes) return;
+  byId("classes-hint").textContent = t(`compare.classes_hint.${classes.phase}`);
+  const most = Math.max(...classes.rows.flatMap(({ lost }) => lost.map(share => Math.abs(share ?? 0))), 1e-9);
+  const cell = (share, place) => {
+    const bar = element("i", { ariaHidden: "true" });
+    bar.style.setProperty("--share", Math.abs(share ?? 0) / most);
+    bar.style.setProperty("--kind", `var(--${PLACES[place].colour})`);
+    return element("td", { className: "number loss" }, bar, share === null ? "–" : points(-share));
+  };
+  byId("classes").replaceChildren(heads(trials, t("compare.class"), t("compare.images_column")), element("tbody", {},
+    ...classes.rows.map(({ class: label, images, lost }) => element("tr", {}, element("th", { scope: "row" }, `${label}`),
+      element("td", { className: "number" }, `${images}`), ...lost.map(cell)))));
+}
+
+function indicesOf(indices) {
+  const more = indices.length > SHOWN_INDICES ? t("compare.and_more", { count: indices.length - SHOWN_INDICES }) : "";
+  return element("p", { className: "hint indices" }, `${indices.slice(0, SHOWN_INDICES).join(", ")}${more}`);
+}
+
+function disagreement(shared) {
+  const { phase, trials, images, both, neither } = shared;
+  const [first, other] = trials;
+  const only = shared.only.map((indices, place) => ({ indices, number: trials[place] }));
+  const counts = [[t("compare.both"), both], ...only.map(({ indices, number }) => [t("compare.only", { number }), indices.length]),
+    [t("compare.neither"), neither]];
+  const side = ({ indices, number }) => indices.length > 0 && element("details", {},
+    element("summary", {}, t("compare.only_count", { number, count: indices.length })), indicesOf(indices));
+  return element("section", { className: "disagreement" },
+    element("h3", {}, t("compare.pair", { first, other }), element("small", {}, ` ${t(`compare.phases.${phase}`, { count: images })}`)),
+    element("dl", { className: "counts" }, ...counts.map(([name, count]) =>
+      element("div", {}, element("dt", {}, name), element("dd", {}, `${count}`)))),
+    ...only.map(side));
+}
+
+function drawImages({ images }) {
+  byId("images-card").hidden = !images.length;
+  byId("images").replaceChildren(...images.map(disagreement));
+}
+
+// --- choosing ---
+function choose() {
+  const numbers = [...new Set([...document.getElementsByName("trial")].map(({ value }) => value).filter(Boolean))];
+  if (numbers.length > 1) location.assign(`?trials=${numbers.join(",")}`);
+  else byId("compare-refused").textContent = t("compare.two_different");
+}
+
+function drawComparison(twin) {
+  for (const part of [drawNumbers, drawSchedules, drawClasses, drawImages]) part(twin);
+  return drawTokens(twin);
+}
+
+if (byId("compare")) {
+  for (const [place, label] of document.querySelectorAll(".compared").entries()) label.prepend(swatch(place));
+  for (const select of document.getElementsByName("trial")) select.addEventListener("change", choose);
+  followTwin(byId("compare").dataset.twin, drawComparison);
+}
