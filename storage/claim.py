@@ -20,7 +20,8 @@ from sqlalchemy import Update, or_, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from vittle.spaces.errors import VittleError
-from vittle.storage.store import Store, in_utc
+from vittle.storage.rows import in_utc
+from vittle.storage.store import Store
 from vittle.storage.tables import StudyRow, now
 
 LEASE = 60.0  # seconds without a word, after which a holder counts as gone

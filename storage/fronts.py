@@ -4,10 +4,10 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from vittle.spaces.schedule import Schedule
-from vittle.storage import records
+from vittle.storage import records, rows
 from vittle.storage.patience import patient
 from vittle.storage.records import Standing
-from vittle.storage.store import Store, trial_of
+from vittle.storage.store import Store
 from vittle.storage.tables import FrontRow, TrialRow
 
 
@@ -38,8 +38,8 @@ def _kept(store: Store, study: str) -> Standing | None:
         if last is None or last.until != finished:
             return None
         wanted = {*last.points, *([] if last.best is None else [last.best])}
-        rows = session.scalars(select(TrialRow).where(TrialRow.study_id == study_id, TrialRow.number.in_(wanted)))
-        found = {row.number: trial_of(row) for row in rows}
+        trials = rows.trials(session, TrialRow.study_id == study_id, TrialRow.number.in_(wanted))
+        found = {trial.number: trial for trial in trials}
         return Standing(finished, [found[number] for number in last.points], None if last.best is None else found[last.best])
 
 

@@ -6,12 +6,11 @@ A trial is committed the moment it ends; everything else, the sampler's memory i
 import dataclasses
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
 from platformdirs import user_data_path
-from sqlalchemy import Engine, create_engine, event, func, insert, select, update
+from sqlalchemy import ColumnElement, Engine, create_engine, delete, event, func, insert, select, true, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -22,12 +21,12 @@ from vittle.objectives.phase import PhaseChange
 from vittle.objectives.profile import LatencyProfile
 from vittle.objectives.sensitivity import Sensitivity
 from vittle.spaces.errors import VittleError
-from vittle.spaces.reduction import AdapterRecord, Values
+from vittle.spaces.reduction import Values
 from vittle.spaces.schedule import Schedule
-from vittle.spaces.shape import BackboneShape
-from vittle.storage import schema
+from vittle.storage import rows, schema
 from vittle.storage.patience import patient, reason
 from vittle.storage.records import BackboneRecord, Settings, Study, StudyState, Trial, TrialState
+from vittle.storage.rows import Changes, study_of
 from vittle.storage.tables import KnowledgeRow, MeasurementRow, StudyRow, TrialRow, now
 
 ACCEPTED = "a SQLAlchemy URL such as sqlite:///vittle.db or postgresql+psycopg://user:password@host/database"
@@ -102,8 +101,8 @@ class Store:
     def studies(self) -> list[Study]:
         """All studies, newest first."""
         with self.transaction() as session:
-            rows = session.scalars(select(StudyRow).order_by(StudyRow.created.desc(), StudyRow.id.desc()))
-            return [study_of(row) for row in rows]
+            newest = select(StudyRow).order_by(StudyRow.created.desc(), StudyRow.id.desc())
+            return [study_of(row) for row in session.scalars(newest)]
 
     @patient
     def study(self, name: str) -> Study:
@@ -119,16 +118,15 @@ class Store:
     def set_state(self, name: str, state: StudyState, ended: str | None = None) -> None:
         """Say how far a study is, and once it is done why it ended."""
         with self.transaction() as session:
-            row = self.row(session, name)
-            row.state, row.ended = state, ended
+            rows.touch(session, name, state=state, ended=ended)
 
     @patient
     def set_trials(self, name: str, trials: int) -> Study:
         """Change how many trials the study runs in all; it is to be continued."""
         with self.transaction() as session:
-            row = self.row(session, name)
+            rows.touch(session, name, state="interrupted")
+            row = rows.study_row(session, name)
             row.settings = {**row.settings, "trials": trials}
-            row.state = "interrupted"
             return study_of(row)
 
     def start_trial(self, study: str, origin: str, schedule: Schedule, parameters: Values) -> int:
@@ -138,27 +136,25 @@ class Store:
 
     @patient
     def _start_trial(self, study: str, values: dict[str, Any]) -> int:
-        with self.transaction() as session:
-            # Writing the study's row first makes other writers wait, in every database, so that numbers are given once.
-            session.execute(update(StudyRow).where(StudyRow.name == study).values(name=study))
-            study_id = self.id(session, study)
+        with self.engine.begin() as connection:
+            study_id, revision = rows.touch(connection, study)
             of_study = TrialRow.study_id == study_id
             same = (TrialRow.schedule_id == values["schedule_id"], TrialRow.started == values["started"])
-            written = session.scalar(select(TrialRow.number).where(of_study, *same))
+            written = connection.scalar(select(TrialRow.number).where(of_study, *same))
             if written is not None:  # the database went away before it could say so
                 return written
-            last = session.scalar(select(func.max(TrialRow.number)).where(of_study))
+            last = connection.scalar(select(func.max(TrialRow.number)).where(of_study))
             number = 0 if last is None else last + 1
-            session.execute(insert(TrialRow).values(study_id=study_id, number=number, **values))
+            connection.execute(insert(TrialRow).values(study_id=study_id, number=number, revision=revision, **values))
             return number
 
     @patient
     def retry_trial(self, study: str, number: int) -> int:
         """Write down that a running trial is begun again, and return how often it has been begun with this time."""
-        with self.transaction() as session:
-            row = self._trial_row(session, study, number)
-            row.attempts += 1
-            return row.attempts
+        with self.engine.begin() as connection:
+            trial = rows.touch_trial(connection, study, number)
+            connection.execute(update(TrialRow).where(TrialRow.id == trial).values(attempts=TrialRow.attempts + 1))
+            return connection.scalars(select(TrialRow.attempts).where(TrialRow.id == trial)).one()
 
     @patient
     def finish_trial(
@@ -176,17 +172,22 @@ class Store:
         Returns:
             Whether this call ended it.
         """
-        with self.transaction() as session:
-            row = self._trial_row(session, study, number)
-            if row.state != "running":
-                known = {(one.objective, one.value) for one in row.measurements if one.phase == "search"}
-                late = {one.objective for one in row.measurements if one.phase == LATE}
-                fresh = {name: one for name, one in (measurements or {}).items() if name not in late}
-                row.measurements += _rows(LATE, {name: one for name, one in fresh.items() if (name, one.value) not in known})
-                return False
-            row.state, row.reason, row.finished = state, reason and reason[:500], now()
-            row.measurements += _rows("search", measurements or {})
-            return True
+        with self.engine.begin() as connection:
+            trial = rows.touch_trial(connection, study, number)
+            end = {"state": state, "reason": reason and reason[:500], "finished": now()}
+            ended = connection.execute(update(TrialRow).where(TrialRow.id == trial, TrialRow.state == "running").values(end))
+            if ended.rowcount == 1:
+                rows.measure(connection, trial, "search", measurements or {})
+                return True
+            of_trial = MeasurementRow.trial_id == trial
+            there = connection.execute(
+                select(MeasurementRow.phase, MeasurementRow.objective, MeasurementRow.value).where(of_trial)
+            ).all()
+            known = {(objective, value) for phase, objective, value in there if phase == "search"}
+            late = {objective for phase, objective, _ in there if phase == LATE}
+            fresh = {name: one for name, one in (measurements or {}).items() if name not in late}
+            rows.measure(connection, trial, LATE, {name: one for name, one in fresh.items() if (name, one.value) not in known})
+            return False
 
     def confirm_trial(self, study: str, number: int, measurements: Mapping[str, Measurement]) -> None:
         """Keep a trial's careful measurements, in place of earlier ones."""
@@ -195,24 +196,40 @@ class Store:
     @patient
     def keep_again(self, study: str, number: int, phase: str, measurements: Mapping[str, Measurement]) -> None:
         """Keep what was measured of a trial in a phase after its end, in place of what was measured there before."""
-        with self.transaction() as session:
-            row = self._trial_row(session, study, number)
-            for old in [old for old in row.measurements if old.phase == phase]:
-                row.measurements.remove(old)
-            session.flush()
-            row.measurements += _rows(phase, measurements)
+        with self.engine.begin() as connection:
+            trial = rows.touch_trial(connection, study, number)
+            connection.execute(delete(MeasurementRow).where(MeasurementRow.trial_id == trial, MeasurementRow.phase == phase))
+            rows.measure(connection, trial, phase, measurements)
 
     @patient
     def trials(self, study: str) -> list[Trial]:
         """All trials of a study, by number."""
-        with self.transaction() as session:
-            study_id = self.id(session, study)
-            rows = session.scalars(select(TrialRow).where(TrialRow.study_id == study_id).order_by(TrialRow.number))
-            return [trial_of(row) for row in rows]
+        return self._changes(study, -1).trials
+
+    @patient
+    def _changes(self, study: str, since: int) -> Changes:
+        with self.engine.begin() as connection:
+            study_id, revision = rows.revision(connection, study)
+            return Changes(revision, rows.trials(connection, TrialRow.study_id == study_id, TrialRow.revision > since))
+
+    def changes(self, study: str, since: int) -> Changes:
+        """What has changed in a study since a revision that it had; of -1, all of it.
+
+        A trial that changes meanwhile may be in it already, and is again the next time.
+        """
+        return self._changes(study, since)
+
+    @patient
+    def revision(self, study: str | None = None) -> int:
+        """A number that rises whenever a study changes, or, if none is named, any of them."""
+        with self.engine.begin() as connection:
+            if study is not None:
+                return rows.revision(connection, study)[1]
+            return connection.scalars(select(func.count() + func.coalesce(func.sum(StudyRow.revision), 0))).one()
 
     def save_phase(self, phase: PhaseChange) -> None:
         """Keep where merging may start in a backbone, in place of what was known of it."""
-        self._learn(phase.fingerprint, PHASE, phase.to_dict())
+        self._learn(phase.fingerprint, PHASE, phase.to_dict(), _of_backbone(phase.fingerprint))
 
     def phase(self, fingerprint: str) -> PhaseChange | None:
         """Where merging may start in the backbone with these weights; None where it was never measured."""
@@ -221,7 +238,7 @@ class Store:
 
     def save_sensitivity(self, sensitivity: Sensitivity) -> None:
         """Keep what reducing single blocks of a backbone costs it, in place of what was known of it."""
-        self._learn(sensitivity.fingerprint, SENSITIVITY, sensitivity.to_dict())
+        self._learn(sensitivity.fingerprint, SENSITIVITY, sensitivity.to_dict(), _of_backbone(sensitivity.fingerprint))
 
     def sensitivity(self, fingerprint: str) -> Sensitivity | None:
         """What reducing single blocks of the backbone with these weights costs it; None where it was never measured."""
@@ -230,7 +247,7 @@ class Store:
 
     def save_importance(self, study: str, importance: Importance) -> None:
         """Keep what the parameters of a study are worth, in place of what was known of it."""
-        self._learn(*self._importance_of(study), importance.to_dict())
+        self._learn(*self._importance_of(study), importance.to_dict(), StudyRow.name == study)
 
     def importance(self, study: str) -> Importance | None:
         """What the parameters of a study are worth; None where nobody asked, or too few trials told."""
@@ -239,7 +256,7 @@ class Store:
 
     def save_profile(self, profile: LatencyProfile) -> None:
         """Keep a latency profile, in place of an earlier one with the same key."""
-        self._learn(profile.key, LATENCY, profile.to_dict())
+        self._learn(profile.key, LATENCY, profile.to_dict(), true())  # which studies use it, only their trials tell
 
     def profile(self, key: str) -> LatencyProfile | None:
         """The latency profile with that key; None where it was never measured."""
@@ -260,16 +277,17 @@ class Store:
             row = self.row(session, study)
             return row.backbone["fingerprint"], IMPORTANCE.format(row.id)
 
-    def _learn(self, fingerprint: str, kind: str, document: dict[str, Any]) -> None:
+    def _learn(self, fingerprint: str, kind: str, document: dict[str, Any], studies: ColumnElement[bool]) -> None:
         try:
-            self._merge(fingerprint, kind, document)
+            self._merge(fingerprint, kind, document, studies)
         except IntegrityError:  # somebody else wrote it first; now there is a row to replace
-            self._merge(fingerprint, kind, document)
+            self._merge(fingerprint, kind, document, studies)
 
     @patient
-    def _merge(self, fingerprint: str, kind: str, document: dict[str, Any]) -> None:
+    def _merge(self, fingerprint: str, kind: str, document: dict[str, Any], studies: ColumnElement[bool]) -> None:
         with self.transaction() as session:
             session.merge(KnowledgeRow(fingerprint=fingerprint, kind=kind, document=document))
+            rows.touch_all(session, studies)
 
     @patient
     def _known(self, fingerprint: str, kind: str) -> dict[str, Any] | None:
@@ -283,30 +301,12 @@ class Store:
         with Session(self.engine, expire_on_commit=False) as session, session.begin():
             yield session
 
-    @classmethod
-    def id(cls, session: Session, name: str) -> int:
-        """The number of a study; like `row`, without reading what is in it."""
-        found = session.scalar(select(StudyRow.id).where(StudyRow.name == name))
-        return cls.row(session, name).id if found is None else found
-
     @staticmethod
-    def row(session: Session, name: str) -> StudyRow:
-        """The row of a study.
+    def id(session: Session, name: str) -> int:
+        """The number of a study; like `row`, without reading what is in it."""
+        return rows.revision(session, name)[0]
 
-        Raises:
-            VittleError: there is none; the message names those there are.
-        """
-        row = session.scalar(select(StudyRow).where(StudyRow.name == name))
-        if row is None:
-            names = session.scalars(select(StudyRow.name).order_by(StudyRow.id.desc()).limit(5)).all()
-            there = f"there are: {', '.join(names)}" if names else "there are none; make one with: vittle launch"
-            raise VittleError(f"no study named {name!r}; {there}")
-        return row
-
-    @classmethod
-    def _trial_row(cls, session: Session, study: str, number: int) -> TrialRow:
-        found = select(TrialRow).where(TrialRow.study_id == cls.id(session, study), TrialRow.number == number)
-        return session.scalars(found).one()
+    row = staticmethod(rows.study_row)
 
 
 def _prepare_sqlite(engine: Engine, database: str | None, *, create: bool) -> None:
@@ -329,45 +329,5 @@ def _prepare_sqlite(engine: Engine, database: str | None, *, create: bool) -> No
         cursor.close()
 
 
-def _rows(phase: str, measurements: Mapping[str, Measurement]) -> list[MeasurementRow]:
-    return [
-        MeasurementRow(
-            phase=phase, objective=name, value=one.value, low=one.low, high=one.high, n=one.n, protocol=dict(one.protocol)
-        )
-        for name, one in measurements.items()
-    ]
-
-
-def study_of(row: StudyRow) -> Study:
-    """The study of a row."""
-    shape = {**row.backbone["shape"], "grid": tuple(row.backbone["shape"]["grid"])}
-    adapters = {name: AdapterRecord(*record) for name, record in row.backbone.get("adapters", {}).items()}
-    backbone = BackboneRecord(**{**row.backbone, "shape": BackboneShape(**shape), "adapters": adapters})
-    state: Any = row.state
-    return Study(row.name, state, Settings.model_validate(row.settings), backbone, in_utc(row.created), row.ended, row.owner)
-
-
-def in_utc(moment: datetime) -> datetime:
-    """The time with its zone, which SQLite does not keep."""
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def trial_of(row: TrialRow) -> Trial:
-    """The trial of a row."""
-    measurements: dict[str, dict[str, Measurement]] = {}
-    for one in row.measurements:
-        measured = Measurement(one.objective, one.value, one.low, one.high, one.n, one.protocol)
-        measurements.setdefault(one.phase, {})[one.objective] = measured
-    state: Any = row.state
-    return Trial(
-        number=row.number,
-        state=state,
-        origin=row.origin,
-        schedule=Schedule.from_dict(row.schedule),
-        parameters=row.parameters,
-        measurements=measurements,
-        reason=row.reason,
-        attempts=row.attempts,
-        started=in_utc(row.started),
-        finished=None if row.finished is None else in_utc(row.finished),
-    )
+def _of_backbone(fingerprint: str) -> ColumnElement[bool]:
+    return StudyRow.backbone["fingerprint"].as_string() == fingerprint

@@ -20,7 +20,7 @@ class Base(DeclarativeBase):
 
 
 class StudyRow(Base):
-    """A search: what was asked, of which backbone, and how far it is."""
+    """A search: what was asked, of which backbone, and how far it is; `revision` counts its changes and those of its trials."""
 
     __tablename__ = "studies"
 
@@ -31,19 +31,21 @@ class StudyRow(Base):
     owner: Mapped[str | None] = mapped_column(String(100))
     holder: Mapped[str | None] = mapped_column(String(400))
     heartbeat: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    revision: Mapped[int] = mapped_column(default=0)
     settings: Mapped[dict[str, Any]] = mapped_column(JSON)
     backbone: Mapped[dict[str, Any]] = mapped_column(JSON)
     created: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now)
 
 
 class TrialRow(Base):
-    """An attempt to evaluate a schedule."""
+    """An attempt to evaluate a schedule; `revision` is that of its study when it last changed."""
 
     __tablename__ = "trials"
     __table_args__ = (
         UniqueConstraint("study_id", "number"),
         Index("ix_trials_schedule", "study_id", "schedule_id"),
         Index("ix_trials_state", "study_id", "state"),
+        Index("ix_trials_revision", "study_id", "revision"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -56,6 +58,7 @@ class TrialRow(Base):
     parameters: Mapped[dict[str, Any]] = mapped_column(JSON)
     reason: Mapped[str | None] = mapped_column(String(500))
     attempts: Mapped[int] = mapped_column(default=1)
+    revision: Mapped[int] = mapped_column(default=0)
     started: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now)
     finished: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     measurements: Mapped[list["MeasurementRow"]] = relationship(cascade="all, delete-orphan", lazy="selectin")

@@ -9,12 +9,13 @@ from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
-from sqlalchemy import select
+from sqlalchemy import select, true
 from sqlalchemy.orm import Session
 
 from vittle.spaces.errors import VittleError
 from vittle.storage.records import Study
-from vittle.storage.store import IMPORTANCE, Store, in_utc, study_of, trial_of
+from vittle.storage.rows import in_utc, study_of, touch_all, trial_of
+from vittle.storage.store import IMPORTANCE, Store
 from vittle.storage.tables import KnowledgeRow, MeasurementRow, StudyRow, TrialRow
 
 FORMAT = 1
@@ -135,6 +136,7 @@ def read(store: Store, lines: Iterable[str], name: str | None = None) -> Study:
         session.add_all(added)
         for one in known:
             _learn(session, one, row)
+        touch_all(session, true())  # of whatever backbone they are, something may be known of it now
         session.flush()
         try:
             for trial in added:

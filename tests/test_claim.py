@@ -120,7 +120,7 @@ def test_the_holder_says_that_it_is_there_and_hears_when_it_lost_its_claim(store
 
 
 def heard(store: Store):
-    from vittle.storage.store import in_utc
+    from vittle.storage.rows import in_utc
 
     with store.transaction() as session:
         return in_utc(store.row(session, "study").heartbeat)

@@ -25,9 +25,10 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 SINCE_0001 = [
-    *(f"ALTER TABLE studies DROP COLUMN {name}" for name in ("ended", "owner", "holder", "heartbeat")),
-    "ALTER TABLE trials DROP COLUMN attempts",
     "DROP INDEX ix_trials_state",
+    "DROP INDEX ix_trials_revision",
+    *(f"ALTER TABLE studies DROP COLUMN {name}" for name in ("ended", "owner", "holder", "heartbeat", "revision")),
+    *(f"ALTER TABLE trials DROP COLUMN {name}" for name in ("attempts", "revision")),
     "DROP TABLE fronts",
 ]
 """Takes back what the steps after the first one have made."""
