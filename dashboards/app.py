@@ -12,19 +12,20 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from vittle.dashboards import compare, detector, plotlyjs, profile, studies
+from vittle.dashboards import compare, detector, events, plotlyjs, profile, studies
 from vittle.dashboards.guard import LOOPBACK, SecurityHeaders
 from vittle.dashboards.page import HERE, spoken, templates
+from vittle.dashboards.watching import Watch
 from vittle.storage.store import Store
 
 # A study's name may hold anything, a slash too: `studies` comes last, since its addresses fit all others.
-ROUTERS = (profile.router, detector.router, compare.router, studies.router)
+ROUTERS = (events.router, profile.router, detector.router, compare.router, studies.router)
 
 
 def create_app(store: Store) -> FastAPI:
     """The dashboard over an open store, for any ASGI server; bind it to a loopback address."""
     app = FastAPI(title="Vittle", docs_url=None, redoc_url=None, openapi_url=None)
-    app.state.store = store
+    app.state.store, app.state.watch, app.state.streams = store, Watch(store), events.Streams()
     app.add_exception_handler(AnyHTTPException, _refused)
     app.get(plotlyjs.PATH)(plotly_bundle)
     for router in ROUTERS:
@@ -45,6 +46,7 @@ async def _refused(request: Request, error: Exception) -> Response:
     reason, speak = str(getattr(error, "detail", status.phrase)), spoken(request)
     if reason == HTTPStatus.NOT_FOUND.phrase:
         reason = speak("sentences.no_page", path=request.url.path)
+    headers = getattr(error, "headers", None)
     if request.url.path.endswith(".json"):
-        return JSONResponse({"error": reason}, status)
-    return templates.TemplateResponse(request, "error.html", {"status": status, "reason": reason}, status)
+        return JSONResponse({"error": reason}, status, headers)
+    return templates.TemplateResponse(request, "error.html", {"status": status, "reason": reason}, status, headers)

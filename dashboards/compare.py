@@ -1,5 +1,6 @@
 """The page that puts trials of one study side by side, and its JSON twin."""
 
+from collections.abc import Sequence
 from http import HTTPStatus
 from urllib.parse import quote
 
@@ -8,7 +9,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 
 from vittle.dashboards import comparison, twins
 from vittle.dashboards.comparison import FEWEST, MOST
-from vittle.dashboards.page import OpenStore, Spoken, find_study, find_trial, templates
+from vittle.dashboards.page import Spoken, Watching, find_seen, find_trial, templates
 from vittle.dashboards.words import Words
 from vittle.storage import records
 from vittle.storage.records import Study, Trial
@@ -18,17 +19,17 @@ SHOWN = 40  # characters of a query that a refusal repeats
 
 
 @router.get("/studies/{name:path}/compare.json")
-def compare_twin(name: str, store: OpenStore, speak: Spoken, trials: str | None = None) -> JSONResponse:
+def compare_twin(name: str, watch: Watching, speak: Spoken, trials: str | None = None) -> JSONResponse:
     """Two to four trials side by side, as JSON: `trials` are their numbers, separated by commas."""
-    study, known = find_study(store, name, speak), store.trials(name)
+    study, known, _ = find_seen(watch, name, speak)
     chosen = _asked(study, known, trials, speak)
     return JSONResponse(comparison.compared(study, known, chosen, speak) if chosen else {"trials": []})
 
 
 @router.get("/studies/{name:path}/compare")
-def compare_page(request: Request, name: str, store: OpenStore, speak: Spoken, trials: str | None = None) -> HTMLResponse:
+def compare_page(request: Request, name: str, watch: Watching, speak: Spoken, trials: str | None = None) -> HTMLResponse:
     """Two to four trials side by side: the asked ones, or the best one and the backbone."""
-    study, known = find_study(store, name, speak), store.trials(name)
+    study, known, _ = find_seen(watch, name, speak)
     chosen = _asked(study, known, trials, speak)
     query = quote(",".join(f"{trial.number}" for trial in chosen))
     context = {
@@ -41,7 +42,7 @@ def compare_page(request: Request, name: str, store: OpenStore, speak: Spoken, t
     return templates.TemplateResponse(request, "compare.html", context)
 
 
-def _asked(study: Study, trials: list[Trial], query: str | None, speak: Words) -> list[Trial]:
+def _asked(study: Study, trials: Sequence[Trial], query: str | None, speak: Words) -> list[Trial]:
     """The trials with these numbers; without a query the best one and the backbone, or none where there are no two."""
     if query is None:
         return _usual(study, trials)
@@ -59,7 +60,7 @@ def _asked(study: Study, trials: list[Trial], query: str | None, speak: Words) -
     return found
 
 
-def _usual(study: Study, trials: list[Trial]) -> list[Trial]:
+def _usual(study: Study, trials: Sequence[Trial]) -> list[Trial]:
     front = records.front(trials)
     first = [records.best(trials, study.budget), records.reference(trials), *reversed(front)]
     found = list({trial.number: trial for trial in first if trial is not None}.values())

@@ -1,14 +1,30 @@
 """Serve the dashboard on this machine."""
 
+import gc
 import socket
+from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 
 from vittle.dashboards.app import create_app
 from vittle.spaces.errors import VittleError
 from vittle.storage.store import Store
 
 HOST = "127.0.0.1"
+COLLECT_AFTER = 100_000  # objects: thousands of trials are read at once and kept, and there is nothing to collect in them
+
+
+class Server(uvicorn.Server):
+    """Ends streams of events when it shuts down, which waits for all that is open."""
+
+    def __init__(self, app: FastAPI, **options: Any) -> None:
+        self.app = app
+        super().__init__(uvicorn.Config(app, log_level="warning", **options))
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.app.state.streams.ending = True
+        await super().shutdown(sockets)
 
 
 def serve(store: Store, port: int) -> None:
@@ -26,4 +42,5 @@ def serve(store: Store, port: int) -> None:
                 f"cannot serve on port {port} ({error.strerror}); give another --port, 0 for any free one"
             ) from None
         print(f"Vittle dashboard on http://{HOST}:{listening.getsockname()[1]} (Ctrl-C ends it)", flush=True)
-        uvicorn.Server(uvicorn.Config(create_app(store), log_level="warning")).run(sockets=[listening])
+        gc.set_threshold(COLLECT_AFTER)
+        Server(create_app(store)).run(sockets=[listening])

@@ -1,14 +1,18 @@
 """The pages of all studies and of one, their JSON twins, and the files that schedules are exported as."""
 
 import re
+from collections.abc import Sequence
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 
 from vittle.dashboards import text, twins
-from vittle.dashboards.page import OpenStore, Spoken, find_study, find_trial, templates
+from vittle.dashboards.page import OpenStore, Spoken, Watching, find_seen, find_study, find_trial, kept, templates
+from vittle.dashboards.words import ENGLISH, Words
 from vittle.storage import export, fronts, records
+from vittle.storage.records import Study, Trial
 from vittle.storage.store import Store
 
 router = APIRouter()
@@ -28,25 +32,21 @@ def list_twin(store: OpenStore) -> JSONResponse:
 
 # A name may hold anything, a slash too: hence `:path`, with the longer addresses first.
 @router.get("/studies/{name:path}/trials/{number}.yaml")
-def exported_schedule(name: str, number: str, store: OpenStore, speak: Spoken) -> Response:
+def exported_schedule(name: str, number: str, watch: Watching, speak: Spoken) -> Response:
     """One schedule with its evidence, as a file that `vittle.Schedule.load` reads."""
-    study = find_study(store, name, speak)
-    trials = store.trials(name)
+    study, trials, _ = find_seen(watch, name, speak)
     trial = find_trial(study, trials, number, speak)
     if not twins.exportable(trial):
         reason = speak("sentences.no_export", number=number, state=speak(f"states.{trial.state}"))
         raise HTTPException(HTTPStatus.NOT_FOUND, reason)
-    document = export.to_yaml(export.document(study, trial, records.reference(trials)))
-    best = records.best(trials, study.budget)
-    filename = "best.yaml" if best is not None and best.number == trial.number else f"{_slug(name)}-trial-{number}.yaml"
-    headers = {"Content-Disposition": f'attachment; filename="{filename}"'}
-    return Response(document, media_type="application/yaml", headers=headers)
+    headers = {"Content-Disposition": f'attachment; filename="{file_name(study, trials, trial)}"'}
+    return Response(exported(study, trials, trial), media_type="application/yaml", headers=headers)
 
 
 @router.get("/studies/{name:path}.json")
-def study_twin(name: str, store: OpenStore, speak: Spoken) -> JSONResponse:
+def study_twin(request: Request, name: str, store: OpenStore, watch: Watching, speak: Spoken) -> Response:
     """One study with all its trials, as JSON."""
-    return JSONResponse(twins.detailed(find_study(store, name, speak), store.trials(name), store.importance(name), speak))
+    return kept(request, watch, name, "study", lambda seen: twin(store, seen.study, seen.trials, speak))
 
 
 @router.get("/studies/{name:path}")
@@ -60,6 +60,22 @@ def study_page(request: Request, name: str, store: OpenStore, speak: Spoken) -> 
         "budget": text.budget(study.budget, speak),
     }
     return templates.TemplateResponse(request, "study.html", context)
+
+
+def twin(store: Store, study: Study, trials: Sequence[Trial], speak: Words = ENGLISH) -> dict[str, Any]:
+    """What the page of a study shows."""
+    return twins.detailed(study, trials, store.importance(study.name), speak)
+
+
+def exported(study: Study, trials: Sequence[Trial], trial: Trial) -> str:
+    """The file of a trial's schedule, with its evidence."""
+    return export.to_yaml(export.document(study, trial, records.reference(trials)))
+
+
+def file_name(study: Study, trials: Sequence[Trial], trial: Trial) -> str:
+    """What that file is called."""
+    best = records.best(trials, study.budget)
+    return "best.yaml" if best is not None and best.number == trial.number else f"{_slug(study.name)}-trial-{trial.number}.yaml"
 
 
 def _listed(store: Store) -> list[dict[str, object]]:

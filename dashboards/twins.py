@@ -54,6 +54,7 @@ def detailed(
         importance: what its parameters are worth.
         speak: the language of its sentences.
     """
+    trials = records.ranked(trials)
     standing, expected = records.standing(trials, study.budget), records.expectations(trials)
     front = {trial.number for trial in standing.points}
     nearest, bend = records.nearest(trials), records.knee(trials)

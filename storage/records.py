@@ -1,6 +1,6 @@
 """Studies and trials as the rest of the project sees them: immutable values without a database session."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -175,7 +175,7 @@ class Study:
     ended: str | None = None
     owner: str | None = None
 
-    @property
+    @cached_property
     def budget(self) -> LatencyBudget:
         return self.settings.budget
 
@@ -194,19 +194,46 @@ class Standing(NamedTuple):
     best: Trial | None
 
 
+class Ranked(tuple[Trial, ...]):
+    """The trials of a study that are compared once, however often it is asked: what follows takes them as any others."""
+
+    def __init__(self, trials: Iterable[Trial]) -> None:
+        del trials  # a tuple has them already
+        self._fronts: dict[LatencyBudget | None, list[Trial]] = {}
+
+    @cached_property
+    def expected(self) -> dict[int, Measured]:
+        """See `expectations`."""
+        complete, backbone = [trial for trial in self if trial.state == "complete"], reference(self)
+        judged: list[Measured] = [trial.judged for trial in complete]
+        if backbone is not None:
+            judged = expected(judged, backbone.judged)
+        return {trial.number: one for trial, one in zip(complete, judged, strict=True)}
+
+    def front(self, budget: LatencyBudget | None) -> list[Trial]:
+        """See `front`."""
+        if budget not in self._fronts:
+            within = [one for one in self if one.state == "complete" and (budget is None or one.within(budget))]
+            places = fronts.front([self.expected[trial.number] for trial in within])
+            self._fronts[budget] = [within[place] for place in places]
+        return self._fronts[budget]
+
+
+def ranked(trials: Sequence[Trial]) -> Ranked:
+    """The trials, to be asked about more than once."""
+    return trials if isinstance(trials, Ranked) else Ranked(trials)
+
+
 def standing(trials: Sequence[Trial], budget: LatencyBudget) -> Standing:
     """How far a study is, from all of its trials."""
+    trials = ranked(trials)
     finished = sum(trial.state != "running" and trial.origin != "backbone" for trial in trials)
     return Standing(finished, front(trials), best(trials, budget))
 
 
 def front(trials: Sequence[Trial], budget: LatencyBudget | None = None) -> list[Trial]:
     """The complete trials that none dominates in expected accuracy and cost, fastest first; of those within a `budget`."""
-    complete = [trial for trial in trials if trial.state == "complete"]
-    expected = expectations(trials)
-    if budget is not None:
-        complete = [trial for trial in complete if trial.within(budget)]
-    return [complete[index] for index in fronts.front([expected[trial.number] for trial in complete])]
+    return list(ranked(trials).front(budget))
 
 
 def expectations(trials: Sequence[Trial]) -> dict[int, Measured]:
@@ -214,15 +241,12 @@ def expectations(trials: Sequence[Trial]) -> dict[int, Measured]:
 
     See `vittle.objectives.expectation`. Without a backbone to compare with it is the measured accuracy.
     """
-    complete, backbone = [trial for trial in trials if trial.state == "complete"], reference(trials)
-    judged: list[Measured] = [trial.judged for trial in complete]
-    if backbone is not None:
-        judged = expected(judged, backbone.judged)
-    return {trial.number: one for trial, one in zip(complete, judged, strict=True)}
+    return ranked(trials).expected
 
 
 def best(trials: Sequence[Trial], budget: LatencyBudget) -> Trial | None:
     """The most accurate trial that holds the budget beyond the noise, from the confirmed ones where there are any."""
+    trials = ranked(trials)
     within = front(trials, budget)
     eligible = [trial for trial in within if trial.confirmed] or within
     expected = expectations(trials)
@@ -283,6 +307,7 @@ def seconds_left(trials: Sequence[Trial], planned: int) -> float | None:
 
 def tied_with_best(trials: Sequence[Trial], budget: LatencyBudget) -> set[int]:
     """Numbers of the trials on the front that differ from the best one by no more than noise."""
+    trials = ranked(trials)
     chosen = best(trials, budget)
     if chosen is None:
         return set()

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import uvicorn
 from playwright.sync_api import BrowserContext, Page, sync_playwright
 from rich.console import Console
 
 from vittle.dashboards.app import create_app
+from vittle.dashboards.server import Server
 from vittle.storage.store import Store
 
 CHROMIUM = Path(os.environ.get("VITTLE_CHROMIUM", "/usr/bin/chromium"))
@@ -43,10 +43,10 @@ def page(browser: BrowserContext, address: str) -> Iterator[Page]:
 
 
 class serving:  # noqa: N801 - reads as a word: with serving(store) as address
-    """The application on a free port of this machine."""
+    """The application on a free port of this machine, or on one of yours."""
 
-    def __init__(self, store: Store) -> None:
-        self.server = uvicorn.Server(uvicorn.Config(create_app(store), port=0, log_level="warning", lifespan="off", ws="none"))
+    def __init__(self, store: Store, port: int = 0) -> None:
+        self.server = Server(create_app(store), port=port, lifespan="off", ws="none")
         self.thread = threading.Thread(target=self.server.run, daemon=True)
 
     def __enter__(self) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
+from sqlalchemy import select
 
 from vittle import presets
 from vittle.objectives import paired
@@ -21,9 +22,10 @@ from vittle.objectives.sensitivity import Point, Sensitivity
 from vittle.spaces import costs
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
-from vittle.storage import records
+from vittle.storage import records, rows
 from vittle.storage.records import BackboneRecord, Settings, Study, StudyState
 from vittle.storage.store import Store
+from vittle.storage.tables import MeasurementRow, TrialRow
 
 WIDTH = 96
 SHAPE = BackboneShape(
@@ -202,6 +204,23 @@ class Synthetic:
         worst = [row for row in worst if row[1] > 0]
         drop = Measurement("accuracy_drop", *paired.difference(dense[:seen], right), seen, {"worst": worst})
         return {"accuracy": accuracy, "accuracy_drop": drop}
+
+
+def repeated(store: Store, name: str, trials: int) -> None:
+    """Add what the sampler proposed in a study again, each time a little slower, until there are so many trials."""
+    with store.transaction() as session:
+        there = list(session.scalars(select(TrialRow).where(TrialRow.origin == "sampler", TrialRow.state != "running")))
+        study_id, revision = rows.touch(session, name)
+        for number in range(session.query(TrialRow).count(), trials):
+            turn, place = divmod(number, len(there))
+            old = {key: value for key, value in vars(there[place]).items() if key in TrialRow.__table__.columns}
+            added = TrialRow(**{**old, "id": None, "study_id": study_id, "number": number, "revision": revision})
+            for one in there[place].measurements:
+                factor = 1 + turn / 10_000 if one.objective.startswith("latency") else 1
+                ends = {key: factor * getattr(one, key) for key in ("value", "low", "high")}
+                kept = {key: getattr(one, key) for key in ("phase", "objective", "n", "protocol")}
+                added.measurements.append(MeasurementRow(**kept, **ends))
+            session.add(added)
 
 
 def predicted(measured: dict[str, Measurement], profile: str) -> dict[str, Measurement]:

@@ -1,12 +1,9 @@
 // The study page: drawn from the page's JSON twin, and drawn again while the study runs.
 "use strict";
 
-const POLL_MS = 2000;
 const twin = byId("study").dataset.twin;
 let study = null; // the JSON twin as it was last read
-let received = ""; // its text, to see whether anything is new
 let chosen = Number(location.hash.match(/^#trial-(\d+)$/)?.[1] ?? NaN); // NaN: whatever is best for the budget
-let pressed = false; // plotly loses a click when the data change under it
 
 const heldOut = trial => trial.measurements.confirmation?.accuracy;
 const numbered = number => study.trials.find(trial => trial.number === number);
@@ -71,26 +68,9 @@ function turn(name) { // to another axis, with the same schedule best for the bu
   draw();
 }
 
-async function refresh() {
-  try {
-    const response = await fetch(twin);
-    if (!response.ok) throw new Error(`${response.status} ${response.statusText}`);
-    const text = await response.text();
-    if (text !== received && !pressed) {
-      [received, study] = [text, JSON.parse(text)];
-      await draw();
-    }
-    byId("notice").hidden = true;
-  } catch (error) {
-    console.warn(error);
-    byId("notice").hidden = false;
-  }
-  if (study?.state !== "running" && byId("notice").hidden && !pressed) return;
-  setTimeout(refresh, POLL_MS);
-}
-
-chart.addEventListener("pointerdown", () => { pressed = true; }, true);
-for (const end of ["pointerup", "pointercancel"]) addEventListener(end, () => { pressed = false; }, true);
 for (const input of document.getElementsByName("axis")) input.addEventListener("change", () => turn(input.value));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
-refresh();
+watch(twin, twin.replace(/\.json$/, "/events"), text => {
+  study = JSON.parse(text);
+  return draw();
+});

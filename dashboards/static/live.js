@@ -1,0 +1,70 @@
+// What a page shows stays as it is now: it is told of changes by a stream of events, or asks again and again where there is none.
+"use strict";
+
+const POLL_MS = 2000; // between two questions, where nothing tells of changes
+const BATCH_MS = 500; // between two drawings; what changes meanwhile is drawn together
+let pressed = false; // plotly loses a click when the data change under it
+
+addEventListener("pointerdown", ({ button }) => { pressed = button === 0; }, true);
+for (const end of ["pointerup", "pointercancel", "blur"]) addEventListener(end, () => { pressed = false; }, true);
+
+// Show what is at an address, and again whenever it is another. `show` gets its text, and may return a promise.
+// A report has the text in it already, and it is shown once.
+function watch(url, events, show) {
+  const inlined = byId("twin");
+  if (inlined) return void show(inlined.textContent);
+  let [etag, shown, wanted, drawn] = ["", "", 0, -Infinity]; // `wanted`: the revision that a stream has told of
+  let [source, timer, reading] = [null, 0, false];
+
+  function soon(wait) { // the first of several
+    timer ||= setTimeout(() => { timer = 0; read(); }, wait);
+  }
+  const batched = () => soon(pressed ? BATCH_MS : Math.max(0, drawn + BATCH_MS - performance.now()));
+  const told = () => source?.readyState === EventSource.OPEN;
+  const older = () => Number.parseInt(etag.slice(3), 10) < wanted; // a large study is made anew only so often
+
+  async function take(response) {
+    const text = await response.text();
+    if (pressed) return void batched();
+    if (text !== shown) await show(text);
+    [etag, shown, drawn] = [response.headers.get("ETag") ?? "", text, performance.now()];
+  }
+
+  async function read() {
+    if (document.hidden || reading) return;
+    if (pressed) return batched();
+    reading = true;
+    let answered = true;
+    try {
+      const response = await fetch(url, etag ? { headers: { "If-None-Match": etag } } : {});
+      if (response.ok) await take(response);
+      else if (response.status !== 304) throw new Error(`${response.status} ${response.statusText}`);
+    } catch (error) {
+      console.warn(error);
+      answered = false;
+    }
+    reading = false;
+    if (byId("notice")) byId("notice").hidden = answered;
+    if (!answered || !told() || older()) soon(POLL_MS);
+  }
+
+  function listen() {
+    source = new EventSource(events);
+    source.onmessage = ({ data }) => { wanted = Number(data); if (!etag || older()) batched(); };
+    source.onerror = () => soon(POLL_MS); // the browser connects again by itself, unless it was refused
+  }
+  function rest() {
+    source?.close();
+    clearTimeout(timer);
+    [source, timer] = [null, 0];
+  }
+  function wake() {
+    if (document.hidden) return rest();
+    if (!source) listen();
+    return read();
+  }
+  document.addEventListener("visibilitychange", wake);
+  addEventListener("pagehide", rest);
+  addEventListener("pageshow", ({ persisted }) => persisted && wake());
+  wake();
+}
