@@ -1,4 +1,4 @@
-"""`vittle export-study` and `import-study`: a whole study, from one database to another."""
+"""`vittle export-study` and `import-study`: a whole study, from one database to another; `vittle report`: to somebody."""
 
 from pathlib import Path
 from typing import Annotated
@@ -47,3 +47,24 @@ def import_study(
     store = Store.open(storage, create=True)
     found = transfer.read(store, lines, study)
     out.print(f"read {file}: study {found.name}, {len(store.trials(found.name))} trials", highlight=False, soft_wrap=True)
+
+
+@transfer_app.command()
+def report(
+    study: StudyName = None,
+    output: Annotated[
+        Path | None, typer.Option(help="The file to write. Default: the study's name and .html.", show_default=False)
+    ] = None,
+    language: Annotated[str, typer.Option(help="en or ja.")] = "en",
+    storage: Storage = None,
+) -> None:
+    """Write a study as one HTML file that needs no server and no network."""
+    store = Store.open(storage)
+    found = find_study(store, study)
+    from vittle.dashboards import report as reports  # here, because no other command prints pages
+    from vittle.dashboards import studies
+
+    path = output or Path(f"{studies.slug(found.name)}.html")
+    page = reports.render(store, found, language).encode()
+    write_at_once(path, page, "give --output a file in an existing folder")
+    out.print(f"wrote {path}: study {found.name}, {len(page) / 1e6:.1f} MB", markup=False, highlight=False, soft_wrap=True)

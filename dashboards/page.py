@@ -44,7 +44,7 @@ Spoken = Annotated[Words, Depends(spoken)]
 
 templates = Jinja2Templates(directory=HERE / "templates", context_processors=[lambda request: {"t": spoken(request)}])
 templates.env.undefined = StrictUndefined
-templates.env.globals.update(plotlyjs=plotlyjs, study_url=twins.study_url)
+templates.env.globals.update(plotlyjs=plotlyjs, study_url=twins.study_url, report=None)
 templates.env.filters.update(percent=text.percent)
 
 

@@ -52,14 +52,17 @@ def study_twin(request: Request, name: str, store: OpenStore, watch: Watching, s
 @router.get("/studies/{name:path}")
 def study_page(request: Request, name: str, store: OpenStore, speak: Spoken) -> HTMLResponse:
     """One study: its chart, the front as a table, and the chosen schedule."""
-    study = find_study(store, name, speak)
-    context = {
+    return templates.TemplateResponse(request, "study.html", context(find_study(store, name, speak), speak))
+
+
+def context(study: Study, speak: Words) -> dict[str, Any]:
+    """What the template of a study's page names."""
+    return {
         "study": study,
-        "twin": f"{twins.study_url(name)}.json",
+        "twin": f"{twins.study_url(study.name)}.json",
         "created": study.created,
         "budget": text.budget(study.budget, speak),
     }
-    return templates.TemplateResponse(request, "study.html", context)
 
 
 def twin(store: Store, study: Study, trials: Sequence[Trial], speak: Words = ENGLISH) -> dict[str, Any]:
@@ -75,12 +78,13 @@ def exported(study: Study, trials: Sequence[Trial], trial: Trial) -> str:
 def file_name(study: Study, trials: Sequence[Trial], trial: Trial) -> str:
     """What that file is called."""
     best = records.best(trials, study.budget)
-    return "best.yaml" if best is not None and best.number == trial.number else f"{_slug(study.name)}-trial-{trial.number}.yaml"
+    return "best.yaml" if best is not None and best.number == trial.number else f"{slug(study.name)}-trial-{trial.number}.yaml"
 
 
 def _listed(store: Store) -> list[dict[str, object]]:
     return [twins.listed(study, fronts.standing(store, study.name)) for study in store.studies()]
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
+    """A name for files of a study, whatever its own name holds."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:80] or "study"

@@ -68,3 +68,15 @@ function watch(url, events, show) {
   addEventListener("pageshow", ({ persisted }) => persisted && wake());
   wake();
 }
+
+// --- the files that schedules are exported as ---
+const FILES = JSON.parse(byId("files")?.textContent ?? "null"); // in a report, by trial
+const made = new Map(); // their addresses, by trial
+
+function exported({ number, export: address }) { // what a link to a trial's file needs; null where it is not to be had here
+  if (!address || !FILES) return address && { href: address, download: "" };
+  const file = FILES[number];
+  if (!file) return null;
+  if (!made.has(number)) made.set(number, URL.createObjectURL(new Blob([file.text], { type: "application/yaml" })));
+  return { href: made.get(number), download: file.name };
+}

@@ -56,7 +56,8 @@ function drawPanel() {
     trial.worst && element("p", { className: "hint" }, trial.worst),
     protocol && element("p", { className: "hint" }, [protocol.device, protocol.dtype, measuredHow(trial, protocol)].filter(Boolean).join(", ")),
     element("div", { className: "act" },
-      trial.export && element("a", { className: "button", href: trial.export, download: "" }, t("study.export")),
+      exported(trial) && element("a", { className: "button", ...exported(trial) }, t("study.export")),
+      trial.export && !exported(trial) && element("p", { className: "hint" }, t("report.elsewhere")),
       trial.export && element("code", { className: "apply" }, `vittle.apply(model, vittle.Schedule.load("${trial === numbered(study.best?.trial) ? "best.yaml" : "schedule.yaml"}"))`),
       trial.url && element("a", { className: "more", href: trial.url }, t("study.all_about", { number: trial.number }))),
   ].filter(Boolean));
