@@ -21,6 +21,7 @@ from vittle.reductions.backbone import Preprocessing
 
 BATCH = 128
 WORST = 5  # classes that a measurement names
+CLASSES = 1000  # at most, for it to keep what is lost in each
 
 
 def to_input(pixels: NDArray[np.uint8], preprocessing: Preprocessing, device: torch.device) -> Tensor:
@@ -100,13 +101,13 @@ def judge(logits: NDArray[np.float32], reference: Reference, about: Mapping[str,
     else:
         accuracy = Measurement("accuracy", *paired.estimate(right, reference.right), m, {**protocol, "of": n})
     lost = paired.difference(reference.right[:m], right)
-    worst = {"worst": worst_classes(right, reference)} if reference.labelled else {}
+    by_class = losses(right, reference) if reference.labelled else {}
     apart = divergence(reference.logits[:m], logits)
     spread = NORMAL_95 * float(apart.std()) / np.sqrt(m)
     mean = float(apart.mean())
     return {
         "accuracy": accuracy,
-        "accuracy_drop": Measurement("accuracy_drop", *lost, m, worst),
+        "accuracy_drop": Measurement("accuracy_drop", *lost, m, by_class),
         "divergence": Measurement(
             "divergence", mean, max(0.0, mean - spread), mean + spread, m, {"each": paired.pack_divergence(apart)}
         ),
@@ -120,14 +121,20 @@ def divergence(reference: NDArray[np.float32], logits: NDArray[np.float32]) -> N
     return apart
 
 
-def worst_classes(right: NDArray[np.bool_], reference: Reference) -> list[list[float]]:
-    """The classes that lose most against the backbone on the same m images, as [class, share lost, images]."""
+def losses(right: NDArray[np.bool_], reference: Reference) -> dict[str, Any]:
+    """What is lost in each class against the backbone on the same m images.
+
+    `worst` has the classes that lose most, as [class, share lost, images]; `classes`, where the model's head has no more than
+    `CLASSES`, how many answers each one has `lost`, negative where it gained, and of how many `images`.
+    """
     labels, before = reference.expected[: len(right)], reference.right[: len(right)]
-    lost = before.astype(int) - right
-    images = np.bincount(labels)
-    shares = np.bincount(labels, lost) / np.maximum(1, images)
-    order = np.lexsort((np.arange(len(shares)), -shares))[:WORST]
-    return [[int(index), float(shares[index]), int(images[index])] for index in order if shares[index] > 0]
+    classes = reference.logits.shape[1]
+    images = np.bincount(labels, minlength=classes)
+    lost = np.bincount(labels, before, classes).astype(int) - np.bincount(labels, right, classes).astype(int)
+    shares = lost / np.maximum(1, images)
+    order = np.lexsort((np.arange(classes), -shares))[:WORST]
+    worst = [[int(index), float(shares[index]), int(images[index])] for index in order if shares[index] > 0]
+    return {"worst": worst} | ({"classes": {"lost": lost.tolist(), "images": images.tolist()}} if classes <= CLASSES else {})
 
 
 def _log_softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:

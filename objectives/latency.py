@@ -7,6 +7,7 @@ second, peak memory, and everything that somebody needs to measure the same agai
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
@@ -91,7 +92,7 @@ class Stand:
 
         Returns:
             `latency_ms` and `latency_ratio`, each the median with its bootstrap interval, `throughput`, and `memory` where the
-            system tells it, with the protocol.
+            system tells it, with the protocol; in that of `latency_ratio` the ratios of all rounds, `samples`.
 
         Raises:
             VittleError: the model cannot be compiled here.
@@ -101,8 +102,9 @@ class Stand:
         run = self.runner(model)
         before = clocks(self.device)
         turns = take_turns(self.reference, [run], self.device, rounds=effort.rounds, precision=effort.precision)
-        protocol = {**where, **_how(turns), **before, **(about or {})}
-        taken, reference = turns.times[:, 0], turns.reference.ravel()
+        at = {"measured_at": datetime.now(UTC).isoformat(timespec="seconds")}
+        protocol = {**where, **_how(turns), **before, **at, **(about or {})}
+        taken, ratios, reference = turns.times[:, 0], turns.ratios[:, 0], turns.reference.ravel()
         tails = {
             "p95_ms": _tail(taken),
             "p95_ms_interval": _interval(taken, _tail),
@@ -112,7 +114,7 @@ class Stand:
         per_second = 1000 * len(self.images) / taken
         measured = {
             "latency_ms": median("latency_ms", taken, {**protocol, **tails}),
-            "latency_ratio": median("latency_ratio", turns.ratios[:, 0], protocol),
+            "latency_ratio": median("latency_ratio", ratios, {**protocol, "samples": ratios.round(4).tolist()}),
             "throughput": median("throughput", per_second, {}),
         }
         with torch.inference_mode():

@@ -10,7 +10,7 @@ import torch
 from models import make_model
 from vittle import Schedule, presets
 from vittle.objectives import dominance
-from vittle.objectives.accuracy import Reference, divergence, judge, worst_classes
+from vittle.objectives.accuracy import Reference, divergence, judge, losses
 from vittle.objectives.evaluate import Evaluator
 from vittle.objectives.images import Images, Splits
 from vittle.objectives.measurement import exact
@@ -151,12 +151,18 @@ def test_divergence_is_that_of_the_softmax() -> None:
     assert np.isfinite(divergence(first * 1e4, second * 1e4)).all()
 
 
-def test_the_classes_that_lose_most_are_named() -> None:
+def test_what_is_lost_in_each_class_and_where_most() -> None:
     labels = np.array([0, 0, 1, 1, 1, 2])
     logits = np.eye(3, dtype=np.float32)[labels]
     reference = Reference.of(logits, labels)
     right = np.array([True, False, False, False, True, True])
-    assert worst_classes(right, reference) == [[1, pytest.approx(2 / 3), 3], [0, 0.5, 2]]
+    found = losses(right, reference)
+    assert found["worst"] == [[1, pytest.approx(2 / 3), 3], [0, 0.5, 2]]
+    assert found["classes"] == {"lost": [1, 2, 0], "images": [2, 3, 1]}
+    gained = losses(right, Reference(logits, labels, np.array([True, False, False, False, False, False]), labelled=True))
+    assert gained == {"worst": [], "classes": {"lost": [0, -1, -1], "images": [2, 3, 1]}}
+    many = Reference.of(np.zeros((6, 1001), np.float32), labels)
+    assert set(losses(right, many)) == {"worst"}
     judged = judge(np.eye(3, dtype=np.float32)[[0, 1, 1, 0, 1, 2]], reference, {})
     assert judged["accuracy"].value == pytest.approx(4 / 6)
     assert judged["accuracy_drop"].value == pytest.approx(2 / 6)
