@@ -24,6 +24,18 @@ class Tokens(NamedTuple):
     source: Tensor | None = None
 
 
+class Traced(NamedTuple):
+    """The tokens after a block, and what has become of those of the first block.
+
+    Attributes:
+        tokens: with their `source`, which for a dropped token is the most similar one that stayed.
+        dropped: (b, m) which tokens of the first block, with all that merged with them, have been dropped.
+    """
+
+    tokens: Tokens
+    dropped: Tensor
+
+
 class Attended(NamedTuple):
     """The attention that has just run, for those tokens that are still there.
 

@@ -10,6 +10,7 @@ have queries; keys and values are still made for all, so their output is the sam
 import copy
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from torch.nn import functional
 from vittle.reductions.attention import Form, fastest_form, weighted_attention
 from vittle.reductions.backbone import describe_backbone, shape_of
 from vittle.reductions.embedding import MergeEmbedding
-from vittle.reductions.tokens import Attended, Attention, Operator, Site, Tokens, unmerge
+from vittle.reductions.tokens import Attended, Attention, Operator, Site, Tokens, Traced, unmerge
 from vittle.spaces import costs
 from vittle.spaces.errors import ScheduleError, UnsupportedBackboneError, VittleError
 from vittle.spaces.merging import Merging
@@ -152,9 +153,7 @@ class ReducedViT(nn.Module):
         self._needs_patches(max(wanted))
         model: Any = self.backbone
         found = []
-        state = self.embed(images, trace=True)
-        for index, block in enumerate(model.blocks[: max(wanted) + 1]):
-            state = self._block(index, block, state)
+        for index, (state, _) in enumerate(islice(self.trace(images), max(wanted) + 1)):
             if index in wanted:
                 assert state.source is not None
                 whole = unmerge(model.norm(state.features) if norm else state.features, state.source)
@@ -163,6 +162,27 @@ class ReducedViT(nn.Module):
                     patches = patches.mT.reshape(len(images), -1, *self.shape.grid)
                 found.append((patches, prefix) if return_prefix_tokens and self.shape.prefix else patches)
         return found
+
+    def trace(self, images: Tensor) -> Iterator[Traced]:
+        """Where each token of the first block is after every block that computes patches, which is all but a `prefix` tail.
+
+        Args:
+            images: (b, 3, height, width).
+        """
+        model: Any = self.backbone
+        state = self.embed(images, trace=True)
+        assert state.source is not None
+        dropped = torch.zeros_like(state.source, dtype=torch.bool)
+        for index, block in enumerate(model.blocks):
+            if self.plan[index].queries < self.plan[index].keys:
+                return
+            entered = state.source
+            state, remaining = self._attend(index, block, state)
+            state = state._replace(features=pass_mlp(block, state.features))
+            if remaining is not None:
+                gone = torch.ones((len(images), self.plan[index].keys), dtype=torch.bool, device=images.device)
+                dropped = dropped | gone.scatter_(1, remaining, False).gather(1, entered)
+            yield Traced(state, dropped)
 
     def _needs_patches(self, block: int) -> None:
         if block == len(self.plan) - 1 and self.schedule.tail == "prefix":
@@ -186,7 +206,7 @@ class ReducedViT(nn.Module):
         if not 0 <= block <= self.resumable:
             raise ValueError(f"cannot resume from block {block}; accepted: 0 to {self.resumable}")
         model: Any = self.backbone
-        state = self._reduce(block, Tokens(features), attended)
+        state, _ = self._reduce(block, Tokens(features), attended)
         state = state._replace(features=pass_mlp(model.blocks[block], state.features))
         return classify(model, self._finish(state, block + 1))
 
@@ -212,10 +232,10 @@ class ReducedViT(nn.Module):
         return state
 
     def _block(self, index: int, block: Any, state: Tokens) -> Tokens:
-        state = self._attend(index, block, state)
+        state, _ = self._attend(index, block, state)
         return state._replace(features=pass_mlp(block, state.features))
 
-    def _attend(self, index: int, block: Any, state: Tokens) -> Tokens:
+    def _attend(self, index: int, block: Any, state: Tokens) -> tuple[Tokens, Tensor | None]:
         # A function of its own, so that the memory of queries, keys and values is free again for the MLP.
         queries = self.plan[index].queries
         sizes = state.sizes if self.proportional else None
@@ -225,10 +245,11 @@ class ReducedViT(nn.Module):
         state = state._replace(features=features, sizes=None if state.sizes is None else state.sizes[:, :queries])
         return self._reduce(index, state, attended)
 
-    def _reduce(self, index: int, state: Tokens, attended: Attention) -> Tokens:
+    def _reduce(self, index: int, state: Tokens, attended: Attention) -> tuple[Tokens, Tensor | None]:
+        """The tokens left, and (b, n) which of those that entered nothing has dropped, merged ones included; None for all."""
         for operator in self.operators[index]:  # type: ignore[attr-defined]
             state, attended = operator(state, attended)
-        return state
+        return state, attended.remaining
 
 
 def pass_attention(

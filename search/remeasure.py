@@ -39,10 +39,10 @@ def verify(path: Path, *, device: str, checkpoint: Path | None = None, adapter: 
         VittleError: no certificate, or the weights are not those that it is of.
     """
     certificate = Certificate.load(path)
-    backbone = _backbone(
+    backbone = known_backbone(
         certificate.model, checkpoint or certificate.checkpoint, certificate.fingerprint, f"certificate {path}"
     )
-    adapters = _adapters(certificate.schedule, adapter or certificate.adapter, backbone)
+    adapters = adapters_for(certificate.schedule, adapter or certificate.adapter, backbone)
     stand = make_stand(backbone, **{**certificate.stand, "device": device})
     with _threads(certificate.environment.get("threads")):
         here = environment(stand.device)
@@ -84,12 +84,12 @@ def retime(study: Study, store: Store, device: str, progress: Progress | None = 
     if not wanted:
         raise VittleError(f"study {study.name!r} has no front to time yet; continue it with: vittle resume {study.name}")
     settings = study.settings
-    backbone = _backbone(settings.model, settings.checkpoint, study.backbone.fingerprint, f"study {study.name!r}")
+    backbone = known_backbone(settings.model, settings.checkpoint, study.backbone.fingerprint, f"study {study.name!r}")
     measured: dict[int, Mapping[str, Measurement]] = {}
     with _threads(settings.cpus_per_worker):
         stand = make_stand(backbone, **{**settings.stand, "device": device})
         for done, trial in enumerate(wanted, start=1):
-            measured[trial.number] = _timed(stand, trial.schedule, _adapters(trial.schedule, settings.adapter, backbone))
+            measured[trial.number] = _timed(stand, trial.schedule, adapters_for(trial.schedule, settings.adapter, backbone))
             store.keep_again(study.name, trial.number, timed_on(stand), measured[trial.number])
             if progress is not None:
                 progress(done, len(wanted))
@@ -106,7 +106,18 @@ def _timed(stand: Stand, schedule: Schedule, adapters: Mapping[str, Any]) -> dic
     return stand.measure(ReducedViT(stand.model, schedule, adapters), EFFORTS["confirmation"])
 
 
-def _backbone(model: str, checkpoint: Path | str | None, expected: str, whose: str) -> Backbone:
+def known_backbone(model: str, checkpoint: Path | str | None, expected: str, whose: str) -> Backbone:
+    """The backbone that something was found with.
+
+    Args:
+        model: its name.
+        checkpoint: its weights, where they are not the published ones.
+        expected: the fingerprint that they have to have.
+        whose: what was found with it, for the error.
+
+    Raises:
+        VittleError: they are not to be had, or are others.
+    """
     backbone = load_backbone(model, checkpoint)
     if backbone.fingerprint != expected:
         raise VittleError(
@@ -116,7 +127,12 @@ def _backbone(model: str, checkpoint: Path | str | None, expected: str, whose: s
     return backbone
 
 
-def _adapters(schedule: Schedule, path: Path | str | None, backbone: Backbone) -> dict[str, Any]:
+def adapters_for(schedule: Schedule, path: Path | str | None, backbone: Backbone) -> dict[str, Any]:
+    """The trained weights that a schedule needs, by reduction; `path` is their file.
+
+    Raises:
+        VittleError: they are missing, or of another model.
+    """
     if not any(part.adapter for part in schedule.reductions):
         return {}
     if path is None:
