@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,6 +36,7 @@ from vittle.dashboards.console import counting, err, escape, note, out, print_js
 from vittle.objectives.measurement import LatencyBudget
 from vittle.spaces.errors import VittleError
 from vittle.spaces.files import write_at_once
+from vittle.spaces.schedule import Schedule
 from vittle.storage import export as exports
 from vittle.storage import fronts, records
 from vittle.storage.claim import user
@@ -266,7 +268,14 @@ def dashboard(
     store = Store.open(storage)
     from vittle.dashboards.server import serve
 
-    serve(store, port)
+    serve(store, port, _illustrate)
+
+
+def _illustrate(study: Study, schedule: Schedule, indices: Sequence[int]) -> dict[str, Any]:
+    """As `vittle.search.illustrating` has it, which only the process that it is called in has to load."""
+    from vittle.search.illustrating import illustrate
+
+    return illustrate(study, schedule, indices)
 
 
 def _prepare(settings: Settings) -> Any:

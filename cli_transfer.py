@@ -62,9 +62,9 @@ def report(
     store = Store.open(storage)
     found = find_study(store, study)
     from vittle.dashboards import report as reports  # here, because no other command prints pages
-    from vittle.dashboards import studies
+    from vittle.dashboards.trials import slug
 
-    path = output or Path(f"{studies.slug(found.name)}.html")
+    path = output or Path(f"{slug(found.name)}.html")
     page = reports.render(store, found, language).encode()
     write_at_once(path, page, "give --output a file in an existing folder")
     out.print(f"wrote {path}: study {found.name}, {len(page) / 1e6:.1f} MB", markup=False, highlight=False, soft_wrap=True)

@@ -12,20 +12,27 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from vittle.dashboards import compare, detector, events, plotlyjs, profile, studies
+from vittle.dashboards import compare, detector, events, plotlyjs, profile, studies, trials
 from vittle.dashboards.guard import LOOPBACK, SecurityHeaders
 from vittle.dashboards.page import HERE, spoken, templates
+from vittle.dashboards.pictures import Illustrate, Illustrations
 from vittle.dashboards.watching import Watch
 from vittle.storage.store import Store
 
 # A study's name may hold anything, a slash too: `studies` comes last, since its addresses fit all others.
-ROUTERS = (events.router, profile.router, detector.router, compare.router, studies.router)
+ROUTERS = (events.router, profile.router, detector.router, compare.router, trials.router, studies.router)
 
 
-def create_app(store: Store) -> FastAPI:
-    """The dashboard over an open store, for any ASGI server; bind it to a loopback address."""
+def create_app(store: Store, illustrate: Illustrate | None = None) -> FastAPI:
+    """The dashboard over an open store, for any ASGI server; bind it to a loopback address.
+
+    Args:
+        store: what is shown.
+        illustrate: computes what pictures draw, in a process of its own; close `app.state.illustrations` to end that.
+    """
     app = FastAPI(title="Vittle", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.store, app.state.watch, app.state.streams = store, Watch(store), events.Streams()
+    app.state.illustrations = Illustrations(illustrate)
     app.add_exception_handler(AnyHTTPException, _refused)
     app.get(plotlyjs.PATH)(plotly_bundle)
     for router in ROUTERS:

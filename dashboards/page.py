@@ -70,7 +70,7 @@ def find_trial(study: Study, trials: Sequence[Trial], number: str, speak: Words 
 
 
 def kept(request: Request, watch: Watch, name: str, key: str, make: Callable[[Seen], Mapping[str, Any]]) -> Response:
-    """A JSON document about a study in the reader's language (see `Watch.document`), or 304 where the browser has it already."""
+    """A JSON document about a study in the reader's language (see `Watch.document`), or 304 where the browser has it."""
     speak = spoken(request)
     with _or_not_found(watch.store, name, speak):
         document = watch.document(name, f"{key} {speak.language}", make)

@@ -16,6 +16,7 @@ from plotly.offline import get_plotlyjs
 
 from vittle.dashboards import plotlyjs, studies, twins, words
 from vittle.dashboards.page import HERE, templates
+from vittle.dashboards.trials import exported, file_name
 from vittle.spaces.errors import VittleError
 from vittle.storage import records
 from vittle.storage.records import Study, Trial
@@ -74,7 +75,7 @@ def _exported(study: Study, trials: Sequence[Trial]) -> list[Trial]:
 
 
 def _file(study: Study, trials: Sequence[Trial], trial: Trial) -> dict[str, str]:
-    return {"name": studies.file_name(study, trials, trial), "text": studies.exported(study, trials, trial)}
+    return {"name": file_name(study, trials, trial), "text": exported(study, trials, trial)}
 
 
 def _alone(page: str, data: Mapping[str, object]) -> str:

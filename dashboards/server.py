@@ -2,12 +2,14 @@
 
 import gc
 import socket
+from contextlib import closing
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 
 from vittle.dashboards.app import create_app
+from vittle.dashboards.pictures import Illustrate
 from vittle.spaces.errors import VittleError
 from vittle.storage.store import Store
 
@@ -27,8 +29,13 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def serve(store: Store, port: int) -> None:
+def serve(store: Store, port: int, illustrate: Illustrate | None = None) -> None:
     """Serve until Ctrl-C; port 0 takes a free one.
+
+    Args:
+        store: what is shown.
+        port: to listen on.
+        illustrate: computes what pictures draw.
 
     Raises:
         VittleError: the port is taken.
@@ -43,4 +50,6 @@ def serve(store: Store, port: int) -> None:
             ) from None
         print(f"Vittle dashboard on http://{HOST}:{listening.getsockname()[1]} (Ctrl-C ends it)", flush=True)
         gc.set_threshold(COLLECT_AFTER)
-        Server(create_app(store)).run(sockets=[listening])
+        app = create_app(store, illustrate)
+        with closing(app.state.illustrations):
+            Server(app).run(sockets=[listening])

@@ -1,17 +1,15 @@
-"""The pages of all studies and of one, their JSON twins, and the files that schedules are exported as."""
+"""The pages of all studies and of one, and their JSON twins."""
 
-import re
 from collections.abc import Sequence
-from http import HTTPStatus
 from typing import Any
 
-from fastapi import APIRouter, HTTPException, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 
 from vittle.dashboards import text, twins
-from vittle.dashboards.page import OpenStore, Spoken, Watching, find_seen, find_study, find_trial, kept, templates
+from vittle.dashboards.page import OpenStore, Spoken, Watching, find_study, kept, templates
 from vittle.dashboards.words import ENGLISH, Words
-from vittle.storage import export, fronts, records
+from vittle.storage import fronts
 from vittle.storage.records import Study, Trial
 from vittle.storage.store import Store
 
@@ -30,19 +28,7 @@ def list_twin(store: OpenStore) -> JSONResponse:
     return JSONResponse({"studies": _listed(store)})
 
 
-# A name may hold anything, a slash too: hence `:path`, with the longer addresses first.
-@router.get("/studies/{name:path}/trials/{number}.yaml")
-def exported_schedule(name: str, number: str, watch: Watching, speak: Spoken) -> Response:
-    """One schedule with its evidence, as a file that `vittle.Schedule.load` reads."""
-    study, trials, _ = find_seen(watch, name, speak)
-    trial = find_trial(study, trials, number, speak)
-    if not twins.exportable(trial):
-        reason = speak("sentences.no_export", number=number, state=speak(f"states.{trial.state}"))
-        raise HTTPException(HTTPStatus.NOT_FOUND, reason)
-    headers = {"Content-Disposition": f'attachment; filename="{file_name(study, trials, trial)}"'}
-    return Response(exported(study, trials, trial), media_type="application/yaml", headers=headers)
-
-
+# A name may hold anything, a slash too: hence `:path`, with the longer address first.
 @router.get("/studies/{name:path}.json")
 def study_twin(request: Request, name: str, store: OpenStore, watch: Watching, speak: Spoken) -> Response:
     """One study with all its trials, as JSON."""
@@ -70,21 +56,5 @@ def twin(store: Store, study: Study, trials: Sequence[Trial], speak: Words = ENG
     return twins.detailed(study, trials, store.importance(study.name), speak)
 
 
-def exported(study: Study, trials: Sequence[Trial], trial: Trial) -> str:
-    """The file of a trial's schedule, with its evidence."""
-    return export.to_yaml(export.document(study, trial, records.reference(trials)))
-
-
-def file_name(study: Study, trials: Sequence[Trial], trial: Trial) -> str:
-    """What that file is called."""
-    best = records.best(trials, study.budget)
-    return "best.yaml" if best is not None and best.number == trial.number else f"{slug(study.name)}-trial-{trial.number}.yaml"
-
-
 def _listed(store: Store) -> list[dict[str, object]]:
     return [twins.listed(study, fronts.standing(store, study.name)) for study in store.studies()]
-
-
-def slug(name: str) -> str:
-    """A name for files of a study, whatever its own name holds."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:80] or "study"

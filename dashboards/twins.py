@@ -18,12 +18,17 @@ from vittle.storage import records
 from vittle.storage.records import Standing, Study, Trial
 
 COSTS = ("latency_ratio", "latency_ms", "macs", "memory")  # that a budget may be given in on a page
-PACKED = ("right", "each")  # of a protocol: what every image showed, which no page needs
+PACKED = ("right", "each", "samples", "classes")  # of a protocol: what every image, round and class showed
 
 
 def study_url(name: str) -> str:
     """Where a study's page is; its JSON twin is at the same place with `.json` at the end."""
     return f"/studies/{quote(name, safe='')}"
+
+
+def trial_url(study: str, number: int) -> str:
+    """Where a trial's page is; its twin ends in `.json`, its schedule in `.yaml`, what its pictures draw in `/images.json`."""
+    return f"{study_url(study)}/trials/{number}"
 
 
 def listed(study: Study, standing: Standing) -> dict[str, Any]:
@@ -84,7 +89,8 @@ def detailed(
         "knee": None if bend is None else bend.number,
         "seconds_left": records.seconds_left(trials, study.settings.trials) if study.state == "running" else None,
         "trials": [
-            _trial(study, trial, expected.get(trial.number, {}), speak, on_front=trial.number in front) for trial in trials
+            listed_trial(study, trial, expected.get(trial.number, {}), speak, on_front=trial.number in front)
+            for trial in trials
         ],
     }
 
@@ -157,11 +163,23 @@ def _headline(trial: Trial) -> dict[str, Any]:
     }
 
 
-def _trial(study: Study, trial: Trial, expected: Mapping[str, Measurement], speak: Words, *, on_front: bool) -> dict[str, Any]:
+def listed_trial(
+    study: Study, trial: Trial, expected: Mapping[str, Measurement], speak: Words = ENGLISH, *, on_front: bool
+) -> dict[str, Any]:
+    """A trial among the others of its study.
+
+    Args:
+        study: the trial's.
+        trial: one of them.
+        expected: what it is ranked by.
+        speak: the language of its sentences.
+        on_front: whether none is better in everything.
+    """
     timed = study.budget.objective in trial.judged
     accuracy, latency = (trial.judged.get(name) for name in ("accuracy", "latency_ratio"))
     return {
         "number": trial.number,
+        "url": trial_url(study.name, trial.number),
         "state": trial.state,
         "kind": kind(trial, on_front=on_front),
         "origin": trial.origin,
@@ -179,11 +197,10 @@ def _trial(study: Study, trial: Trial, expected: Mapping[str, Measurement], spea
         "schedule": trial.schedule.to_dict(),
         "summary": text.summary(trial.schedule, speak),
         "id": trial.schedule.id,
-        "url": f"{study_url(study.name)}/trials/{trial.number}",
         "judged": measured(trial.judged),
         "expected": measured(expected).get("accuracy"),
         "measurements": {phase: measured(values, protocol=True) for phase, values in trial.measurements.items()},
-        "export": f"{study_url(study.name)}/trials/{trial.number}.yaml" if exportable(trial) else None,
+        "export": f"{trial_url(study.name, trial.number)}.yaml" if exportable(trial) else None,
     }
 
 

@@ -159,8 +159,10 @@ class Merging(Reduction):
 
     def variant(self, shape: BackboneShape, block: int) -> str:
         compared = "feature" if self.metric == "feature" else "key"  # an embedding is as narrow as a head's keys
-        rule = self.matching if self.windows(shape, block) is None else "windows"
-        return f"{self.name} {compared} {rule} {self.weights}"
+        return f"{self.name} {compared} {self.rule(shape, block)} {self.weights}"
+
+    def rule(self, shape: BackboneShape, block: int) -> str:
+        return self.matching if self.windows(shape, block) is None else "windows"
 
     def embedding_macs(self, shape: BackboneShape, tokens: int) -> int:
         return tokens * shape.width * self.embedding_width

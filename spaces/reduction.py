@@ -170,6 +170,11 @@ class Reduction(BaseModel, ABC):
         del shape, block
         return self.name
 
+    def rule(self, shape: BackboneShape, block: int) -> str:
+        """By what it chooses tokens in `block`, in a word that the dashboard knows."""
+        del shape, block
+        return self.name
+
     def embedding_macs(self, shape: BackboneShape, tokens: int) -> int:
         """MACs that this reduction itself adds to a block in which it acts on `tokens` tokens."""
         del shape, tokens

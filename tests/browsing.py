@@ -10,6 +10,7 @@ from playwright.sync_api import BrowserContext, Page, sync_playwright
 from rich.console import Console
 
 from vittle.dashboards.app import create_app
+from vittle.dashboards.pictures import Illustrate
 from vittle.dashboards.server import Server
 from vittle.storage.store import Store
 
@@ -45,8 +46,9 @@ def page(browser: BrowserContext, address: str) -> Iterator[Page]:
 class serving:  # noqa: N801 - reads as a word: with serving(store) as address
     """The application on a free port of this machine, or on one of yours."""
 
-    def __init__(self, store: Store, port: int = 0) -> None:
-        self.server = Server(create_app(store), port=port, lifespan="off", ws="none")
+    def __init__(self, store: Store, port: int = 0, illustrate: Illustrate | None = None) -> None:
+        self.app = create_app(store, illustrate)
+        self.server = Server(self.app, port=port, lifespan="off", ws="none")
         self.thread = threading.Thread(target=self.server.run, daemon=True)
 
     def __enter__(self) -> str:
@@ -57,6 +59,7 @@ class serving:  # noqa: N801 - reads as a word: with serving(store) as address
         return f"http://127.0.0.1:{self.server.servers[0].sockets[0].getsockname()[1]}"
 
     def __exit__(self, *_: object) -> None:
+        self.app.state.illustrations.close()
         self.server.should_exit = True
         self.thread.join(10)
 

@@ -6,6 +6,7 @@ To look at it:  python tests/dashboard_study.py /tmp/demo.db
 import dataclasses
 import itertools
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import NormalDist
 
@@ -162,20 +163,29 @@ class Synthetic:
         ratio = 1.0 if untouched else 0.04 + 0.96 * macs / DENSE
         ratio *= 1 + 0.02 * float(self.random.normal()) / np.sqrt(repeats)
         spread = 0.05 / np.sqrt(repeats) * float(self.random.uniform(0.6, 1.4))
-        protocol = {**PROTOCOL, "rounds": repeats}
+        protocol = {**PROTOCOL, "rounds": repeats, "measured_at": datetime.now(UTC).isoformat(timespec="seconds")}
+        around = np.random.default_rng(macs).normal(size=repeats)  # a generator of its own: the others draw what they drew
+        samples = {"samples": (ratio * (1 + 0.03 * around)).round(4).tolist()}
         images = 1000 * PROTOCOL["batch_size"] / (BACKBONE_MS * ratio)
         return {
             "throughput": Measurement("throughput", images, images / (1 + spread), images / (1 - spread), repeats),
             "memory": exact("memory", 300 + 40 * ratio),
             "macs": exact("macs", macs),
-            "latency_ratio": Measurement("latency_ratio", ratio, ratio * (1 - spread), ratio * (1 + spread), repeats, protocol),
+            "latency_ratio": Measurement(
+                "latency_ratio", ratio, ratio * (1 - spread), ratio * (1 + spread), repeats, {**protocol, **samples}
+            ),
             "latency_ms": Measurement(
                 "latency_ms",
                 BACKBONE_MS * ratio,
                 BACKBONE_MS * ratio * (1 - spread),
                 BACKBONE_MS * ratio * (1 + spread),
                 repeats,
-                {**protocol, "backbone_ms": BACKBONE_MS},
+                {
+                    **protocol,
+                    "p95_ms": 1.06 * BACKBONE_MS * ratio,
+                    "backbone_ms": BACKBONE_MS,
+                    "backbone_p95_ms": 1.05 * BACKBONE_MS,
+                },
             ),
         }
 
@@ -202,7 +212,9 @@ class Synthetic:
         classes = [(label, lost[self.labels[:seen] == label]) for label in range(10)]
         worst = sorted(([label, float(one.mean()), len(one)] for label, one in classes), key=lambda row: -row[1])
         worst = [row for row in worst if row[1] > 0]
-        drop = Measurement("accuracy_drop", *paired.difference(dense[:seen], right), seen, {"worst": worst})
+        by_class = {"lost": [int(one.sum()) for _, one in classes], "images": [len(one) for _, one in classes]}
+        about = {"worst": worst, "classes": by_class}
+        drop = Measurement("accuracy_drop", *paired.difference(dense[:seen], right), seen, about)
         return {"accuracy": accuracy, "accuracy_drop": drop}
 
 

@@ -28,3 +28,6 @@ function element(tag, properties = {}, ...children) {
   node.append(...children.filter(child => child != null && child !== false));
   return node;
 }
+
+// --- pictures ---
+const PICTURES = {}; // each kind of picture by its name: draws what a document says of images into an element, (box, document)
