@@ -171,12 +171,12 @@ class ReducedViT(nn.Module):
         """
         model: Any = self.backbone
         state = self.embed(images, trace=True)
-        assert state.source is not None
-        dropped = torch.zeros_like(state.source, dtype=torch.bool)
+        dropped = torch.zeros(state.features.shape[:2], dtype=torch.bool, device=images.device)
         for index, block in enumerate(model.blocks):
             if self.plan[index].queries < self.plan[index].keys:
                 return
             entered = state.source
+            assert entered is not None
             state, remaining = self._attend(index, block, state)
             state = state._replace(features=pass_mlp(block, state.features))
             if remaining is not None:

@@ -308,7 +308,7 @@ class TestPage:
         expect(page.get_by_role("heading", level=1)).to_have_text(f"Trial {trial.number + 1}")
         page.get_by_role("link", name="In the study").click()
         expect(page.locator("#panel h2")).to_have_text(f"Trial {trial.number + 1}")
-        page.locator("#panel h2 a").click()
+        page.locator("#panel a.more").click()
         expect(page.get_by_role("heading", level=1)).to_have_text(f"Trial {trial.number + 1}")
 
     @pytest.mark.parametrize("state", ["stopped", "infeasible", "failed"])

@@ -15,7 +15,6 @@ const FORMATS = {
 };
 const IN_IMAGES = ["accuracy", "accuracy_drop", "divergence"];
 const IN_ROUNDS = ["latency_ratio", "latency_ms", "throughput"];
-const sentence = text => `${text[0].toUpperCase()}${text.slice(1)}`;
 
 function phaseName(phase) { // a front that was timed again on a device has a phase for it
   if (phase.startsWith("device:")) return t("trial.phases.device", { device: trial.devices[phase] ?? phase });
@@ -76,7 +75,7 @@ function step({ reduction, rule, removed }) {
 }
 
 function drawBlocks() {
-  byId("summary").textContent = `${sentence(trial.summary)}.`;
+  byId("summary").textContent = trial.summary;
   byId("bars").replaceChildren(bars(trial, trial.study.tokens));
   const number = { className: "number" };
   const head = [{ text: t("trial.blocks.block") }, { ...number, text: t("trial.blocks.entering") }, { text: t("trial.blocks.steps") },
