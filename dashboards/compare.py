@@ -7,7 +7,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import HTMLResponse, JSONResponse
 
-from vittle.dashboards import comparison, twins
+from vittle.dashboards import comparison, pictures, twins
 from vittle.dashboards.comparison import FEWEST, MOST
 from vittle.dashboards.page import Spoken, Watching, find_seen, find_trial, templates
 from vittle.dashboards.words import Words
@@ -38,6 +38,8 @@ def compare_page(request: Request, name: str, watch: Watching, speak: Spoken, tr
         "choices": twins.offered(study, known, chosen, speak),
         "chosen": [trial.number for trial in chosen] + [None] * (MOST - len(chosen)),
         "fewest": FEWEST,
+        "pictures": sorted({name for trial in chosen for name in pictures.drawn(trial.schedule)}),
+        "possible": request.app.state.illustrations.possible,
     }
     return templates.TemplateResponse(request, "compare.html", context)
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from vittle.dashboards import text, twins
+from vittle.dashboards import pictures, text, twins
 from vittle.dashboards.words import Words
 from vittle.objectives import paired
 from vittle.objectives.dominance import right
@@ -43,7 +43,8 @@ def compared(study: Study, trials: Sequence[Trial], chosen: Sequence[Trial], spe
                 "kind": twins.kind(trial, on_front=trial.number in front),
                 "label": text.choice(trial, speak, best=trial is best),
                 "tokens": list(costs.tokens(study.backbone.shape, trial.schedule)),
-                "url": f"{twins.study_url(study.name)}/trials/{trial.number}",
+                "pictures": list(pictures.drawn(trial.schedule)),
+                "url": twins.trial_url(study.name, trial.number),
             }
             for trial in chosen
         ],
@@ -107,7 +108,7 @@ def schedules(study: Study, chosen: Sequence[Trial], speak: Words) -> list[dict[
 def classes(chosen: Sequence[Trial]) -> dict[str, Any] | None:
     """The classes in whose losses against the backbone the trials differ most, on images that all of them were judged on.
 
-    None where no class is known to lose. Of trials that hold their worst classes only, the other losses are not known.
+    None where no class is known to differ. Of trials that hold their worst classes only, the other losses are not known.
     """
     phase: Phase = "confirmation" if all(_losses(trial, "confirmation") is not None for trial in chosen) else "search"
     known = [{label: (lost, n) for label, lost, n in _losses(trial, phase) or ()} for trial in chosen]
@@ -119,7 +120,8 @@ def classes(chosen: Sequence[Trial]) -> dict[str, Any] | None:
         ]
         images = max(one[label][1] for one in known if label in one)
         ends = [0.0 if share is None else share for share in lost]
-        rows.append((max(ends) - min(ends), {"class": label, "images": images, "lost": lost}))
+        if spread := max(ends) - min(ends):
+            rows.append((spread, {"class": label, "images": images, "lost": lost}))
     rows.sort(key=lambda row: -row[0])
     return {"phase": phase, "rows": [row for _, row in rows[:CLASSES]]} if rows else None
 
@@ -179,7 +181,10 @@ def _losses(trial: Trial, phase: Phase) -> Rows | None:
     """What each class loses against the backbone, of all classes or of the worst; None where nobody looked."""
     drop = trial.measurements.get(phase, {}).get("accuracy_drop")
     protocol = {} if drop is None else drop.protocol
-    rows: Rows | None = protocol.get("classes", protocol.get("worst"))
+    if (every := protocol.get("classes")) is not None:
+        counted = enumerate(zip(every["lost"], every["images"], strict=True))
+        return [(label, lost / n, n) for label, (lost, n) in counted if n]
+    rows: Rows | None = protocol.get("worst")
     return rows
 
 

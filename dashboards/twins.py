@@ -103,7 +103,7 @@ def worth(importance: Importance | None, sensitivity: Sensitivity | None, speak:
     }
 
 
-def choices(study: Study, trials: Sequence[Trial], chosen: Iterable[Trial], speak: Words = ENGLISH) -> list[tuple[int, str]]:
+def offered(study: Study, trials: Sequence[Trial], chosen: Iterable[Trial], speak: Words = ENGLISH) -> list[tuple[int, str]]:
     """Trials to choose from, as a number and a line each: those on the front, the best one, and the chosen ones."""
     best = records.best(trials, study.budget)
     there = {trial.number: trial for trial in (*records.front(trials), *chosen, *([] if best is None else [best]))}

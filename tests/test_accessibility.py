@@ -40,12 +40,15 @@ PAGES = {  # with what is there once a page is drawn
     f"/studies/{FULL}/compare": "#tokens-chart .point",
     f"/studies/{FULL}/compare?trials=0,1,2,3": "#tokens-chart .point",
     f"/studies/{FAILED}/compare": ".blank",
+    f"/studies/{FULL}/trials/8": "#bars .bars",
+    f"/studies/{FULL}/trials/17": "#log li",
     "/studies/nope": ".blank",
     f"/studies/{FULL}/compare?trials=1": ".blank",
 }
 
 # Names, units and what the database holds are the same in every language; so is what a person types.
-NAMES = (NOISE, "Intel(R) Xeon(R) Gold 6448Y", "vittle launch", *(str(name) for name in (FULL, RUNNING, FAILED, INTERRUPTED)))
+DIED = "OutOfMemoryError: the worker was ended by the system"
+NAMES = (NOISE, DIED, "Intel(R) Xeon(R) Gold 6448Y", "vittle launch", FULL, RUNNING, FAILED, INTERRUPTED)
 SAME = "code, pre, kbd, [translate=no]"
 
 
@@ -61,7 +64,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     Synthetic(opened, RUNNING, budget="4ms", seed=3).fill(20, "running")
     Synthetic(opened, INTERRUPTED, budget="25%", seed=5).fill(12, "interrupted")
     Synthetic(opened, FAILED)
-    opened.set_state(FAILED, "failed", "OutOfMemoryError: the worker was ended by the system")
+    opened.set_state(FAILED, "failed", DIED)
     with serving(opened) as url:
         yield url
 

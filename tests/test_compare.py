@@ -120,6 +120,15 @@ class TestTwin:
         assert client.get(f"{URL}.json?trials={query([other, slow])}").json()["classes"]["phase"] == "search"
         assert client.get(f"{URL}.json?trials={query([backbone, slow])}").json()["classes"] is None
 
+    def test_every_class_counts_where_all_of_them_were_kept(self) -> None:
+        def judged(number: int, lost: list[int]) -> Trial:
+            about = {"worst": [[2, 0.25, 4]], "classes": {"lost": lost, "images": [10, 0, 4]}}
+            drop = Measurement("accuracy_drop", 0.1, 0.0, 0.2, 14, about)
+            return Trial(number, "complete", "sampler", Schedule(), {}, {"search": {"accuracy_drop": drop}})
+
+        found = comparison.classes([judged(1, [-1, 0, 1]), judged(2, [1, 0, 1])])
+        assert found == {"phase": "search", "rows": [{"class": 0, "images": 10, "lost": [-0.1, 0.1]}]}
+
     def test_without_a_query_the_best_trial_is_compared_with_the_backbone(self, client: TestClient, store: Store) -> None:
         best = records.best(store.trials(STUDY), store.study(STUDY).budget)
         assert best is not None

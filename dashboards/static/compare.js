@@ -9,6 +9,7 @@ const PLACES = [ // how the trials are drawn, in their order
 ];
 const VERDICTS = { better: "▲", worse: "▼", same: "≈" };
 const SHOWN_INDICES = 200; // positions of images that are listed
+const SHOWN_PICTURES = 6; // of the images that one trial alone gets right
 const points = share => {
   const shown = Math.abs(100 * share).toFixed(1);
   return Number(shown) === 0 ? shown : `${share < 0 ? "−" : "+"}${shown}`;
@@ -116,14 +117,42 @@ function indicesOf(indices) {
   return element("p", { className: "hint indices" }, `${indices.slice(0, SHOWN_INDICES).join(", ")}${more}`);
 }
 
-function disagreement(shared) {
+async function drawPictures(box, { url, pictures, number }, indices) { // what a trial does to these images
+  const waiting = element("p", { className: "hint" }, t("trial.pictures.waiting"));
+  box.replaceChildren(element("h4", {}, named(number)), waiting);
+  try {
+    const response = await fetch(`${url}/images.json?indices=${indices.slice(0, SHOWN_PICTURES).join(",")}`);
+    const shown = await response.json();
+    if (!shown.images?.length) throw new Error(shown.reason ?? shown.error);
+    const boxes = pictures.map(() => element("div", { className: "drawn" }));
+    waiting.replaceWith(...boxes);
+    await Promise.all(pictures.map((name, at) => PICTURES[name](boxes[at], shown)));
+  } catch (error) {
+    waiting.textContent = t("trial.pictures.none", { reason: error.message });
+  }
+}
+
+function indicesShown(indices, pair) { // opened for the first time, with pictures where there are any
+  const boxes = pair.map(() => element("div", { className: "pictured" }));
+  const details = element("details", {}, element("summary", {}), indicesOf(indices), ...boxes);
+  details.addEventListener("toggle", () => boxes.forEach((box, at) => drawPictures(box, pair[at], indices)), { once: true });
+  return details;
+}
+
+function disagreement(shared, known) {
   const { phase, trials, images, both, neither } = shared;
   const [first, other] = trials;
   const only = shared.only.map((indices, place) => ({ indices, number: trials[place] }));
   const counts = [[t("compare.both"), both], ...only.map(({ indices, number }) => [t("compare.only", { number }), indices.length]),
     [t("compare.neither"), neither]];
-  const side = ({ indices, number }) => indices.length > 0 && element("details", {},
-    element("summary", {}, t("compare.only_count", { number, count: indices.length })), indicesOf(indices));
+  const drawn = phase === "search" && "pictures" in byId("compare").dataset; // pictures are of the images that the search saw
+  const pair = drawn ? trials.map(number => known.find(trial => trial.number === number)) : [];
+  const side = ({ indices, number }) => {
+    if (!indices.length) return null;
+    const details = indicesShown(indices, pair);
+    details.querySelector("summary").textContent = t("compare.only_count", { number, count: indices.length });
+    return details;
+  };
   return element("section", { className: "disagreement" },
     element("h3", {}, t("compare.pair", { first, other }), element("small", {}, ` ${t(`compare.phases.${phase}`, { count: images })}`)),
     element("dl", { className: "counts" }, ...counts.map(([name, count]) =>
@@ -131,9 +160,9 @@ function disagreement(shared) {
     ...only.map(side));
 }
 
-function drawImages({ images }) {
+function drawImages({ images, trials }) {
   byId("images-card").hidden = !images.length;
-  byId("images").replaceChildren(...images.map(disagreement));
+  byId("images").replaceChildren(...images.map(shared => disagreement(shared, trials)));
 }
 
 // --- choosing ---
