@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
-from playwright.sync_api import Page, expect
+from playwright.sync_api import BrowserContext, Page, expect
 
+import illustrators
 from browsing import browser, page, serving, show
 from dashboard_study import SHAPE, Synthetic, open_store
 from vittle import Schedule
@@ -299,3 +300,22 @@ class TestBrowser:
         page.goto(f"{address}{URL}?trials={query(chosen)}")
         page.wait_for_selector("#tokens-chart .point")
         assert page.evaluate("() => document.documentElement.scrollWidth") == 360
+
+
+def test_images_are_drawn_for_both_trials_where_pictures_can_be_made(
+    browser: BrowserContext, store: Store, chosen: list[Trial]
+) -> None:
+    first, other = chosen[1], chosen[2]
+    lost = np.flatnonzero(answers(first, "search") & ~answers(other, "search"))
+    with serving(store, illustrate=illustrators.drawn) as address:
+        page = browser.new_page()
+        page.goto(f"{address}{URL}?trials={query([first, other])}")
+        side = page.locator(".disagreement").first.locator("details").first
+        side.locator("summary").click()
+        expect(side.locator("h4")).to_have_text([f"Trial {first.number}", f"Trial {other.number}"])
+        shown = min(len(lost), 6)
+        expect(side.locator("canvas")).to_have_count(2 * shown)
+        expect(side.locator("figcaption b").first).to_have_text(f"Image {lost[0]}")
+        page.locator(".disagreement").nth(1).locator("details").first.locator("summary").click()
+        expect(page.locator(".disagreement").nth(1).locator("canvas")).to_have_count(0)  # no search saw these
+        page.close()

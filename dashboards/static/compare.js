@@ -10,6 +10,7 @@ const PLACES = [ // how the trials are drawn, in their order
 const VERDICTS = { better: "▲", worse: "▼", same: "≈" };
 const SHOWN_INDICES = 200; // positions of images that are listed
 const SHOWN_PICTURES = 6; // of the images that one trial alone gets right
+const AT_HAND = 512; // images that there are pictures of, the first ones of the search
 const points = share => {
   const shown = Math.abs(100 * share).toFixed(1);
   return Number(shown) === 0 ? shown : `${share < 0 ? "−" : "+"}${shown}`;
@@ -121,7 +122,7 @@ async function drawPictures(box, { url, pictures, number }, indices) { // what a
   const waiting = element("p", { className: "hint" }, t("trial.pictures.waiting"));
   box.replaceChildren(element("h4", {}, named(number)), waiting);
   try {
-    const response = await fetch(`${url}/images.json?indices=${indices.slice(0, SHOWN_PICTURES).join(",")}`);
+    const response = await fetch(`${url}/images.json?indices=${indices.join(",")}`);
     const shown = await response.json();
     if (!shown.images?.length) throw new Error(shown.reason ?? shown.error);
     const boxes = pictures.map(() => element("div", { className: "drawn" }));
@@ -133,9 +134,10 @@ async function drawPictures(box, { url, pictures, number }, indices) { // what a
 }
 
 function indicesShown(indices, pair) { // opened for the first time, with pictures where there are any
-  const boxes = pair.map(() => element("div", { className: "pictured" }));
+  const pictured = indices.filter(index => index < AT_HAND).slice(0, SHOWN_PICTURES);
+  const boxes = pictured.length ? pair.map(() => element("div", { className: "pictured" })) : [];
   const details = element("details", {}, element("summary", {}), indicesOf(indices), ...boxes);
-  details.addEventListener("toggle", () => boxes.forEach((box, at) => drawPictures(box, pair[at], indices)), { once: true });
+  details.addEventListener("toggle", () => boxes.forEach((box, at) => drawPictures(box, pair[at], pictured)), { once: true });
   return details;
 }
 
