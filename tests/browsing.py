@@ -73,6 +73,7 @@ def point(page: Page, trial: int) -> tuple[float, float]:
     """Where a trial is drawn, in pixels of the page."""
     x, y = page.evaluate(
         """trial => {
+            chart.scrollIntoView({ block: "center" });
             const layout = chart._fullLayout, box = chart.getBoundingClientRect();
             const trace = chart._fullData.find(({ customdata }) => customdata?.includes(trial));
             const at = trace.customdata.indexOf(trial);

@@ -286,6 +286,7 @@ class TestBrowser:
         expect(page.locator("#panel h2")).to_have_text(f"Trial {first.number}")
         expect(button).to_be_focused()  # though the table was drawn again
         expect(button).to_have_attribute("aria-pressed", "true")
+        page.keyboard.press("Tab")  # the box that compares the next one
         page.keyboard.press("Tab")
         page.keyboard.press("Space")
         expect(page.locator("#panel h2")).to_have_text(f"Trial {second.number}")

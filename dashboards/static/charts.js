@@ -28,7 +28,8 @@ function chartLayout(more) {
 }
 
 function blockAxis(depth, more = {}) {
-  return { title: t("detector.block"), range: [0.5, depth + 0.5], tick0: 1, dtick: Math.ceil(depth / 16), showgrid: false, ...more };
+  return { title: t("detector.block"), range: [0.5, depth + 0.5], tick0: 1, dtick: Math.ceil(depth / (innerWidth < 700 ? 8 : 16)),
+    tickangle: 0, showgrid: false, ...more };
 }
 
 function shaded(name, x, low, high, color) {

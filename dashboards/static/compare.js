@@ -106,7 +106,7 @@ function drawClasses({ trials, classes }) {
     const bar = element("i", { ariaHidden: "true" });
     bar.style.setProperty("--share", Math.abs(share ?? 0) / most);
     bar.style.setProperty("--kind", `var(--${PLACES[place].colour})`);
-    return element("td", { className: "number loss" }, bar, share === null ? "–" : points(-share));
+    return element("td", { className: "number lost" }, bar, share === null ? "–" : points(-share));
   };
   byId("classes").replaceChildren(heads(trials, t("compare.class"), t("compare.images_column")), element("tbody", {},
     ...classes.rows.map(({ class: label, images, lost }) => element("tr", {}, element("th", { scope: "row" }, `${label}`),
