@@ -86,7 +86,8 @@ class Watch:
 
     def _of(self, name: str) -> "_Watched":
         with self._lock:
-            watched = self._watched[name] = self._watched.pop(name, None) or _Watched(name)
+            watched = self._watched.setdefault(name, _Watched(name))
+            self._watched.move_to_end(name)
             while len(self._watched) > KEPT:
                 self._watched.popitem(last=False)
             return watched

@@ -330,4 +330,5 @@ def _prepare_sqlite(engine: Engine, database: str | None, *, create: bool) -> No
 
 
 def _of_backbone(fingerprint: str) -> ColumnElement[bool]:
-    return StudyRow.backbone["fingerprint"].as_string() == fingerprint
+    same: ColumnElement[bool] = StudyRow.backbone["fingerprint"].as_string() == fingerprint
+    return same

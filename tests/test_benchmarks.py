@@ -411,3 +411,15 @@ def test_scale_measures_workers_and_databases(tmp_path) -> None:
     databases = [row for row in document["rows"] if "database" in row]
     assert [(row["database"], row["trials"]) for row in databases] == [("sqlite", 200), ("sqlite", 400)]
     assert document["summary"]["sqlite"]["front_ms"] == databases[-1]["front_ms"] > 0
+
+
+def test_the_dashboard_is_measured_from_the_database_to_the_screen(tmp_path) -> None:
+    output = tmp_path / "dashboard.json"
+    subprocess.run([sys.executable, str(ROOT / "benchmarks" / "dashboard.py"), "--quick", "--output", str(output)], check=True)
+    document = json.loads(output.read_text())
+    (row,) = document["rows"]
+    assert document["summary"] == row
+    assert row["trials"] == 40
+    assert 0 <= row["kept_ms"] < row["first_ms"]
+    assert row["sent_bytes"] < row["json_bytes"]
+    assert min(row[name] for name in ("changed_ms", "first_painted_ms", "painted_ms", "slider_ms", "told_ms")) > 0

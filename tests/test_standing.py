@@ -16,7 +16,20 @@ from vittle.objectives import front as fronts
 from vittle.objectives.importance import Importance
 from vittle.objectives.measurement import LatencyBudget, Measurement, exact, proportion
 from vittle.spaces import Merging
-from vittle.storage.records import MORE, Growth, Settings, Trial, best, choices, growth, knee, optimism, seconds_left
+from vittle.storage.records import (
+    MORE,
+    Growth,
+    Settings,
+    Trial,
+    best,
+    choices,
+    front,
+    growth,
+    knee,
+    optimism,
+    ranked,
+    seconds_left,
+)
 from vittle.storage.store import Store
 
 BUDGET = LatencyBudget.parse("60%")
@@ -226,3 +239,16 @@ def test_time_left_is_as_the_last_trials_went() -> None:
     assert seconds_left(ended, 10) == pytest.approx(30 * 6)
     assert seconds_left(ended, 4) is None
     assert seconds_left([*ended[:2], found[2]], 10) is None
+
+
+def test_trials_that_are_asked_again_are_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    plain = trials(rng.random((8, 200)) < 0.9)
+    compared = []
+    find = fronts.front
+    monkeypatch.setattr(fronts, "front", lambda candidates: compared.append(len(candidates)) or find(candidates))
+    asked = ranked(plain)
+    assert ranked(asked) is asked
+    for _ in range(2):
+        assert (best(asked, BUDGET), knee(asked), front(asked)) == (best(plain, BUDGET), knee(plain), front(plain))
+    assert len(compared) == 2 + 2 * 3  # two fronts once, and of plain trials one for each question
