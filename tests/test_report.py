@@ -192,7 +192,7 @@ class TestBrowser:
         show(page, (written / f"{language}.html").as_uri())
         spoken = words.words(language)
         expect(page.locator("#state")).to_have_text(spoken("states.complete"))
-        for chart in ("importance-blocks", "sensitivity-chart", "phase-chart"):
+        for chart in ("growth-chart", "importance-blocks", "importance-parameters"):
             page.wait_for_selector(f"#{chart} .plot-container")
         trials, study = store.trials(NAME), store.study(NAME)
         best = records.best(trials, study.budget)
