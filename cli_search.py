@@ -1,13 +1,42 @@
-"""`vittle importance`: what mattered in a search."""
+"""`vittle stop` and `importance`: end a search from anywhere, and tell what mattered in it."""
+
+import time
+from typing import Annotated
 
 import typer
 
-from vittle.arguments import Json, Storage, StudyName, find_study
+from vittle.arguments import Json, Storage, StudyName, find_study, parse_seconds
 from vittle.dashboards import terminal_importance, twins
 from vittle.dashboards.console import err, escape, out, print_json, working
+from vittle.storage import claim
 from vittle.storage.store import Store
 
 search_app = typer.Typer()
+ASK_AGAIN = 0.5  # seconds between two looks at whether a study has ended
+
+
+@search_app.command()
+def stop(
+    study: StudyName = None,
+    wait: Annotated[str, typer.Option(help="How long to wait for its end: 30s, 5m.")] = "1m",
+    storage: Storage = None,
+) -> None:
+    """Ask a running study to stop, wherever it runs; every finished trial is kept, and `vittle resume` goes on.
+
+    Exit code 1 where it has not ended in time; it has been asked all the same.
+    """
+    end = time.monotonic() + parse_seconds(wait)
+    store = Store.open(storage)
+    found = find_study(store, study)
+    running = claim.stop(store, found.name)
+    with working(f"waiting for {running.user} on {running.host} (process {running.process})"):
+        while claim.holder(store, found.name) == running:
+            if time.monotonic() > end:
+                err.print(f"study {escape(found.name)} was asked to stop and has not ended yet", highlight=False, soft_wrap=True)
+                raise typer.Exit(1)
+            time.sleep(ASK_AGAIN)
+    state = store.study(found.name).state
+    out.print(f"study {escape(found.name)} is {state}; go on with: vittle resume {escape(found.name)}", highlight=False)
 
 
 @search_app.command()

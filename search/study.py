@@ -120,7 +120,7 @@ def _with_adapter(backbone: Backbone, settings: Settings) -> Backbone:
 def run(study: Study, job: Job, store: Store, reporter: Reporter, ray_address: str | None = None) -> Study:
     """Run a study, new or resumed, until it has its trials and its front is confirmed.
 
-    A Ctrl-C or a SIGTERM ends it as `interrupted`; every finished trial is kept and `resume` goes on from there. Where the
+    A Ctrl-C, a SIGTERM or `vittle stop` ends it as `interrupted`; every finished trial is kept and `resume` goes on from there. Where the
     backbone itself cannot be evaluated, or no worker starts, the study has `failed`, and `ended` says why.
 
     Raises:
@@ -131,9 +131,9 @@ def run(study: Study, job: Job, store: Store, reporter: Reporter, ray_address: s
 
     def give_up() -> None:
         lost.set()
-        _thread.interrupt_main()
+        _interrupt()
 
-    with claimed(store, study.name, give_up), _terminable():
+    with claimed(store, study.name, give_up, _interrupt), _terminable():
         return _run(study, job, store, reporter, ray_address, lost)
 
 
@@ -164,6 +164,12 @@ def _run(study: Study, job: Job, store: Store, reporter: Reporter, ray_address: 
             store.set_state(name, state, ended if state in ("complete", "failed") else None)
             fronts.keep(store, name, standing(store.trials(name), study.budget))
     return store.study(name)
+
+
+def _interrupt() -> None:
+    """Interrupt the main thread from another one, as a SIGTERM would: its handler is there where interrupts are ignored."""
+    handled = callable(signal.getsignal(signal.SIGTERM))
+    _thread.interrupt_main(signal.SIGTERM if handled else signal.SIGINT)
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 A process claims a study before it writes and says again and again that it is still there. Whoever finds the study claimed is
 refused and told by whom. A claim ends when its holder gives it back, when it has not been heard of for `LEASE` seconds, and at
-once where it is of this machine and its process is gone.
+once where it is of this machine and its process is gone. Whoever wants the study to stop writes that down, and its holder, who
+may be on another machine, looks for it.
 """
 
 import contextlib
@@ -10,13 +11,14 @@ import getpass
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, Self
 
 import psutil
-from sqlalchemy import Update, or_, update
+from sqlalchemy import Update, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from vittle.spaces.errors import VittleError
@@ -26,6 +28,7 @@ from vittle.storage.tables import StudyRow, now
 
 LEASE = 60.0  # seconds without a word, after which a holder counts as gone
 BEAT = 10.0  # seconds between two words
+LOOK = 1.0  # seconds between two looks at whether the study is to stop
 
 
 class Holder(NamedTuple):
@@ -72,13 +75,16 @@ def user() -> str:
 
 
 @contextmanager
-def claimed(store: Store, study: str, lost: Callable[[], None] = lambda: None) -> Iterator[None]:
+def claimed(
+    store: Store, study: str, lost: Callable[[], None] = lambda: None, stopped: Callable[[], None] = lambda: None
+) -> Iterator[None]:
     """Run a study, and nobody else does.
 
     Args:
         store: of the study.
         study: its name.
         lost: called from another thread, once, should somebody else have claimed it because nothing was heard of this process.
+        stopped: called from another thread, once, where somebody asks for the study to stop.
 
     Raises:
         VittleError: it is claimed; the message says by whom.
@@ -88,14 +94,20 @@ def claimed(store: Store, study: str, lost: Callable[[], None] = lambda: None) -
     done = threading.Event()
 
     def beat() -> None:
-        while not done.wait(BEAT):
+        heard, stopping = time.monotonic(), False
+        while not done.wait(min(LOOK, BEAT)):
             try:
-                still = _beat(store, study, me)
+                if time.monotonic() - heard >= BEAT:
+                    heard = time.monotonic()
+                    if not _beat(store, study, me):
+                        lost()
+                        return
+                asked = not stopping and _asked_to_stop(store, study, me)
             except SQLAlchemyError:  # the database is away; whether the claim outlived that shows when it is back
                 continue
-            if not still:
-                lost()
-                return
+            if asked:
+                stopping = True
+                stopped()
 
     beating = threading.Thread(target=beat, name=f"claim of {study}", daemon=True)
     beating.start()
@@ -105,24 +117,58 @@ def claimed(store: Store, study: str, lost: Callable[[], None] = lambda: None) -
         done.set()
         beating.join()
         with contextlib.suppress(SQLAlchemyError), store.transaction() as session:  # else the claim ends by itself
-            session.execute(_of(study, me).values(holder=None, heartbeat=None))
+            session.execute(_of(study, me).values(holder=None, heartbeat=None, stop=None))
+
+
+def holder(store: Store, study: str) -> Holder | None:
+    """Who runs a study now; None where nobody does."""
+    with store.transaction() as session:
+        row = store.row(session, study)
+        text, heard = row.holder, row.heartbeat
+    if text is None or heard is None or in_utc(heard) < now() - timedelta(seconds=LEASE):
+        return None
+    found = Holder.parse(text)
+    return None if found.gone else found
+
+
+def stop(store: Store, study: str) -> Holder:
+    """Ask whoever runs a study to stop it, as by Ctrl-C; they look every second. Returns who that is.
+
+    Raises:
+        VittleError: nobody runs it; the message says its state.
+    """
+    running = holder(store, study)
+    if running is not None:
+        with store.transaction() as session:
+            asked = session.execute(_of(study, running).values(stop=now()))
+            if asked.rowcount == 1:  # type: ignore[attr-defined]
+                return running
+    state = store.study(study).state
+    gone = "its process is gone; go on with: vittle resume" if state == "running" else f"it is {state}"
+    raise VittleError(f"nobody runs study {study!r}: {gone}")
+
+
+def _asked_to_stop(store: Store, study: str, me: Holder) -> bool:
+    with store.transaction() as session:
+        wish = select(StudyRow.stop).where(StudyRow.name == study, StudyRow.holder == str(me))
+        return session.scalar(wish) is not None
 
 
 def _claim(store: Store, study: str, me: Holder) -> None:
     with store.transaction() as session:
-        holder = store.row(session, study).holder
+        held = store.row(session, study).holder
     free = [StudyRow.holder.is_(None), StudyRow.heartbeat < now() - timedelta(seconds=LEASE)]
-    if holder is not None and (holder == str(me) or Holder.parse(holder).gone):
-        free.append(StudyRow.holder == holder)
+    if held is not None and (held == str(me) or Holder.parse(held).gone):
+        free.append(StudyRow.holder == held)
     with store.transaction() as session:
         taken = session.execute(
-            update(StudyRow).where(StudyRow.name == study, or_(*free)).values(holder=str(me), heartbeat=now())
+            update(StudyRow).where(StudyRow.name == study, or_(*free)).values(holder=str(me), heartbeat=now(), stop=None)
         )
         if taken.rowcount == 1:  # type: ignore[attr-defined]
             return
         row = store.row(session, study)
-        holder, heard = row.holder, row.heartbeat
-    other = Holder.parse(str(holder))
+        held, heard = row.holder, row.heartbeat
+    other = Holder.parse(str(held))
     ago = max(0.0, (datetime.now(UTC) - in_utc(heard)).total_seconds()) if heard else 0.0
     raise VittleError(
         f"study {study!r} is being run by {other.user} on {other.host} (process {other.process}, heard of {ago:.0f} s ago); "

@@ -119,6 +119,63 @@ def test_the_holder_says_that_it_is_there_and_hears_when_it_lost_its_claim(store
     assert held(store) == ELSEWHERE  # it is not this one's to give back
 
 
+def test_whoever_runs_a_study_is_asked_to_stop_once_and_goes_on_saying_that_it_is_there(store, monkeypatch) -> None:
+    monkeypatch.setattr(claim, "BEAT", 0.1)
+    monkeypatch.setattr(claim, "LOOK", 0.02)
+    make_study(store)
+    make_study(store, "another")
+    asked: list[str] = []
+    stopped = threading.Event()
+
+    def stop() -> None:
+        asked.append("study")
+        stopped.set()
+
+    with (
+        claimed(store, "study", stopped=stop),
+        claimed(store, "another", stopped=lambda: asked.append("another")),
+    ):
+        assert claim.holder(store, "study") == Holder.here()
+        assert claim.stop(store, "study") == Holder.here()
+        assert stopped.wait(20)
+        hold(store, "study", Holder.here(), ago=50)
+        end = time.monotonic() + 20
+        while heard(store) < now() - timedelta(seconds=10) and time.monotonic() < end:
+            time.sleep(0.01)
+        assert heard(store) > now() - timedelta(seconds=10)
+    assert asked == ["study"]
+    with claimed(store, "study", stopped=stop):  # begun anew, it does not stop
+        time.sleep(0.2)
+    assert asked == ["study"]
+
+
+def test_a_wish_that_a_dead_holder_left_is_cleared_when_the_study_is_run_again(store, monkeypatch) -> None:
+    monkeypatch.setattr(claim, "LOOK", 0.02)
+    make_study(store)
+    hold(store, "study", ELSEWHERE)
+    assert claim.stop(store, "study") == ELSEWHERE
+    hold(store, "study", ELSEWHERE, ago=claim.LEASE + 1)
+    asked = threading.Event()
+    with claimed(store, "study", stopped=asked.set):
+        assert not asked.wait(0.2)
+
+
+def test_a_study_that_nobody_runs_cannot_be_stopped_and_its_state_is_told(store) -> None:
+    make_study(store)
+    with pytest.raises(VittleError, match="no study named 'x'; there are: study"):
+        claim.stop(store, "x")
+    gone = "nobody runs study 'study': its process is gone; go on with: vittle resume"
+    for holder, ago in ((None, 0.0), (ELSEWHERE, claim.LEASE + 1), (Holder.here()._replace(started=0.0), 0.0)):
+        if holder is not None:
+            hold(store, "study", holder, ago)
+        assert claim.holder(store, "study") is None
+        with pytest.raises(VittleError, match=gone):
+            claim.stop(store, "study")
+    store.set_state("study", "complete", "all done")
+    with pytest.raises(VittleError, match="nobody runs study 'study': it is complete"):
+        claim.stop(store, "study")
+
+
 def heard(store: Store):
     from vittle.storage.rows import in_utc
 
