@@ -1,6 +1,5 @@
 """The front door: `vittle ...`. It composes the rooms and holds no logic of its own."""
 
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +28,7 @@ from vittle.arguments import (
 )
 from vittle.cli_latency import latency_app
 from vittle.cli_search import search_app
+from vittle.cli_serve import serve_app
 from vittle.cli_train import train_app
 from vittle.cli_transfer import transfer_app
 from vittle.dashboards import terminal, twins
@@ -51,9 +51,9 @@ app = typer.Typer(
 )
 app.add_typer(latency_app)
 app.add_typer(search_app)
+app.add_typer(serve_app)
 app.add_typer(transfer_app)
 app.add_typer(train_app, name="train")
-NAME = re.compile(r"(?!.*\.(json|yaml)$)\w[\w .+-]{0,99}")  # a study's name stands in addresses and file names
 
 Budget = Annotated[
     str | None, typer.Option(help="For example 4ms, or 60% of the backbone. Default: the study's.", show_default=False)
@@ -143,8 +143,8 @@ def launch(
 ) -> None:
     """Search for schedules within a latency budget."""
     LatencyBudget.parse(latency_budget)
-    if study is not None and not NAME.fullmatch(study):
-        raise VittleError(f"study name {study!r} cannot be used; accepted: up to 100 letters, digits, spaces and . _ + -")
+    if study is not None:
+        records.check_name(study)
     with working("loading"):
         from vittle.reductions.device import choose_device
         from vittle.search import study as studies
@@ -178,10 +178,11 @@ def launch(
     if target is not None:
         job = studies.aim(job, store, target)
     settings = job.settings
-    if study not in [known.name for known in store.studies()]:
+    there = {known.name for known in store.studies()}
+    if study not in there:
         with working("budget"):
             check_budget(job.backbone, settings, store)
-    made = store.create_study(study or _free_name(store, model), settings, job.record, owner=user())
+    made = store.create_study(study or records.free_name(model, there), settings, job.record, owner=user())
     _run(studies, made, job, store, ray_address, as_json)
 
 
@@ -381,9 +382,3 @@ def _explain_unmet(study: Study, trials: list[Trial], budget: LatencyBudget) -> 
 
 def _budget(study: Study, text: str | None) -> LatencyBudget:
     return study.budget if text is None else LatencyBudget.parse(text)
-
-
-def _free_name(store: Store, model: str) -> str:
-    stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", model).strip("-")
-    taken = {study.name for study in store.studies()}
-    return next(name for number in range(1, len(taken) + 2) if (name := f"{stem}-{number}") not in taken)

@@ -32,7 +32,9 @@ def stop(
     with working(f"waiting for {running.user} on {running.host} (process {running.process})"):
         while claim.holder(store, found.name) == running:
             if time.monotonic() > end:
-                err.print(f"study {escape(found.name)} was asked to stop and has not ended yet", highlight=False, soft_wrap=True)
+                err.print(
+                    f"study {escape(found.name)} was asked to stop and has not ended yet", highlight=False, soft_wrap=True
+                )
                 raise typer.Exit(1)
             time.sleep(ASK_AGAIN)
     state = store.study(found.name).state

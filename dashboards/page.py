@@ -42,9 +42,20 @@ OpenStore = Annotated[Store, Depends(_open_store)]
 Watching = Annotated[Watch, Depends(_watch)]
 Spoken = Annotated[Words, Depends(spoken)]
 
-templates = Jinja2Templates(directory=HERE / "templates", context_processors=[lambda request: {"t": spoken(request)}])
+
+def _known(request: Request) -> dict[str, Any]:
+    """What every template knows: the words, whether searches can be launched here, and the token of whoever signed in."""
+    session = getattr(request.state, "session", None)
+    return {
+        "t": spoken(request),
+        "can_change": request.app.state.service is not None,
+        "csrf": None if session is None else session.csrf,
+    }
+
+
+templates = Jinja2Templates(directory=HERE / "templates", context_processors=[_known])
 templates.env.undefined = StrictUndefined
-templates.env.globals.update(plotlyjs=plotlyjs, study_url=twins.study_url, report=None)
+templates.env.globals.update(plotlyjs=plotlyjs, study_url=twins.study_url, report=None, can_change=False)
 templates.env.filters.update(percent=text.percent)
 
 

@@ -1,19 +1,25 @@
-"""Serve the dashboard on this machine."""
+"""Serve the dashboard, by default to this machine alone; with a `Service` it has the power to launch."""
 
 import gc
+import ipaddress
 import socket
+from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
+import psutil
 import uvicorn
 from fastapi import FastAPI
 
 from vittle.dashboards.app import create_app
+from vittle.dashboards.guard import LOOPBACK
 from vittle.dashboards.pictures import Illustrate
+from vittle.dashboards.service import Service
 from vittle.spaces.errors import VittleError
 from vittle.storage.store import Store
 
 HOST = "127.0.0.1"
+FAMILIES = (socket.AF_INET, socket.AF_INET6)
 COLLECT_AFTER = 100_000  # objects: thousands of trials are read at once and kept, and there is nothing to collect in them
 
 
@@ -29,27 +35,67 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def serve(store: Store, port: int, illustrate: Illustrate | None = None) -> None:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach it."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def names(host: str) -> list[str]:
+    """What a browser may call the server that listens there: not any name, or a web site could be in between."""
+    try:
+        everywhere = ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        everywhere = False
+    if not everywhere:
+        return [*LOOPBACK, _bracketed(host)]
+    cards = psutil.net_if_addrs().values()
+    addresses = [one.address.partition("%")[0] for card in cards for one in card if one.family in FAMILIES]
+    return [*LOOPBACK, socket.gethostname(), *map(_bracketed, addresses)]
+
+
+def serve(
+    store: Store,
+    port: int,
+    illustrate: Illustrate | None = None,
+    host: str = HOST,
+    service: Service | None = None,
+    started: Callable[[str], None] = lambda address: print(f"Vittle dashboard on {address} (Ctrl-C ends it)", flush=True),
+) -> None:
     """Serve until Ctrl-C; port 0 takes a free one.
 
     Args:
         store: what is shown.
         port: to listen on.
         illustrate: computes what pictures draw.
+        host: name or address of this machine to listen at.
+        service: what can be launched; without one the pages are for reading.
+        started: told the address before the first request.
 
     Raises:
-        VittleError: the port is taken.
+        VittleError: the port is taken, or the host is none of this machine.
     """
-    with socket.socket() as listening:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+    except OSError as error:
+        raise VittleError(f"cannot serve on {host!r} ({error.strerror}); accepted: an address of this machine") from None
+    with socket.socket(family) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listening.bind((HOST, port))
+            listening.bind((host, port))
         except OSError as error:
             raise VittleError(
                 f"cannot serve on port {port} ({error.strerror}); give another --port, 0 for any free one"
             ) from None
-        print(f"Vittle dashboard on http://{HOST}:{listening.getsockname()[1]} (Ctrl-C ends it)", flush=True)
+        listening.listen()  # so that nobody who reads the address comes too early
+        started(f"http://{_bracketed(host)}:{listening.getsockname()[1]}")
         gc.set_threshold(COLLECT_AFTER)
-        app = create_app(store, illustrate)
+        app = create_app(store, illustrate, service)
         with closing(app.state.illustrations):
             Server(app).run(sockets=[listening])
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -120,8 +120,8 @@ def _with_adapter(backbone: Backbone, settings: Settings) -> Backbone:
 def run(study: Study, job: Job, store: Store, reporter: Reporter, ray_address: str | None = None) -> Study:
     """Run a study, new or resumed, until it has its trials and its front is confirmed.
 
-    A Ctrl-C, a SIGTERM or `vittle stop` ends it as `interrupted`; every finished trial is kept and `resume` goes on from there. Where the
-    backbone itself cannot be evaluated, or no worker starts, the study has `failed`, and `ended` says why.
+    A Ctrl-C, a SIGTERM or `vittle stop` ends it as `interrupted`; every finished trial is kept and `resume` goes on from there.
+    Where the backbone itself cannot be evaluated, or no worker starts, the study has `failed`, and `ended` says why.
 
     Raises:
         VittleError: another process runs it.

@@ -1,6 +1,8 @@
 """Studies and trials as the rest of the project sees them: immutable values without a database session."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+import re
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -14,6 +16,7 @@ from vittle.objectives import front as fronts
 from vittle.objectives.dominance import right
 from vittle.objectives.expectation import Measured, expected
 from vittle.objectives.measurement import NORMAL_95, SEARCHED, LatencyBudget, Measurement, Phase
+from vittle.spaces.errors import VittleError
 from vittle.spaces.reduction import AdapterRecord, Values
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
@@ -23,6 +26,23 @@ StudyState = Literal["running", "complete", "interrupted", "failed"]
 
 MORE = 100  # trials that an outlook is for
 PACE = 20  # trials that tell how fast a search is
+NAME = re.compile(r"(?!.*\.(json|yaml)$)\w[\w .+-]{0,99}")  # a study's name stands in addresses and file names
+
+
+def check_name(name: str) -> None:
+    """Refuse what no study can be called.
+
+    Raises:
+        VittleError: another name than what is accepted.
+    """
+    if not NAME.fullmatch(name):
+        raise VittleError(f"study name {name!r} cannot be used; accepted: up to 100 letters, digits, spaces and . _ + -")
+
+
+def free_name(model: str, taken: Container[str]) -> str:
+    """A name for a study that is not taken: its model and a number."""
+    stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", model).strip("-")
+    return next(name for number in itertools.count(1) if (name := f"{stem}-{number}") not in taken)
 
 
 class Settings(BaseModel):

@@ -77,6 +77,16 @@ class Store:
             raise VittleError(f"cannot open storage {shown} ({reason(error)}); accepted: {ACCEPTED}") from None
         return cls(engine)
 
+    @property
+    def url(self) -> str:
+        """Where it is, password included: for the environment of another process, and for nobody's eyes."""
+        return self.engine.url.render_as_string(hide_password=False)
+
+    @property
+    def password(self) -> str | None:
+        """The password in it."""
+        return None if self.engine.url.password is None else str(self.engine.url.password)
+
     @patient
     def create_study(self, name: str, settings: Settings, backbone: BackboneRecord, owner: str | None = None) -> Study:
         """Add a study; one that was made with the same settings on the same backbone is returned as it stands.
