@@ -12,6 +12,7 @@ from rich.console import Console
 from vittle.dashboards.app import create_app
 from vittle.dashboards.pictures import Illustrate
 from vittle.dashboards.server import Server
+from vittle.dashboards.service import Service
 from vittle.storage.store import Store
 
 CHROMIUM = Path(os.environ.get("VITTLE_CHROMIUM", "/usr/bin/chromium"))
@@ -40,14 +41,16 @@ def page(browser: BrowserContext, address: str) -> Iterator[Page]:
     opened.on("request", lambda sent: None if sent.url.startswith((address, "data:")) else complaints.append(sent.url))
     yield opened
     opened.close()
-    assert complaints == []
+    assert complaints == [], complaints
 
 
 class serving:  # noqa: N801 - reads as a word: with serving(store) as address
     """The application on a free port of this machine, or on one of yours."""
 
-    def __init__(self, store: Store, port: int = 0, illustrate: Illustrate | None = None) -> None:
-        self.app = create_app(store, illustrate)
+    def __init__(
+        self, store: Store, port: int = 0, illustrate: Illustrate | None = None, service: Service | None = None
+    ) -> None:
+        self.app = create_app(store, illustrate, service)
         self.server = Server(self.app, port=port, lifespan="off", ws="none")
         self.thread = threading.Thread(target=self.server.run, daemon=True)
 

@@ -8,8 +8,11 @@ from datetime import timedelta
 
 import pytest
 from sqlalchemy import update
+from typer.testing import CliRunner
 
+import vittle.cli
 from recorded import make_study
+from refusals import refusal
 from vittle import VittleError
 from vittle.storage import claim
 from vittle.storage.claim import Holder, claimed
@@ -174,6 +177,44 @@ def test_a_study_that_nobody_runs_cannot_be_stopped_and_its_state_is_told(store)
     store.set_state("study", "complete", "all done")
     with pytest.raises(VittleError, match="nobody runs study 'study': it is complete"):
         claim.stop(store, "study")
+
+
+def test_vittle_stop_waits_for_the_end_and_says_how_to_go_on(store, url) -> None:
+    make_study(store)
+    command = ["stop", "study", "--storage", url]
+    with subprocess.Popen([sys.executable, "-c", STOPPABLE, url], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "mine\n"
+        told = CliRunner().invoke(vittle.cli.app, command)
+        assert (told.exit_code, " ".join(told.stdout.split())) == (
+            0,
+            "study study is interrupted; go on with: vittle resume study",
+        )
+        assert other.wait(60) == 0
+    hold(store, "study", ELSEWHERE)  # does not look
+    told = CliRunner().invoke(vittle.cli.app, [*command, "--wait", "0.1s"])
+    assert (told.exit_code, told.stdout) == (1, "")
+    assert "study study was asked to stop and has not ended yet" in told.stderr
+
+
+def test_vittle_stop_of_what_does_not_run_is_one_line(store, url, monkeypatch, capsys) -> None:
+    make_study(store)
+    store.set_state("study", "complete")
+    line = refusal(monkeypatch, capsys, "stop", "study", "--storage", url)
+    assert line == "error: nobody runs study 'study': it is complete"
+    assert "time limit 'soon' is not a time" in refusal(monkeypatch, capsys, "stop", "--wait", "soon", "--storage", url)
+
+
+STOPPABLE = """
+import sys, threading
+from vittle.storage.claim import claimed
+from vittle.storage.store import Store
+store, asked = Store.open(sys.argv[1]), threading.Event()
+with claimed(store, "study", stopped=asked.set):
+    print("mine", flush=True)
+    asked.wait()
+    store.set_state("study", "interrupted")
+"""
 
 
 def heard(store: Store):

@@ -3,12 +3,14 @@
 
 const actions = byId("actions");
 const told = byId("actions-told");
+let seen = actions.dataset.state; // of the study, when it was last asked for
 let stopping = false;
 let asking = false;
 
 function drawActions({ state, holder, job, actions: possible }) {
   for (const place of actions.querySelectorAll("[data-action]")) place.hidden = stopping || !possible.includes(place.dataset.action);
-  if (state === "running" && holder && actions.dataset.state !== "running") return location.reload(); // the page follows what runs
+  if (state === "running" && seen !== "running" && holder) return location.reload(); // the page follows what runs
+  seen = state;
   if (stopping && holder) return say(told, t("service.stopping"));
   if (job?.state === "running" && !holder) return say(told, t("service.getting_ready"));
   if (stopping || asking) say(told, "");
@@ -31,7 +33,6 @@ async function act(action, body) {
   if (error) return say(told, error, true);
   stopping = action === "stop";
   asking = !stopping;
-  actions.dataset.state = "";
   await drawAgain();
 }
 
