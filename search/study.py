@@ -167,9 +167,9 @@ def _run(study: Study, job: Job, store: Store, reporter: Reporter, ray_address: 
 
 
 def _interrupt() -> None:
-    """Interrupt the main thread from another one, as a SIGTERM would: its handler is there where interrupts are ignored."""
-    handled = callable(signal.getsignal(signal.SIGTERM))
-    _thread.interrupt_main(signal.SIGTERM if handled else signal.SIGINT)
+    """Interrupt the main thread from another one: by the signal of Ctrl-C, or by SIGTERM's where that one is ignored."""
+    heard = callable(signal.getsignal(signal.SIGINT))  # Ray ends the process on SIGTERM while it starts
+    _thread.interrupt_main(signal.SIGINT if heard else signal.SIGTERM)
 
 
 @contextmanager
