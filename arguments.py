@@ -1,12 +1,14 @@
 """What several commands take: their options, the study that is meant, and where images come from."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from vittle.spaces.errors import VittleError
+from vittle.spaces.schedule import Schedule
 from vittle.storage.records import Study
 from vittle.storage.store import Store
 
@@ -91,3 +93,10 @@ def source(model: str, data: str | None) -> str:
     if data is None and model != DIGITS:
         raise VittleError(f"model {model!r} needs images; give --data with a folder, an .npz file or a timm data set")
     return str(Path(data).resolve()) if data is not None and Path(data).exists() else data or DIGITS
+
+
+def illustrate(study: Study, schedule: Schedule, indices: Sequence[int]) -> dict[str, Any]:
+    """As `vittle.search.illustrating` has it, which only the process that it is called in has to load."""
+    from vittle.search import illustrating
+
+    return illustrating.illustrate(study, schedule, indices)

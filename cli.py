@@ -1,7 +1,6 @@
 """The front door: `vittle ...`. It composes the rooms and holds no logic of its own."""
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +21,7 @@ from vittle.arguments import (
     StudyName,
     cpus,
     find_study,
+    illustrate,
     parse_bytes,
     parse_seconds,
     source,
@@ -36,7 +36,6 @@ from vittle.dashboards.console import counting, err, escape, note, out, print_js
 from vittle.objectives.measurement import LatencyBudget
 from vittle.spaces.errors import VittleError
 from vittle.spaces.files import write_at_once
-from vittle.spaces.schedule import Schedule
 from vittle.storage import export as exports
 from vittle.storage import fronts, records
 from vittle.storage.claim import user
@@ -269,14 +268,7 @@ def dashboard(
     store = Store.open(storage)
     from vittle.dashboards.server import serve
 
-    serve(store, port, _illustrate)
-
-
-def _illustrate(study: Study, schedule: Schedule, indices: Sequence[int]) -> dict[str, Any]:
-    """As `vittle.search.illustrating` has it, which only the process that it is called in has to load."""
-    from vittle.search.illustrating import illustrate
-
-    return illustrate(study, schedule, indices)
+    serve(store, port, illustrate)
 
 
 def _prepare(settings: Settings) -> Any:

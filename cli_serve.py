@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vittle.arguments import Storage
+from vittle.arguments import Storage, illustrate
 from vittle.dashboards.jobs import Jobs, LocalJobs
 from vittle.spaces.errors import VittleError
 from vittle.storage.store import Store
@@ -62,7 +62,7 @@ def serve(
             print(f"Token, for signing in and for programs: {made}")
         sys.stdout.flush()
 
-    serve_forever(store, port, host, service, started)
+    serve_forever(store, port, illustrate, host, service, started)
 
 
 def _place(address: str | None, store: Store) -> Jobs:

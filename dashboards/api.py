@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from vittle.dashboards import twins
 from vittle.dashboards.catalog import Limits
 from vittle.dashboards.jobs import Action, Job, JobState
-from vittle.dashboards.page import OpenStore, find_study
+from vittle.dashboards.page import OpenStore, Spoken, Watching, find_study
 from vittle.dashboards.service import Extension, Launch, Service
 from vittle.dashboards.studies import list_twin, study_twin
 from vittle.spaces.table import REDUCTIONS
@@ -176,9 +176,9 @@ def activity(name: str, store: OpenStore, service: Served) -> ActivityAnswer:
 
 
 @router.get("/studies/{name:path}", summary="A study with all its trials", response_model=Detailed, responses=FINDS)
-def study(name: str, store: OpenStore) -> Any:
+def study(request: Request, name: str, store: OpenStore, watch: Watching, speak: Spoken) -> Any:
     """The same as `/studies/NAME.json`."""
-    return study_twin(name, store)
+    return study_twin(request, name, store, watch, speak)
 
 
 @change.post("/studies", summary="Launch a search", status_code=ACCEPTED)

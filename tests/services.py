@@ -50,4 +50,4 @@ def make_service(store: Store, catalog: Catalog | None = None, *, public: bool =
 
 
 def client_of(service: Service, **headers: str) -> TestClient:
-    return TestClient(create_app(service.store, service), base_url=HOST, headers=headers, follow_redirects=False)
+    return TestClient(create_app(service.store, service=service), base_url=HOST, headers=headers, follow_redirects=False)

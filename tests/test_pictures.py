@@ -140,8 +140,8 @@ def test_every_reduction_has_a_picture_and_its_script(study: Study) -> None:
 
 def test_neither_the_dashboard_nor_the_command_line_loads_torch_for_it() -> None:
     code = (
-        "import pickle, sys; from vittle.cli import _illustrate; from vittle.dashboards import server;"
-        "pickle.dumps(_illustrate); sys.exit(str({'torch', 'timm', 'ray'} & set(sys.modules) or ''))"
+        "import pickle, sys; from vittle.arguments import illustrate; from vittle.dashboards import server;"
+        "pickle.dumps(illustrate); sys.exit(str({'torch', 'timm', 'ray'} & set(sys.modules) or ''))"
     )
     ended = subprocess.run([sys.executable, "-c", code], check=False, timeout=120, capture_output=True, text=True)
     assert ended.stderr.strip() == ""

@@ -23,8 +23,8 @@ from vittle.dashboards.service import Launch, Service
 from vittle.storage.claim import claimed
 
 LAUNCH = {"name": "mine", "model": "digits", "data": "digits"}
-READS = ("/", "/launch", "/launch.json", "/studies.json", "/studies/study", "/api/catalog", "/api/studies", "/api/studies/study",
-         "/api/studies/study/activity", "/api/jobs", "/api/jobs/job-1", "/api/openapi.json")  # fmt: skip
+READS = ("/", "/launch", "/launch.json", "/studies.json", "/studies/study", "/api/catalog", "/api/studies",
+         "/api/studies/study", "/api/studies/study/activity", "/api/jobs", "/api/jobs/job-1", "/api/openapi.json")  # fmt: skip
 CHANGES = ("/api/studies", "/api/studies/study/stop", "/api/studies/study/resume", "/api/studies/study/extend",
            "/api/studies/study/retime", "/sign-out")  # fmt: skip
 OPEN = ("/sign-in", "/static/core.js")
@@ -124,7 +124,7 @@ class TestWhoMayDoWhat:
         assert TOKEN not in cookie
         assert {"HttpOnly", "SameSite=strict", "Path=/"} <= set(cookie.split("; "))
         assert "Secure" not in cookie  # http on loopback
-        secure = TestClient(create_app(service.store, service), base_url="https://127.0.0.1")
+        secure = TestClient(create_app(service.store, service=service), base_url="https://127.0.0.1")
         assert "Secure" in secure.post("/sign-in", json={"token": TOKEN}).headers["set-cookie"]
 
     def test_a_session_ends_and_cannot_be_forged_but_outlives_a_restart_with_the_same_token(self, store, monkeypatch) -> None:
@@ -135,8 +135,8 @@ class TestWhoMayDoWhat:
         assert access.Access("another-token-of-some-length", public=False).session(cookie) is None
         until, name, signature = cookie.split(".")
         later = int(until) + 1
-        for forged in ("", ".", "..", "x.y.z", f"{later}.{name}.{signature}", f"{until}.{name}x.{signature}", f"{until}.{name}.",
-                       f"{until}.{name}.{signature[:-1]}é", f"{cookie}0"):  # fmt: skip
+        for forged in ("", ".", "..", "x.y.z", f"{later}.{name}.{signature}", f"{until}.{name}x.{signature}",
+                       f"{until}.{name}.", f"{until}.{name}.{signature[:-1]}é", f"{cookie}0"):  # fmt: skip
             assert mine.session(forged) is None
         now = time.time()
         monkeypatch.setattr(time, "time", lambda: now + access.SESSION_SECONDS + 2)
@@ -194,11 +194,14 @@ class TestLimits:
 
 CATALOG = Catalog.model_validate(
     {
-        "models": [{"name": "digits", "model": "digits"}, {"name": "Ours", "model": "deit_small_patch16_224", "checkpoint": "/w/a.pth"}],
+        "models": [
+            {"name": "digits", "model": "digits"},
+            {"name": "Ours", "model": "deit_small_patch16_224", "checkpoint": "/w/a.pth"},
+        ],
         "data": [{"name": "digits", "source": "digits"}, {"name": "Photos", "source": "/data/photos"}],
         "limits": {"trials": 50, "workers": 2, "batch_size": 128, "jobs": 2, "devices": ["cuda", "cpu"]},
     }
-)  # fmt: skip
+)
 
 
 class TestLaunching:
@@ -209,12 +212,14 @@ class TestLaunching:
         answer = client_of(service, **BEARER).post("/api/studies", json=asked)
         assert answer.status_code == 202
         assert {**answer.json(), "started": None} == {
-            "id": "job-1", "study": "a study", "action": "launch", "state": "running", "started": None, "exit_code": None, "url": None,
+            "id": "job-1", "study": "a study", "action": "launch", "state": "running", "started": None,
+            "exit_code": None, "url": None,
         }  # fmt: skip
         ((study, action, arguments),) = service.jobs.submitted
         assert (study, action) == ("a study", "launch")
         assert {"--model=deit_small_patch16_224", "--checkpoint=/w/a.pth", "--data=/data/photos", "--latency-budget=4ms",
-                "--device=cuda", "--reductions=pruning,merging", "--time-limit=90s", "--study=a study"} <= set(arguments)  # fmt: skip
+                "--device=cuda", "--reductions=pruning,merging", "--time-limit=90s", "--study=a study"
+                } <= set(arguments)  # fmt: skip
 
     def test_every_command_is_one_that_the_command_line_takes(self, store) -> None:
         service = make_service(store, CATALOG)

@@ -95,6 +95,7 @@ def test_a_launch_that_fails_says_why_and_can_be_sent_again(page: Page, address:
     sign_in(page, address, "/launch")
     page.get_by_role("button", name="Launch").click()
     expect(page.get_by_text("Getting ready")).to_be_visible()
+    expect(page.locator("#jobs-list li")).to_have_count(1)
     service.jobs.written = "loading\nerror: nothing fits <b>1%</b>\n"
     service.jobs.end("failed")
     expect(page.locator("#launch-told")).to_have_text("error: nothing fits <b>1%</b>")

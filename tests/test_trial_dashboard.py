@@ -21,7 +21,7 @@ from browsing import browser, page, serving
 from dashboard_study import SHAPE, Synthetic, open_store
 from test_dashboard import HOSTILE, HOSTILE_REASON, store
 from vittle import Schedule
-from vittle.cli import _illustrate
+from vittle.arguments import illustrate
 from vittle.dashboards import trial_twin
 from vittle.dashboards.app import create_app
 from vittle.dashboards.words import words
@@ -62,7 +62,7 @@ def pictured(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(scope="module")
 def address(pictured: Store) -> Iterator[str]:
-    with serving(pictured, _illustrate) as url:
+    with serving(pictured, illustrate=illustrate) as url:
         yield url
 
 

@@ -2,50 +2,50 @@
 "use strict";
 
 const actions = byId("actions");
-const told = byId("actions-told");
-let seen = actions.dataset.state; // of the study, when it was last asked for
+const actionsTold = byId("actions-told");
+let lastState = actions.dataset.state; // of the study, when it was last asked for
 let stopping = false;
 let asking = false;
 
 function drawActions({ state, holder, job, actions: possible }) {
   for (const place of actions.querySelectorAll("[data-action]")) place.hidden = stopping || !possible.includes(place.dataset.action);
-  if (state === "running" && seen !== "running" && holder) return location.reload(); // the page follows what runs
-  seen = state;
-  if (stopping && holder) return say(told, t("service.stopping"));
-  if (job?.state === "running" && !holder) return say(told, t("service.getting_ready"));
-  if (stopping || asking) say(told, "");
+  if (state === "running" && lastState !== "running" && holder) return location.reload(); // the page follows what runs
+  lastState = state;
+  if (stopping && holder) return say(actionsTold, t("service.stopping"));
+  if (job?.state === "running" && !holder) return say(actionsTold, t("service.getting_ready"));
+  if (stopping || asking) say(actionsTold, "");
   stopping = asking = false;
   if (job?.state === "failed") tellWhy(job);
 }
 
 async function tellWhy({ id }) {
-  const job = await ask(`/api/jobs/${id}`);
-  if (job) say(told, job.log.at(-1) ?? t("states.failed"), true);
+  const job = await readJson(`/api/jobs/${id}`);
+  if (job) say(actionsTold, job.log.at(-1) ?? t("states.failed"), true);
 }
 
 async function drawAgain() {
-  const activity = await ask(`${actions.dataset.api}/activity`);
+  const activity = await readJson(`${actions.dataset.api}/activity`);
   if (activity) drawActions(activity);
 }
 
-async function act(action, body) {
+async function takeAction(action, body) {
   const { error } = await send(`${actions.dataset.api}/${action}`, body);
-  if (error) return say(told, error, true);
+  if (error) return say(actionsTold, error, true);
   stopping = action === "stop";
   asking = !stopping;
   await drawAgain();
 }
 
-for (const button of actions.querySelectorAll("button[data-action]")) button.addEventListener("click", () => act(button.dataset.action));
+for (const button of actions.querySelectorAll("button[data-action]")) button.addEventListener("click", () => takeAction(button.dataset.action));
 actions.querySelector("form")?.addEventListener("submit", event => {
   event.preventDefault();
   const { trials } = event.target.elements;
-  if (!trials.validity.valid) return say(told, t("service.wrong.trials"), true);
-  act("extend", { trials: Number(trials.value) });
+  if (!trials.validity.valid) return say(actionsTold, t("service.wrong.trials"), true);
+  takeAction("extend", { trials: Number(trials.value) });
 });
 
-async function watch() {
+async function followActions() {
   await drawAgain();
-  setTimeout(watch, JOB_MS);
+  setTimeout(followActions, JOB_MS);
 }
-watch();
+followActions();

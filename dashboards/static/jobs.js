@@ -5,7 +5,7 @@ const opened = new Set(); // ids of the jobs whose log is shown
 let later = 0;
 
 async function drawLog(id, place) {
-  const job = await ask(`/api/jobs/${id}`);
+  const job = await readJson(`/api/jobs/${id}`);
   if (job) place.textContent = job.log.join("\n") || t("service.no_log");
 }
 
@@ -27,7 +27,7 @@ function jobRow(job) {
 
 async function drawJobs() {
   clearTimeout(later);
-  const jobs = (await ask("/launch.json"))?.jobs;
+  const jobs = (await readJson("/launch.json"))?.jobs;
   if (jobs) {
     const focused = document.activeElement.closest("#jobs-list li summary, #jobs-list li pre");
     if (!focused) byId("jobs-list").replaceChildren(...jobs.map(jobRow));

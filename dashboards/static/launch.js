@@ -45,7 +45,7 @@ function asked() {
 }
 
 async function follow({ id }) { // until its study is there, or it ended without one
-  const job = await ask(`/api/jobs/${id}`);
+  const job = await readJson(`/api/jobs/${id}`);
   if (job?.url) return location.assign(job.url);
   if (job && job.state !== "running") {
     form.elements.send.disabled = false;

@@ -16,7 +16,7 @@ async function send(address, body = {}) { // what the server answers, or { error
   return response.status === 204 ? {} : response.json().catch(() => ({ error: `${response.status} ${response.statusText}` }));
 }
 
-async function ask(address) { // what a JSON address answers; null where it does not
+async function readJson(address) { // what a JSON address answers; null where it does not
   const response = await fetch(address).catch(() => null);
   return response?.ok ? response.json() : null;
 }
