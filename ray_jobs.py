@@ -36,10 +36,11 @@ class RayJobs:
         self._database = sha256(store.url.encode()).hexdigest()[:12]
         self._known: Any = None
         try:
+            from ray.exceptions import RayError
             from ray.job_submission import JobSubmissionClient
         except ImportError:
             raise VittleError('--jobs needs ray[default]; pip install "vittle[serve]"') from None
-        self._connect = JobSubmissionClient
+        self._connect, self._errors = JobSubmissionClient, (ConnectionError, RuntimeError, OSError, RayError)
 
     def submit(self, study: str, action: Action, arguments: Sequence[str]) -> Job:
         joined = arguments if action == "retime" else ["--ray-address=auto", *arguments]
@@ -69,7 +70,7 @@ class RayJobs:
     def _answering(self) -> Iterator[None]:
         try:
             yield
-        except (ConnectionError, RuntimeError, OSError) as error:
+        except self._errors as error:
             reason = (str(error).splitlines() or ["no answer"])[0]
             raise UnreachableJobsError(f"the Ray cluster at {self._address} runs no jobs now ({reason})") from None
 

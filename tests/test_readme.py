@@ -54,7 +54,7 @@ def test_every_command_line_is_one_that_there_is() -> None:
         assert f"\n{target}:" in makefile
 
 
-@pytest.mark.parametrize("example", ["kuberay.yaml", "slurm.sh", "cluster.md", "storage.md"])
+@pytest.mark.parametrize("example", ["kuberay.yaml", "slurm.sh", "cluster.md", "storage.md", "service.md"])
 def test_what_the_examples_of_clusters_launch_can_be_launched(example) -> None:
     commands = get_command(vittle.cli.app).commands
     text = (ROOT / "docs" / example).read_text(encoding="utf-8")

@@ -13,6 +13,7 @@ from typer.main import get_command
 import vittle.cli
 from recorded import make_study
 from services import BEARER, HOST, TOKEN, client_of, make_service
+from static_checks import ROOT
 from vittle import VittleError
 from vittle.dashboards import access, server
 from vittle.dashboards.app import create_app
@@ -390,6 +391,11 @@ class TestCatalog:
         assert [one.name for one in Catalog().models] == [one.name for one in Catalog().data] == ["digits"]
         with pytest.raises(VittleError, match="cannot read nowhere.yaml"):
             Catalog.load(Path("nowhere.yaml"))
+
+    def test_the_documented_file_is_one(self, tmp_path: Path) -> None:
+        (example,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "service.md").read_text(encoding="utf-8"), re.DOTALL)
+        (tmp_path / "serve.yaml").write_text(example)
+        assert Catalog.load(tmp_path / "serve.yaml").limits.devices == ("cuda",)
 
     def test_paths_are_known_as_a_study_keeps_them(self, tmp_path: Path, monkeypatch, store) -> None:
         monkeypatch.chdir(tmp_path)
