@@ -320,11 +320,13 @@ def ray_session(settings: Settings, address: str | None = None) -> Iterator[None
         cpus = settings.workers * settings.cpus_per_worker
         try:
             if address is None:
-                ray.init(num_cpus=cpus, **quiet)
+                ray.init(address="local", num_cpus=cpus, **quiet)  # also where a cluster runs on this machine
             else:
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError, RayError) as error:
             reason = (str(error).splitlines() or ["no answer"])[0]
+            if address is None:
+                raise VittleError(f"Ray does not start on this machine ({reason})") from None
             raise VittleError(f"no Ray at {address} ({reason}); accepted: a cluster's address such as 10.0.0.1:6379") from None
     try:
         _check_resources(settings)

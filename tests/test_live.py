@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from fastapi.testclient import TestClient
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, Page, Route, expect
 from sqlalchemy import event
 
 from browsing import browser, click, point, serving, show
@@ -337,6 +337,24 @@ class TestPages:
             expect(page.get_by_role("link", name=NAME)).to_be_focused()
             Synthetic(study.store, "<b>another</b>")
             expect(page.get_by_role("link", name="<b>another</b>")).to_be_visible(timeout=15000)
+
+    def test_what_changes_while_the_list_is_on_its_way_is_shown(self, browser: BrowserContext, study: Synthetic) -> None:
+        with serving(study.store) as address, opened(browser) as page:
+            reads: list[Route] = []
+
+            def first_late(route: Route) -> None:
+                reads.append(route)
+                if len(reads) == 2:  # after the page itself
+                    answer = route.fetch()
+                    study.store.set_state(NAME, "complete")
+                    page.wait_for_timeout(3000)  # the stream tells of it meanwhile
+                    route.fulfill(response=answer)
+                else:
+                    route.continue_()
+
+            page.route(f"{address}/", first_late)
+            page.goto(address)
+            expect(page.locator("tbody tr", has_text=NAME)).to_contain_text("complete", timeout=15000)
 
 
 RANGES = "() => [chart.layout.xaxis.range, chart.layout.yaxis.range].flat().map(Number)"

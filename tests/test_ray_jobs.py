@@ -10,10 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
+from ray.job_submission import JobSubmissionClient
 
 from vittle import VittleError
 from vittle.dashboards.jobs import Job, UnreachableJobsError
 from vittle.ray_jobs import RayJobs
+from vittle.search.workers import ray_session
+from vittle.storage.records import Settings
 from vittle.storage.store import Store
 
 SECONDS = 600  # that a test may wait for anything
@@ -46,7 +50,7 @@ def head() -> Iterator[str]:
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", *options.split(), "--block"]
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         address = f"http://127.0.0.1:{jobs}"
-        wait_until(lambda: process.poll() is not None or answers(jobs))
+        wait_until(lambda: process.poll() is not None or (answers(jobs) and takes_jobs(address)))
         assert process.poll() is None
         yield address
         process.terminate()
@@ -55,6 +59,15 @@ def head() -> Iterator[str]:
 def answers(port: int) -> bool:
     with socket.socket() as asking:
         return asking.connect_ex(("127.0.0.1", port)) == 0
+
+
+def takes_jobs(address: str) -> bool:
+    """The job server answers before there is an agent that runs a job."""
+    try:
+        JobSubmissionClient(address).submit_job(entrypoint="true")
+    except (ConnectionError, RuntimeError):
+        return False
+    return True
 
 
 def ended(jobs: RayJobs) -> Job:
@@ -81,6 +94,11 @@ def test_a_search_is_a_job_of_the_cluster_that_any_server_finds(head: str, store
     assert any("mine" in line for line in again.log(job.id, 40))
     elsewhere = Store.open(f"sqlite:///{tmp_path / 'elsewhere.db'}", create=True)
     assert RayJobs(head, elsewhere).all() == []
+
+
+def test_a_search_that_names_no_cluster_has_a_ray_of_its_own(head: str) -> None:
+    with ray_session(Settings(model="digits", latency_budget="60%", workers=1, cpus_per_worker=1)):
+        assert ray.cluster_resources()["CPU"] == 1  # the cluster has two
 
 
 def test_a_password_stays_here_and_the_cluster_is_asked_for_its_own(head: str, store: Store, monkeypatch) -> None:

@@ -178,3 +178,17 @@ def test_every_number_on_scale_is_in_the_benchmarks_file() -> None:
         (row,) = [row for row in rows if row.get("database") == name.lower() and row["trials"] == 100_000]
         milliseconds = [f"{row[one]:.1f} ms" for one in ("start_ms", "finish_ms", "open_ms", "front_ms")]
         assert f"| {name} | {' | '.join(milliseconds)} | {row['memory_mib_per_1000']:.1f} MiB |" in README
+
+
+def test_every_number_on_the_dashboard_is_in_the_benchmarks_file() -> None:
+    document = json.loads((ROOT / "benchmarks" / "results" / "dashboard.json").read_text(encoding="utf-8"))
+    assert document["environment"]["device"] in README
+    for row in document["rows"]:
+        first, changed = (f"{row[name] / 1000:.2f} s" for name in ("first_ms", "changed_ms"))
+        painted, again, told = (f"{row[name] / 1000:.1f} s" for name in ("first_painted_ms", "painted_ms", "told_ms"))
+        numbers = [f"{row['trials']:,}", first, changed, f"{row['sent_bytes'] / 1000:.0f} kB", painted, again, told]
+        assert f"| {' | '.join(numbers)} |" in README
+
+
+def test_every_picture_is_there() -> None:
+    assert all((ROOT / path).exists() for path in re.findall(r"!\[[^]]*\]\(([^)]+)\)", README))

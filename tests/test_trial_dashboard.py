@@ -90,7 +90,7 @@ class TestTwin:
             assert (twin["finished"] is None) == (trial.state == "running")
             assert Schedule.from_dict(yaml.safe_load(twin["yaml"])) == trial.schedule
             assert twin["best"] == (trial.number == best.number)
-            compare = f"/studies/{NAME}/compare?trials=best,{trial.number}"
+            compare = f"/studies/{NAME}/compare?trials={best.number},{trial.number}"
             assert twin["compare"] == (None if trial.number == best.number else compare)
             assert sorted(twin["phases"]) == sorted(trial.measurements)
             for phase, measured in trial.measurements.items():
@@ -520,7 +520,7 @@ class TestPatches:
         assert pixels[4] not in ([0, 0, 0], [0, 0, 250])
 
     def test_a_model_that_is_not_here_is_said_as_text(self, browser: BrowserContext, store: Store) -> None:
-        with serving(store, illustrators.refusing) as url:
+        with serving(store, illustrate=illustrators.refusing) as url:
             shown = browser.new_page()
             shown.goto(f"{url}/studies/{NAME}/trials/3")
             shown.locator(".pictures").scroll_into_view_if_needed()

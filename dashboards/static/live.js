@@ -14,7 +14,7 @@ function watch(url, events, show) {
   const inlined = byId("twin");
   if (inlined) return void show(inlined.textContent);
   let [etag, shown, wanted, drawn] = ["", "", 0, -Infinity]; // `wanted`: the revision that a stream has told of
-  let [source, timer, reading] = [null, 0, false];
+  let [source, timer, reading, missed] = [null, 0, false, false];
 
   function soon(wait) { // the first of several
     timer ||= setTimeout(() => { timer = 0; read(); }, wait);
@@ -31,9 +31,10 @@ function watch(url, events, show) {
   }
 
   async function read() {
-    if (document.hidden || reading) return;
+    if (document.hidden) return;
+    if (reading) return void (missed = true); // what is on its way may be from before
     if (pressed) return batched();
-    reading = true;
+    [reading, missed] = [true, false];
     let answered = true;
     try {
       const response = await fetch(url, etag ? { headers: { "If-None-Match": etag } } : {});
@@ -45,7 +46,8 @@ function watch(url, events, show) {
     }
     reading = false;
     if (byId("notice")) byId("notice").hidden = answered;
-    if (!answered || !told() || older()) soon(POLL_MS);
+    if (missed) batched();
+    else if (!answered || !told() || older()) soon(POLL_MS);
   }
 
   function listen() {
