@@ -224,7 +224,8 @@ def list_trials(study: StudyName = None, storage: Storage = None, as_json: Json 
     found = find_study(store, study)
     trials = store.trials(found.name)
     if as_json:
-        print_json(twins.detailed(found, trials)["trials"])
+        listed = zip(trials, twins.detailed(found, trials)["trials"], strict=True)
+        print_json([{**entry, "measurements": twins.measurements(trial)} for trial, entry in listed])
     else:
         out.print(terminal.trials_table(trials))
 

@@ -156,7 +156,7 @@ def _measured(trial: Trial, name: str) -> Measurement | None:
 def _plain(measured: Measurement | None) -> dict[str, Any] | None:
     if measured is None:
         return None
-    return {**twins.measured({"": measured})[""], "mark": text.mark(measured), "of": text.estimated(measured)}
+    return {**twins.interval(measured), "mark": text.mark(measured), "of": text.estimated(measured)}
 
 
 def _against(first: Measurement | None, other: Measurement | None) -> dict[str, Any] | None:

@@ -84,13 +84,13 @@ def _standing(study: Study, trial: Trial, profile: LatencyProfile | None, speak:
     if profile is not None and profile.checks and profile.knows(trial.schedule):
         expected = profile.predict(trial.schedule)
     latency = trial.judged.get("latency_ratio")
-    taken = {} if latency is None or text.predicted(latency) else {"latency_ratio": latency}
+    taken = None if latency is None or text.predicted(latency) else latency
     return {
         "number": trial.number,
         "summary": text.summary(trial.schedule, speak),
         "steps": steps,
-        "predicted": twins.measured(expected).get("latency_ratio"),
-        "measured": twins.measured(taken).get("latency_ratio"),
+        "predicted": twins.measured(expected.get("latency_ratio")),
+        "measured": twins.measured(taken),
     }
 
 

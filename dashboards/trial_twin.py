@@ -39,6 +39,7 @@ def detailed(study: Study, trials: Sequence[Trial], trial: Trial, speak: Words =
     compare = None if best is None or best.number == trial.number else f"{url}/compare?trials={best.number},{trial.number}"
     return {
         **twins.listed_trial(study, trial, expected, speak, on_front=trial.number in points),
+        "measurements": twins.measurements(trial),
         "study": {
             "name": study.name,
             "state": study.state,

@@ -76,6 +76,7 @@ def detailed(
             "prefix": shape.prefix,
         },
         "limit": {"value": study.budget.limit, "objective": study.budget.objective, "text": text.budget(study.budget, speak)},
+        "against": _against(trials),
         "objectives": {name: dataclasses.asdict(objective) for name, objective in OBJECTIVES.items()},
         "counts": dict(Counter(trial.state for trial in trials)),
         "nearest": None
@@ -153,6 +154,12 @@ def _outlook(study: Study, trials: Sequence[Trial], speak: Words) -> dict[str, A
     }
 
 
+def _against(trials: Sequence[Trial]) -> str | None:
+    """What an answer is compared with: labels, or the backbone's answer."""
+    backbone = records.reference(trials)
+    return None if backbone is None else backbone.judged["accuracy"].protocol.get("against")
+
+
 def _headline(trial: Trial) -> dict[str, Any]:
     return {
         "trial": trial.number,
@@ -177,6 +184,7 @@ def listed_trial(
     """
     timed = study.budget.objective in trial.judged
     accuracy, latency = (trial.judged.get(name) for name in ("accuracy", "latency_ratio"))
+    held_out = trial.measurements.get("confirmation", {})
     return {
         "number": trial.number,
         "url": trial_url(study.name, trial.number),
@@ -197,9 +205,10 @@ def listed_trial(
         "schedule": trial.schedule.to_dict(),
         "summary": text.summary(trial.schedule, speak),
         "id": trial.schedule.id,
-        "judged": measured(trial.judged),
-        "expected": measured(expected).get("accuracy"),
-        "measurements": {phase: measured(values, protocol=True) for phase, values in trial.measurements.items()},
+        "judged": {name: interval(one) for name, one in trial.judged.items()},
+        "expected": measured(expected.get("accuracy")),
+        "held_out": measured(held_out.get("accuracy")),
+        "timed_on": _timed_on(trial),
         "export": f"{trial_url(study.name, trial.number)}.yaml" if exportable(trial) else None,
     }
 
@@ -211,10 +220,28 @@ def kind(trial: Trial, *, on_front: bool) -> str:
     return "backbone" if trial.origin == "backbone" else "front" if on_front else "dominated"
 
 
-def measured(measurements: Mapping[str, Measurement], *, protocol: bool = False) -> dict[str, Any]:
-    """Values with their intervals, and with a `protocol` how they were taken."""
-    return {
-        name: {"value": one.value, "low": one.low, "high": one.high, "n": one.n}
-        | ({"protocol": {about: value for about, value in one.protocol.items() if about not in PACKED}} if protocol else {})
-        for name, one in measurements.items()
-    }
+def measurements(trial: Trial) -> dict[str, dict[str, Any]]:
+    """All that was measured of a trial, by phase and objective, and how."""
+    return {phase: {name: _with_protocol(one) for name, one in values.items()} for phase, values in trial.measurements.items()}
+
+
+def measured(one: Measurement | None) -> dict[str, Any] | None:
+    """A value with its interval, where there is one."""
+    return None if one is None else interval(one)
+
+
+def interval(one: Measurement) -> dict[str, Any]:
+    """A value with its interval, and the samples behind it."""
+    return {"value": one.value, "low": one.low, "high": one.high, "n": one.n}
+
+
+def _with_protocol(one: Measurement) -> dict[str, Any]:
+    about = {name: value for name, value in one.protocol.items() if name not in PACKED}
+    return {**interval(one), "protocol": about}
+
+
+def _timed_on(trial: Trial) -> str | None:
+    """The device and the number format."""
+    latency = trial.judged.get("latency_ms")
+    told = [] if latency is None else [latency.protocol[about] for about in ("device", "dtype") if about in latency.protocol]
+    return ", ".join(told) or None

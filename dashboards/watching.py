@@ -5,12 +5,13 @@ Everything here is one process's own and can be read again from the store at any
 
 import gzip
 import hashlib
-import json
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
+
+from pydantic_core import to_json
 
 from vittle.storage.records import Ranked, Study, Trial
 from vittle.storage.store import Store
@@ -118,7 +119,7 @@ class _Watched:
 
 
 def _kept(document: Mapping[str, Any], begin: float) -> Kept:
-    text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    text = to_json(document)
     revision = document["revision"]
     etag = f'W/"{revision}.{hashlib.sha256(text).hexdigest()[:12]}"'
     body = gzip.compress(text, 1, mtime=0)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from platformdirs import user_data_path
+from pydantic_core import from_json
 from sqlalchemy import ColumnElement, Engine, create_engine, delete, event, func, insert, select, true, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQLAlchemyError
@@ -60,7 +61,8 @@ class Store:
         except ArgumentError:
             raise VittleError(f"storage {url!r} is not a database; accepted: {ACCEPTED}") from None
         try:
-            engine = create_engine(parsed, pool_pre_ping=True)  # a connection may have died since it was used
+            # A connection may have died since it was used; documents are most of what is read.
+            engine = create_engine(parsed, pool_pre_ping=True, json_deserializer=from_json)
         except (ArgumentError, NoSuchModuleError):
             raise VittleError(f"storage {url!r} is not a database; accepted: {ACCEPTED}") from None
         except ModuleNotFoundError as error:

@@ -57,10 +57,11 @@ class TestTwins:
             assert (entry["state"], entry["origin"], entry["reason"]) == (trial.state, trial.origin, trial.reason)
             assert entry["tokens"] == list(costs.tokens(SHAPE, trial.schedule))
             assert entry["schedule"] == trial.schedule.to_dict()
-            assert set(entry["measurements"]) == set(trial.measurements)
-            for phase, measured in trial.measurements.items():
-                values = {name: (one["value"], one["low"], one["high"]) for name, one in entry["measurements"][phase].items()}
-                assert values == {name: (one.value, one.low, one.high) for name, one in measured.items()}
+            values = {name: (one["value"], one["low"], one["high"], one["n"]) for name, one in entry["judged"].items()}
+            assert values == {name: (one.value, one.low, one.high, one.n) for name, one in trial.judged.items()}
+            assert (entry["held_out"] is None) == (not trial.confirmed)
+            if trial.confirmed:
+                assert entry["held_out"]["value"] == trial.measurements["confirmation"]["accuracy"].value
         assert twin["limit"] == {"value": 0.6, "objective": "latency_ratio", "text": "60% of the backbone"}
         assert sum(twin["counts"].values()) == 41
         assert (twin["finished"], twin["planned"]) == (40, 40)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,7 @@ def test_an_interrupt_in_every_phase_keeps_what_is_finished_and_says_how_to_go_o
     fingerprint = store.study("drill").backbone.fingerprint
     launched = Launched.again(url)
     launched.wait_until(lambda: store.phase(fingerprint) is not None)
+    time.sleep(0.5)  # into the midst of it
     assert interrupted(launched, signal.SIGTERM) == []
     assert store.sensitivity(fingerprint) is None
 
@@ -205,7 +207,8 @@ def test_a_search_waits_for_a_database_server_that_was_killed(server: Any, image
     launched.wait_for(3)
     postmaster = psutil.Process(server.get_pid())
     for process in [postmaster, *postmaster.children(recursive=True)]:
-        process.kill()
+        with suppress(psutil.NoSuchProcess):  # its children end as it does
+            process.kill()
     time.sleep(5)
     assert launched.process.poll() is None
     server.start()

@@ -286,7 +286,7 @@ class ray_environment:  # noqa: N801
         self.resources = resources
 
     def __enter__(self) -> None:
-        ray.init(include_dashboard=False, log_to_driver=False, **self.resources)
+        ray.init("local", include_dashboard=False, log_to_driver=False, **self.resources)
 
     def __exit__(self, *_: object) -> None:
         ray.shutdown()

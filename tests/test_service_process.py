@@ -94,13 +94,13 @@ def test_a_search_goes_on_while_the_server_is_killed_and_another_is_stopped_and_
     assert len(store.trials("first")) == 4
     assert any("first" in line for line in served.ask(f"/api/jobs/{job['id']}")["log"])
 
-    served.ask("/api/studies", {**QUICK, "name": "second", "trials": 12})
+    served.ask("/api/studies", {**QUICK, "name": "second", "trials": 500})
     wait_until(lambda: any(study.name == "second" for study in store.studies()) and holder(store, "second"))
     assert served.ask("/api/studies/second/activity")["actions"] == ["stop"]
     served.ask("/api/studies/second/stop", {})
     assert served.wait_for_job("second", "complete", "failed", "interrupted")["state"] == "interrupted"
     assert store.study("second").state == "interrupted"
-    assert len(store.trials("second")) <= 13
+    assert len(store.trials("second")) < 501
     assert served.ask("/api/studies/second/activity")["actions"] == ["resume", "extend", "retime"]
 
     served.ask("/api/studies/first/extend", {"trials": 2})

@@ -49,7 +49,7 @@ function drawBudget() {
 
 function tellBudget() {
   const trial = fitting();
-  const found = trial ? t("study.fits", { number: trial.number, accuracy: percent((heldOut(trial) ?? trial.judged.accuracy).value) }) : t("study.fits_none");
+  const found = trial ? t("study.fits", { number: trial.number, accuracy: percent((trial.held_out ?? trial.judged.accuracy).value) }) : t("study.fits_none");
   slider.setAttribute("aria-valuetext", `${wantedText()}: ${found}`);
   byId("budget-value").textContent = wantedText();
   byId("budget-found").textContent = found;

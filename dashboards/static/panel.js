@@ -1,8 +1,8 @@
 // What is said of the chosen trial and of the study: the panel beside the chart, the tiles above it, the front as a table.
 "use strict";
 
-function measuredHow(trial, { rounds }) {
-  return sign(trial) ? `${sign(trial)} ${signMeaning(trial)}` : rounds && t("study.rounds", { count: rounds });
+function measuredHow(trial) {
+  return sign(trial) ? `${sign(trial)} ${signMeaning(trial)}` : t("study.rounds", { count: trial.judged.latency_ms.n });
 }
 
 function nothingFits() {
@@ -29,10 +29,8 @@ function drawPanel() {
     return;
   }
   const { accuracy, latency_ratio: ratio, latency_ms: ms, macs: cost, throughput, memory } = trial.judged;
-  const { kind, measurements } = trial;
-  const held = heldOut(trial);
+  const { kind, held_out: held } = trial;
   const dense = kind !== "backbone" && backbone()?.judged.macs.value;
-  const protocol = (measurements.confirmation ?? measurements.search)?.latency_ms?.protocol;
   const expected = trial.expected && t("study.expected", { accuracy: percent(trial.expected.value) });
   const of95 = one => t("study.interval", { interval: interval(one) });
   const note = (...parts) => parts.filter(Boolean).join(t("study.and"));
@@ -54,7 +52,7 @@ function drawPanel() {
       trial.schedule.tail === "prefix" && element("p", { className: "hint" }, t("trials.prefix_tail", { count: study.backbone.prefix }))),
     trial.estimated_of && element("p", { className: "hint" }, `† ${t("signs.estimated")}`),
     trial.worst && element("p", { className: "hint" }, trial.worst),
-    protocol && element("p", { className: "hint" }, [protocol.device, protocol.dtype, measuredHow(trial, protocol)].filter(Boolean).join(", ")),
+    ms && element("p", { className: "hint" }, [trial.timed_on, measuredHow(trial)].filter(Boolean).join(", ")),
     element("div", { className: "act" },
       exported(trial) && element("a", { className: "button", ...exported(trial) }, t("study.export")),
       trial.export && !exported(trial) && element("p", { className: "hint" }, t("report.elsewhere")),
@@ -72,13 +70,13 @@ function timeLeft(seconds) {
 function drawTiles() {
   const best = fitting();
   const untouched = backbone();
-  const accuracy = trial => percent((best && heldOut(best) ? heldOut(trial) : trial.judged.accuracy)?.value ?? trial.judged.accuracy.value);
+  const accuracy = trial => percent((best && best.held_out ? trial.held_out : trial.judged.accuracy)?.value ?? trial.judged.accuracy.value);
   const ratio = best?.judged.latency_ratio.value;
   const left = study.state === "running" && study.seconds_left;
   const trials = [t("study.of_planned", { planned: study.planned }), left ? timeLeft(left) : null].filter(Boolean).join(t("study.and"));
   byId("tiles").replaceChildren(
     fact(t("study.accuracy_within", { accuracy: accuracyName(), budget: wantedText() }), best ? accuracy(best) : "–",
-      untouched ? t(best && heldOut(best) ? "study.backbone_held_out" : "study.backbone_is", { value: accuracy(untouched) }) : t("study.backbone_unmeasured")),
+      untouched ? t(best && best.held_out ? "study.backbone_held_out" : "study.backbone_is", { value: accuracy(untouched) }) : t("study.backbone_unmeasured")),
     fact(t("study.latency"), best ? signed(best, percent(ratio)) : "–", best ? t("study.times_as_fast", { times: (1 / ratio).toFixed(2) }) : t("study.none_holds")),
     fact(t("study.macs"), best ? macs(best.judged.macs.value) : "–", untouched ? t("study.backbone_is", { value: macs(untouched.judged.macs.value) }) : null),
     fact(t("study.trials"), `${study.finished}`, trials),
@@ -102,7 +100,7 @@ function drawTable() {
     const said = tag(trial);
     return element("tr", { className: current ? "chosen" : "", onclick: () => choose(trial.number) },
       element("th", { scope: "row" }, button, said && element("span", { className: "tag", title: said === t("study.tied") ? t("study.tied_meaning") : "" }, said)),
-      measure(trial.judged.accuracy, percent), measure(heldOut(trial), percent), measure(trial.judged.latency_ratio, share => signed(trial, percent(share))),
+      measure(trial.judged.accuracy, percent), measure(trial.held_out, percent), measure(trial.judged.latency_ratio, share => signed(trial, percent(share))),
       plain(signed(trial, milliseconds(trial.judged.latency_ms.value))), plain(macs(trial.judged.macs.value)),
       element("td", { className: "wide", title: originText(trial.origin) }, STARTS[trial.origin] ?? trial.origin),
       element("td", { className: "wide" }, bars(trial, study.backbone.tokens, false)));

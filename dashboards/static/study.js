@@ -5,15 +5,13 @@ const twin = byId("study").dataset.twin;
 let study = null; // the JSON twin as it was last read
 let chosen = Number(location.hash.match(/^#trial-(\d+)$/)?.[1] ?? NaN); // NaN: whatever is best for the budget
 
-const heldOut = trial => trial.measurements.confirmation?.accuracy;
 const numbered = number => study.trials.find(trial => trial.number === number);
 const backbone = () => study.trials.find(trial => trial.kind === "backbone");
 const large = () => backbone()?.judged.macs.value >= 1e9;
 const chosenTrial = () => numbered(chosen) ?? fitting();
 
 function accuracyName() {
-  const against = backbone()?.measurements.search?.accuracy.protocol.against;
-  return t(against === "backbone" ? "study.agreement" : "study.accuracy");
+  return t(study.against === "backbone" ? "study.agreement" : "study.accuracy");
 }
 
 // --- life ---
