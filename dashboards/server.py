@@ -11,6 +11,7 @@ import psutil
 import uvicorn
 from fastapi import FastAPI
 
+from vittle.dashboards import plotlyjs
 from vittle.dashboards.app import create_app
 from vittle.dashboards.guard import LOOPBACK
 from vittle.dashboards.pictures import Illustrate
@@ -90,6 +91,7 @@ def serve(
                 f"cannot serve on port {port} ({error.strerror}); give another --port, 0 for any free one"
             ) from None
         listening.listen()  # so that nobody who reads the address comes too early
+        plotlyjs.prepare()
         started(f"http://{_bracketed(host)}:{listening.getsockname()[1]}")
         gc.set_threshold(COLLECT_AFTER)
         app = create_app(store, illustrate, service)

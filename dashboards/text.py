@@ -73,7 +73,8 @@ def predicted(measured: Measurement) -> bool:
 
 def estimated(measured: Measurement) -> int | None:
     """Of how many images a value is an estimate, that was told from fewer of them; None where it is of those it has seen."""
-    return measured.protocol.get("of")
+    seen_of = measured.protocol.get("of")
+    return seen_of if isinstance(seen_of, int) else None  # a memory tells whose it is
 
 
 def noise(measured: Measurement) -> str | None:

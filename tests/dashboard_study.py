@@ -169,7 +169,7 @@ class Synthetic:
         images = 1000 * PROTOCOL["batch_size"] / (BACKBONE_MS * ratio)
         return {
             "throughput": Measurement("throughput", images, images / (1 + spread), images / (1 - spread), repeats),
-            "memory": exact("memory", 300 + 40 * ratio),
+            "memory": exact("memory", 300 + 40 * ratio, {"of": "process"}),
             "macs": exact("macs", macs),
             "latency_ratio": Measurement(
                 "latency_ratio", ratio, ratio * (1 - spread), ratio * (1 + spread), repeats, {**protocol, **samples}

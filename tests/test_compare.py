@@ -108,6 +108,8 @@ class TestTwin:
         assert (shared["phase"], shared["images"]) == ("search", 128)
         (row,) = [row for row in twin["numbers"] if row["name"] == "accuracy"]
         assert row["values"][1]["mark"] == "†"
+        (memory,) = [row for row in twin["numbers"] if row["name"] == "memory"]
+        assert [one["mark"] for one in memory["values"]] == ["", ""]  # whose memory it is, is no estimate
         seen = answers(stopped, "search"), answers(store.trials(STUDY)[0], "search")[:128]
         assert row["against"][1]["value"] == paired.difference(*seen).value
 

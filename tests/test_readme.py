@@ -185,8 +185,8 @@ def test_every_number_on_the_dashboard_is_in_the_benchmarks_file() -> None:
     assert document["environment"]["device"] in README
     for row in document["rows"]:
         first, changed = (f"{row[name] / 1000:.2f} s" for name in ("first_ms", "changed_ms"))
-        painted, again, told = (f"{row[name] / 1000:.1f} s" for name in ("first_painted_ms", "painted_ms", "told_ms"))
-        numbers = [f"{row['trials']:,}", first, changed, f"{row['sent_bytes'] / 1000:.0f} kB", painted, again, told]
+        seconds = [f"{row[f'{name}_ms'] / 1000:.1f} s" for name in ("contentful", "first_painted", "painted", "told")]
+        numbers = [f"{row['trials']:,}", first, changed, f"{row['sent_bytes'] / 1000:.0f} kB", *seconds]
         assert f"| {' | '.join(numbers)} |" in README
 
 

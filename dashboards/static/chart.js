@@ -4,6 +4,7 @@
 const chart = byId("chart");
 let axis = "latency_ratio";
 
+const SIDES = ["bottom left", "bottom right", "top right", "top left"]; // the first for the leftmost
 const AXES = {
   latency_ratio: { title: () => t("study.axis.latency_ratio"), scale: () => 100, unit: "%", show: value => percent(value) },
   latency_ms: { title: () => t("study.axis.latency_ms", { count: study.settings.batch_size }), scale: () => 1, unit: "", show: milliseconds },
@@ -59,14 +60,26 @@ function named() { // of each heuristic that was tried first, its most accurate 
     if (!(origin in STARTS) || !judged.accuracy || !judged[axis] || kind === "stopped") continue;
     if (!best.has(origin) || judged.accuracy.value > best.get(origin).judged.accuracy.value) best.set(origin, trial);
   }
-  return [...best.values()];
+  return [...best.values()].sort((one, other) => one.judged[axis].value - other.judged[axis].value);
 }
 
 function starts() {
   const trials = named();
   const color = colour("ink");
   return markers("starts", trials, { symbol: "diamond-open", size: 17, color, line: { width: 1.2 } }, {
-    mode: "markers+text", hoverinfo: "skip", text: trials.map(({ origin }) => STARTS[origin]), textposition: "bottom right", textfont: { size: 11, color } });
+    mode: "markers+text", hoverinfo: "skip", text: trials.map(({ origin }) => STARTS[origin]), textposition: sides(trials), textfont: { size: 11, color } });
+}
+
+function sides(trials) { // of its point, on which each name is written, from left to right: names close to each other on different ones
+  const drawn = study.trials.filter(trial => trial.judged[axis]).map(place);
+  const spans = ["x", "y"].map(name => Math.max(...drawn.map(one => one[name])) - Math.min(...drawn.map(one => one[name])));
+  const near = (one, other) => Math.abs(one.x - other.x) < 0.12 * spans[0] && Math.abs(one.y - other.y) < 0.12 * spans[1];
+  const written = [];
+  for (const at of trials.map(place)) {
+    const taken = written.filter(before => near(before, at)).map(({ side }) => side);
+    written.push({ ...at, side: SIDES.find(side => !taken.includes(side)) ?? SIDES[0] });
+  }
+  return written.map(({ side }) => side);
 }
 
 function ring() {

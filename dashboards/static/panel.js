@@ -39,6 +39,11 @@ function drawPanel() {
     element("div", {}, element("div", { className: "bar" }, element("h2", {}, t("trials.trial", { number: trial.number })),
       element("span", { className: "tag", title: kindMeaning(kind) }, tagOf(trial))),
       element("p", { className: "origin" }, trial.reason ?? originText(trial.origin))),
+    element("div", { className: "act" },
+      exported(trial) && element("a", { className: "button", ...exported(trial) }, t("study.export")),
+      trial.export && !exported(trial) && element("p", { className: "hint" }, t("report.elsewhere")),
+      trial.export && element("code", { className: "apply" }, `vittle.apply(model, vittle.Schedule.load("${trial === numbered(study.best?.trial) ? "best.yaml" : "schedule.yaml"}"))`),
+      trial.url && element("a", { className: "more", href: trial.url }, t("study.all_about", { number: trial.number }))),
     element("dl", { className: "values" },
       accuracy && fact(accuracyName(), accuracyText(trial), note(of95(accuracy), t("study.search_images", { images: imagesText(trial) }), expected)),
       held && fact(t("study.held_out"), percent(held.value), note(of95(held), t("study.unseen_images", { count: held.n }))),
@@ -53,11 +58,6 @@ function drawPanel() {
     trial.estimated_of && element("p", { className: "hint" }, `† ${t("signs.estimated")}`),
     trial.worst && element("p", { className: "hint" }, trial.worst),
     ms && element("p", { className: "hint" }, [trial.timed_on, measuredHow(trial)].filter(Boolean).join(", ")),
-    element("div", { className: "act" },
-      exported(trial) && element("a", { className: "button", ...exported(trial) }, t("study.export")),
-      trial.export && !exported(trial) && element("p", { className: "hint" }, t("report.elsewhere")),
-      trial.export && element("code", { className: "apply" }, `vittle.apply(model, vittle.Schedule.load("${trial === numbered(study.best?.trial) ? "best.yaml" : "schedule.yaml"}"))`),
-      trial.url && element("a", { className: "more", href: trial.url }, t("study.all_about", { number: trial.number }))),
   ].filter(Boolean));
 }
 
