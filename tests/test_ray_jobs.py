@@ -42,18 +42,21 @@ def wait_until(there: Callable[[], Any]) -> Any:
 @pytest.fixture(scope="module")
 def head() -> Iterator[str]:
     """Address of the job server of a Ray head with two CPUs."""
-    port, jobs = free_port(), free_port()
+    port, jobs, agent = free_port(), free_port(), free_port()
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
     environment.pop("VITTLE_STORAGE", None)
     options = f"--head --port={port} --num-cpus=2 --include-dashboard=true --dashboard-host=127.0.0.1 --dashboard-port={jobs}"
+    options += f" --dashboard-agent-listen-port={agent}"  # another Ray here may have the usual one, and no job would start
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", *options.split(), "--block"]
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         address = f"http://127.0.0.1:{jobs}"
-        wait_until(lambda: process.poll() is not None or (answers(jobs) and takes_jobs(address)))
-        assert process.poll() is None
-        yield address
-        process.terminate()
+        try:
+            wait_until(lambda: process.poll() is not None or (answers(jobs) and takes_jobs(address)))
+            assert process.poll() is None
+            yield address
+        finally:
+            process.terminate()
 
 
 def answers(port: int) -> bool:
