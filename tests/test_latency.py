@@ -135,7 +135,7 @@ def test_memory_grows_with_the_batch_and_falls_with_merged_tokens(tiny, images_f
         model, images = ReducedViT(tiny, presets.constant(tiny, removed)), images_for(tiny, batch)
         with torch.inference_mode():
             model(images)  # as after a timing: what is loaded at the first run is not the model's
-            found = [memory.peak(lambda: model(images), tiny, torch.device("cpu")) for _ in range(5)]
+            found = [memory.peak(lambda: model(images), tiny, torch.device("cpu")) for _ in range(20)]
         return min(one.value for one in found)  # whatever else the process does only adds
 
     assert sum(one.nbytes for one in tiny.parameters()) / 1e6 < peak(32, 0) < 0.7 * peak(128, 0)
