@@ -156,7 +156,6 @@ def test_an_interrupt_in_every_phase_keeps_what_is_finished_and_says_how_to_go_o
     fingerprint = store.study("drill").backbone.fingerprint
     launched = Launched.again(url)
     launched.wait_until(lambda: store.phase(fingerprint) is not None)
-    time.sleep(0.5)  # into the midst of it
     assert interrupted(launched, signal.SIGTERM) == []
     assert store.sensitivity(fingerprint) is None
 
