@@ -16,7 +16,7 @@ test: lint
 lint: .venv/vittle-dev
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
-	$(BIN)/python tests/static_checks.py
+	$(BIN)/python tests/support/static_checks.py
 
 # pip keeps whatever build of torch its configuration chooses. Byte code is compiled on first use instead of all at once.
 .venv/vittle: pyproject.toml constraints.txt

@@ -1,5 +1,5 @@
 """`python -m vittle`."""
 
-from vittle.cli import main
+from vittle.cli.commands import main
 
 main()

@@ -15,9 +15,9 @@ from typing import Any, Literal, TypedDict, Unpack
 import torch
 from torch import Tensor, nn
 
-from vittle.objectives.phase import detect
+from vittle.objectives.backbones.merge_start import detect
+from vittle.reductions.attention_statistics import observe
 from vittle.reductions.backbone import shape_of
-from vittle.reductions.phases import observe
 from vittle.spaces import costs
 from vittle.spaces.curve import Curve
 from vittle.spaces.errors import ScheduleError
@@ -31,7 +31,7 @@ Model = nn.Module | BackboneShape
 DETECTED_AT_ONCE = 32  # images
 
 
-class Choices(TypedDict, total=False):
+class MergingOptions(TypedDict, total=False):
     """How tokens merge; see `vittle.spaces.Merging`."""
 
     metric: Metric
@@ -44,12 +44,14 @@ class Choices(TypedDict, total=False):
     embedding_width: int
 
 
-def constant(model: Model, removed: int, *, tail: Tail = "full", **choices: Unpack[Choices]) -> Schedule:
+def constant(model: Model, removed: int, *, tail: Tail = "full", **choices: Unpack[MergingOptions]) -> Schedule:
     """Merge `removed` tokens away in every block (ToMe's r, arXiv 2210.09461)."""
     return delayed(model, 0, removed, tail=tail, **choices)
 
 
-def linear(model: Model, removed: int, inflection: float, *, tail: Tail = "full", **choices: Unpack[Choices]) -> Schedule:
+def linear(
+    model: Model, removed: int, inflection: float, *, tail: Tail = "full", **choices: Unpack[MergingOptions]
+) -> Schedule:
     """Merge `removed` tokens away in the average block, on a straight line over depth.
 
     `inflection` -1 falls from 2 x removed to none, 0 is constant, 1 rises from none to 2 x removed. Rounding is exact: where no
@@ -72,7 +74,7 @@ def delayed(
     *,
     images: Tensor | None = None,
     tail: Tail = "full",
-    **choices: Unpack[Choices],
+    **choices: Unpack[MergingOptions],
 ) -> Schedule:
     """Merge `removed` tokens away in every block from block `start` on (delayed merging, arXiv 2303.02331).
 
@@ -103,7 +105,7 @@ def curve(
     *,
     residuals: Sequence[float] = (),
     tail: Tail = "full",
-    **choices: Unpack[Choices],
+    **choices: Unpack[MergingOptions],
 ) -> Schedule:
     """Keep a share of patch tokens that falls from 1 at block `start` to `end`; see `vittle.spaces.curve`."""
     shape = shape_of(model)
@@ -124,7 +126,7 @@ def kept(
     pruned: Sequence[int] | None = None,
     *,
     tail: Tail = "full",
-    **choices: Unpack[Choices],
+    **choices: Unpack[MergingOptions],
 ) -> Schedule:
     """Keep `merged[l]` tokens after block l, prefix tokens included, exactly.
 
@@ -192,19 +194,19 @@ def _rates(document: Any, path: str) -> Iterator[tuple[str, Mapping[str, list[in
         yield from _rates(inside, f"{path}/{name}" if path else name)
 
 
-def _removing(shape: BackboneShape, removed: Sequence[int], tail: Tail, choices: Choices) -> Schedule:
+def _removing(shape: BackboneShape, removed: Sequence[int], tail: Tail, choices: MergingOptions) -> Schedule:
     # Where a block merges fewer than asked, the next ones do not catch up.
     return _merging(shape, lambda block, tokens: tokens - removed[block], tail, choices)
 
 
-def _merging(shape: BackboneShape, wanted: Callable[[int, int], int], tail: Tail, choices: Choices) -> Schedule:
+def _merging(shape: BackboneShape, wanted: Callable[[int, int], int], tail: Tail, choices: MergingOptions) -> Schedule:
     settings = _whole(shape, choices)
     schedule = Schedule((settings.following(shape, wanted) or settings,), tail)
     costs.plan(shape, schedule)
     return schedule
 
 
-def _whole(shape: BackboneShape, choices: Choices) -> Merging:
+def _whole(shape: BackboneShape, choices: MergingOptions) -> Merging:
     """Merging that keeps every token, to be given counts."""
     document = {"merging": {"kept": [shape.tokens] * shape.depth, **choices}}
     (merging,) = Schedule.from_dict(document).reductions

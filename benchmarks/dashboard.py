@@ -29,12 +29,12 @@ import typer
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from report import environment, write
-from vittle.dashboards import studies
+from vittle.dashboards.pages import studies
+from vittle.dashboards.pages.cache import Kept, Watch
 from vittle.dashboards.server import COLLECT_AFTER
-from vittle.dashboards.watching import Kept, Watch
 from vittle.storage.store import Store
 
-sys.path.append(str(Path(__file__).parent.parent / "tests"))
+sys.path.append(str(Path(__file__).parent.parent / "tests" / "support"))
 from browsing import CHROMIUM, CHROMIUM_OPTIONS, serving
 from dashboard_study import Synthetic
 

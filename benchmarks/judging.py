@@ -1,6 +1,7 @@
 """How good what a search has found is: its front, chosen on the images searched on, is judged on held-out ones.
 
-Rivals choose by the accuracy that they measured, this project by what it expects from it (`vittle.objectives.expectation`).
+Rivals choose by the accuracy that they measured, this project by what it expects from it (see
+`vittle.objectives.quality.expectation`).
 
 The hypervolume is that of (share of the backbone's MACs, held-out accuracy) against the reference (1, the backbone's accuracy
 less `LOST`), as a share of that box: 1 is the backbone's accuracy at no cost. A run is not charged for being judged.
@@ -11,8 +12,8 @@ from typing import Any
 
 from methods import Run, Trial
 from problem import Problem
-from vittle.objectives.convergence import LOST, hypervolume
-from vittle.objectives.expectation import expected
+from vittle.objectives.fronts.hypervolume import LOST, hypervolume
+from vittle.objectives.quality.expectation import expected
 from vittle.spaces.schedule import Schedule
 
 DIGITS = 6

@@ -22,10 +22,10 @@ import torch
 import typer
 
 from report import environment, write
-from vittle.objectives.evaluate import make_stand
-from vittle.objectives.latency import Effort
-from vittle.objectives.profile import spearman
-from vittle.objectives.profiling import SECONDS, Profiler
+from vittle.objectives.evaluator import make_stand
+from vittle.objectives.latency.profile import spearman
+from vittle.objectives.latency.profiler import SECONDS, Profiler
+from vittle.objectives.latency.stand import Effort
 from vittle.reductions.backbone import describe_backbone
 from vittle.reductions.device import choose_device
 from vittle.reductions.vit import ReducedViT
@@ -111,7 +111,7 @@ def row(name: str, batch: int, schedules: int, seconds: float, device: str) -> R
         **errors(checks, "predicted"),
         **{f"macs_{key}": value for key, value in errors(checks, "macs").items()},
         "backbone_ms": round(profile.backbone_ms, 2),
-        "rivals_ms": {form: round(ms, 2) for form, ms in profile.rivals_ms.items()},
+        "forms_ms": {form: round(ms, 2) for form, ms in profile.forms_ms.items()},
         "profile_seconds": round(profile.seconds, 1),
         "profile_mape": round(profile.mape, 4),
         "noisy": sum(check["noisy"] for check in checks),

@@ -21,10 +21,11 @@ import typer
 
 from report import environment, write
 from vittle import presets, tokens
-from vittle.objectives.accuracy import predict
-from vittle.reductions import digits, embedding_training
+from vittle.objectives.quality.accuracy import predict
+from vittle.reductions import digits
 from vittle.reductions.backbone import load_backbone
 from vittle.reductions.vit import ReducedViT
+from vittle.training import merge_embedding
 
 REMOVED = (3, 6, 8, 12, 16, 20)  # 3 leaves 29 of 65 tokens, 6 is where it is trained
 HALF = 3
@@ -41,13 +42,13 @@ def compare(
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "embedding.safetensors"
-        trained = embedding_training.train(backbone, parts["train"], parts["search"], output=file, epochs=epochs)
+        trained = merge_embedding.train(backbone, parts["train"], parts["search"], output=file, epochs=epochs)
     seconds = time.perf_counter() - start
     embedding = trained.embedding
     rows: list[dict[str, Any]] = []
     for removed in REMOVED:
         key = presets.constant(backbone.model, removed)
-        by_metric = {"key": key, "decoupled": embedding_training.decoupled(key, embedding)}
+        by_metric = {"key": key, "decoupled": merge_embedding.decoupled(key, embedding)}
         for images in ("search", "held-out"):
             pixels, labels = parts[images]
             row = {"mode": embedding.mode, "images": images, "removed": removed, "left": tokens(backbone.model, key)[-1]}

@@ -11,7 +11,7 @@ from pathlib import Path
 from methods import Run
 from methods import Trial as Tried
 from problem import WORKERS, Problem
-from vittle.objectives.profile import LAST, MLP, PLAIN, WEIGHTED, ActingCost, Check, LatencyProfile, Staircase
+from vittle.objectives.latency.profile import LAST, MLP, PLAIN, WEIGHTED, ActingCost, Check, LatencyProfile, Staircase
 from vittle.search import study as studies
 from vittle.search.workers import ray_session
 from vittle.spaces import BackboneShape, Space
@@ -35,7 +35,7 @@ def run(problem: Problem, trials: int, seed: int) -> Run:
         store.save_profile(profile)
         study = store.create_study("benchmark", settings, job.record)
         reporter = studies.Reporter(finished=lambda trial: finished.append((trial, time.perf_counter() - start)))
-        known = studies.acquaint(job, store, reporter)
+        known = studies.measure_latency(job, store, reporter)
         with ray_session(settings):
             _, coordinator = studies.search(study, job, store, reporter, known)
     wall = time.perf_counter() - start
@@ -57,7 +57,7 @@ def macs_profile(space: Space) -> LatencyProfile:
     exact = tuple(Check("", one, one, one, one, one) for one in (0.25, 0.5, 0.75, 1.0))
     return LatencyProfile(
         key="macs", model="any", shape=shape, environment={"device": "MACs"},
-        protocol={"batch_size": 64, "dtype": "float32", "compiled": False}, backbone_ms=1.0, rivals_ms={"fused": 1.0},
+        protocol={"batch_size": 64, "dtype": "float32", "compiled": False}, backbone_ms=1.0, forms_ms={"fused": 1.0},
         embed=embed / dense, checks=exact, acting=dict.fromkeys(_variants(space), ActingCost(0.0, 0.0, 0.0)),
         parts={PLAIN: attention, WEIGHTED: attention, LAST: part(shape.prefix, None, 0), MLP: part(0, 0, None)},
     )  # fmt: skip

@@ -15,12 +15,12 @@ import timm
 import torch
 from safetensors.torch import save
 
-from vittle.objectives.images import Images, Splits, stratified
+from vittle.objectives.quality.images import Images, Splits, stratified
 from vittle.reductions import digits
 from vittle.reductions.device import choose_device
-from vittle.reductions.training import Augmentation, fit
 from vittle.spaces.errors import VittleError
 from vittle.spaces.files import write_at_once
+from vittle.training.supervised import Augmentation, fit
 
 PARTS = {"train": slice(28_000), "search": slice(28_000, 36_000), "held-out": slice(36_000, 40_000)}
 EPOCHS = 40

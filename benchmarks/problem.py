@@ -10,8 +10,8 @@ import torch
 
 import photographs
 import vittle
-from vittle.objectives.accuracy import predict
-from vittle.objectives.images import Images, Splits, load_images
+from vittle.objectives.quality.accuracy import predict
+from vittle.objectives.quality.images import Images, Splits, load_images
 from vittle.reductions.backbone import EMBEDDED, Backbone, load_architecture, load_backbone
 from vittle.reductions.vit import ReducedViT
 from vittle.spaces.schedule import Schedule

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from problem import Source, load
-from vittle.objectives.dominance import right
-from vittle.objectives.evaluate import Evaluator
-from vittle.objectives.paired import unpack_divergence
-from vittle.objectives.sensitivity import Sensitivity, measure
+from vittle.objectives.backbones.sensitivity import Sensitivity, measure
+from vittle.objectives.evaluator import Evaluator
+from vittle.objectives.fronts.early_stopping import right
+from vittle.objectives.quality.paired import unpack_divergence
 from vittle.search.planning import plans
 from vittle.spaces import Schedule, Space
 from vittle.spaces.reduction import Choice, Parameter, Values
@@ -55,7 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photographs", type=Path, required=True, help="see photographs.py")
     parser.add_argument("--backbone", type=Path, required=True, help="weights that photographs.py has trained")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent.parent / "tests" / "evaluations.npz")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent.parent / "tests" / "support" / "evaluations.npz")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     problem = load(Source("photographs", asked.photographs, asked.backbone, limit=IMAGES))

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from vittle.objectives import environment as measured
+from vittle.objectives.latency import environment as measured
 from vittle.spaces.files import write_at_once
 
 

@@ -29,7 +29,7 @@ import typer
 from sqlalchemy import func, insert, select
 
 from report import environment, write
-from vittle.objectives.evaluate import Seen
+from vittle.objectives.evaluator import Seen
 from vittle.objectives.measurement import Measurement, exact, proportion
 from vittle.reductions.backbone import load_backbone
 from vittle.search import scheduler, workers

@@ -14,18 +14,19 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from vittle.dashboards import api, compare, detector, events, launching, plotlyjs, profile, studies, trials
-from vittle.dashboards.catalog import told
-from vittle.dashboards.guard import LOOPBACK, SAFE, BodyLimit, Guard, SecurityHeaders, refused
-from vittle.dashboards.page import HERE, spoken, templates
-from vittle.dashboards.pictures import Illustrate, Illustrations
-from vittle.dashboards.service import Service
-from vittle.dashboards.watching import Watch
+from vittle.dashboards.documents.pictures import Illustrate, Illustrations
+from vittle.dashboards.pages import blocks, compare, events, latency_profile, plotlyjs, studies, trials
+from vittle.dashboards.pages.cache import Watch
+from vittle.dashboards.pages.common import HERE, spoken, templates
+from vittle.dashboards.security.middleware import LOOPBACK, SAFE, Authorization, BodyLimit, SecurityHeaders, refused
+from vittle.dashboards.service import api, pages
+from vittle.dashboards.service.catalog import told
+from vittle.dashboards.service.service import Service
 from vittle.spaces.errors import StorageError
 from vittle.storage.store import Store
 
 # A study's name may hold anything, a slash too: `studies` comes last, since its addresses fit all others.
-ROUTERS = (events.router, profile.router, detector.router, compare.router, trials.router, studies.router)
+ROUTERS = (events.router, latency_profile.router, blocks.router, compare.router, trials.router, studies.router)
 
 
 def create_app(store: Store, illustrate: Illustrate | None = None, service: Service | None = None) -> FastAPI:
@@ -47,12 +48,12 @@ def create_app(store: Store, illustrate: Illustrate | None = None, service: Serv
     if service is not None:
         for router in (api.router, api.change):
             app.include_router(router)
-        app.include_router(launching.router, include_in_schema=False)
+        app.include_router(pages.router, include_in_schema=False)
     for router in ROUTERS:
         app.include_router(router, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=HERE / "static"))
     if service is not None:
-        app.add_middleware(Guard, access=service.access)
+        app.add_middleware(Authorization, access=service.access)
     hosts = LOOPBACK if service is None else service.hosts
     app.add_middleware(BodyLimit)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)

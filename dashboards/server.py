@@ -11,11 +11,11 @@ import psutil
 import uvicorn
 from fastapi import FastAPI
 
-from vittle.dashboards import plotlyjs
 from vittle.dashboards.app import create_app
-from vittle.dashboards.guard import LOOPBACK
-from vittle.dashboards.pictures import Illustrate
-from vittle.dashboards.service import Service
+from vittle.dashboards.documents.pictures import Illustrate
+from vittle.dashboards.pages import plotlyjs
+from vittle.dashboards.security.middleware import LOOPBACK
+from vittle.dashboards.service.service import Service
 from vittle.spaces.errors import VittleError
 from vittle.storage.store import Store
 

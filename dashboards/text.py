@@ -5,11 +5,11 @@ from functools import reduce
 from typing import Any
 
 from vittle.dashboards.words import ENGLISH, Words
+from vittle.objectives.backbones.merge_start import MergeStart
+from vittle.objectives.latency.profile import LatencyProfile
+from vittle.objectives.latency.provenance import hardware
 from vittle.objectives.measurement import LatencyBudget, Measurement
-from vittle.objectives.paired import Interval
-from vittle.objectives.phase import PhaseChange
-from vittle.objectives.profile import LatencyProfile
-from vittle.objectives.provenance import hardware
+from vittle.objectives.quality.paired import Interval
 from vittle.spaces.merging import Merging
 from vittle.spaces.reduction import Reduction
 from vittle.spaces.schedule import Schedule
@@ -55,15 +55,15 @@ def joined(sentences: Iterable[str], speak: Words = ENGLISH) -> str:
     return reduce(lambda first, second: speak("sentences.after", first=first, second=second), sentences)
 
 
-def merge_start(phase: PhaseChange, speak: Words = ENGLISH) -> str:
+def merge_start(start: MergeStart, speak: Words = ENGLISH) -> str:
     """Where merging may start, and how sure that is. Blocks are counted from 1."""
-    dense = speak("sentences.dense", count=phase.start) if phase.start else speak("sentences.no_dense")
-    where = {"block": phase.start + 1, "depth": phase.depth, "dense": dense}
-    if not phase.detected:
+    dense = speak("sentences.dense", count=start.start) if start.start else speak("sentences.no_dense")
+    where = {"block": start.start + 1, "depth": start.depth, "dense": dense}
+    if not start.detected:
         return speak("sentences.rule_of_thumb", **where)
-    low, high = phase.low + 1, phase.high + 1
+    low, high = start.low + 1, start.high + 1
     span = speak("sentences.blocks", low=low, high=high) if high > low else speak("sentences.block", block=low)
-    return speak("sentences.may_start", **where, span=span, images=phase.images)
+    return speak("sentences.may_start", **where, span=span, images=start.images)
 
 
 def predicted(measured: Measurement) -> bool:
@@ -195,7 +195,7 @@ def _how(reduction: Reduction, speak: Words) -> str:
     return speak("sentences.schedule.with").join(parts)
 
 
-def choice(trial: Trial, speak: Words = ENGLISH, *, best: bool = False) -> str:
+def trial_label(trial: Trial, speak: Words = ENGLISH, *, best: bool = False) -> str:
     """A trial in a list to choose from: its number, what it is, its accuracy and its latency."""
     judged = trial.judged
     parts = [speak("sentences.trial", number=trial.number)]

@@ -75,7 +75,7 @@ def train(
     import torch
     from safetensors.torch import save
 
-    from vittle.reductions.training import Augmentation, accuracy, fit
+    from vittle.training.supervised import Augmentation, accuracy, fit
 
     parts = splits()
     with torch.random.fork_rng(devices=[]):

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from vittle.reductions.attention import Form, fastest_form, weighted_attention
 from vittle.reductions.backbone import describe_backbone, shape_of
-from vittle.reductions.embedding import MergeEmbedding
+from vittle.reductions.merge_embedding import MergeEmbedding
 from vittle.reductions.tokens import Attended, Attention, Operator, Site, Tokens, Traced, unmerge
 from vittle.spaces import costs
 from vittle.spaces.errors import ScheduleError, UnsupportedBackboneError, VittleError
@@ -356,7 +356,7 @@ def weighted_form(model: Any, shape: BackboneShape) -> Form:
     return fastest_form(weight.device, weight.dtype, shape.heads, shape.attention_width // shape.heads, shape.tokens)
 
 
-def _operators(schedule: Schedule, shape: BackboneShape, index: int, block: costs.BlockPlan) -> Iterator[Operator]:
+def _operators(schedule: Schedule, shape: BackboneShape, index: int, block: costs.BlockWork) -> Iterator[Operator]:
     entering = block.keys
     for name, left in block.steps:
         module, _, operator = REDUCTIONS[name].operator.partition(":")
@@ -366,7 +366,7 @@ def _operators(schedule: Schedule, shape: BackboneShape, index: int, block: cost
 
 
 def _projections(
-    backbone: nn.Module, schedule: Schedule, plan: Sequence[costs.BlockPlan], adapters: Mapping[str, nn.Module]
+    backbone: nn.Module, schedule: Schedule, plan: Sequence[costs.BlockWork], adapters: Mapping[str, nn.Module]
 ) -> nn.ModuleDict:
     """For each block with a learned embedding, the backbone's qkv with the embedding's rows below it."""
     model: Any = backbone

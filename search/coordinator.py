@@ -15,13 +15,13 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from vittle.objectives import convergence
-from vittle.objectives import front as fronts
-from vittle.objectives.dominance import beaten_by
+from vittle.objectives.backbones.sensitivity import Sensitivity
+from vittle.objectives.fronts import front as fronts
+from vittle.objectives.fronts import hypervolume
+from vittle.objectives.fronts.early_stopping import beaten_by
+from vittle.objectives.latency.profile import LatencyProfile
 from vittle.objectives.measurement import Measurement
-from vittle.objectives.profile import LatencyProfile
-from vittle.objectives.sensitivity import Sensitivity
-from vittle.search.affordable import Affordable
+from vittle.search.cost_estimates import CostEstimates
 from vittle.search.sampler import Sampler
 from vittle.search.starts import starts
 from vittle.spaces import costs
@@ -137,7 +137,7 @@ class Coordinator:
         self._failures: Counter[tuple[str, str]] = Counter()
         self._known = known
         backbone, settings, profile = study.backbone, study.settings, known.profile
-        phase = store.phase(backbone.fingerprint)
+        phase = store.merge_start(backbone.fingerprint)
         self._space = Space(
             backbone.shape,
             settings.reductions,
@@ -145,7 +145,7 @@ class Coordinator:
             adapters=backbone.adapters,
             free=profile.free if profile is not None and profile.trusted else (),
         )
-        self._costs = Affordable(self._space, study.budget, profile, elsewhere=settings.target is not None)
+        self._costs = CostEstimates(self._space, study.budget, profile, elsewhere=settings.target is not None)
         self._front: dict[int, Mapping[str, Measurement]] = {}
         self._measured: dict[str, Mapping[str, Measurement]] = {}
         self._tickets: dict[int, int] = {}
@@ -337,11 +337,11 @@ class Coordinator:
         return self.image_macs / costs.macs(self._space.shape, Schedule())
 
     def _flat(self, fresh: int) -> bool:
-        patience = max(convergence.PATIENCE, len(self._finished) // 4)
+        patience = max(hypervolume.PATIENCE, len(self._finished) // 4)
         if self._backbone is None or fresh < patience:  # a study that is extended is not flat for what it did before
             return False
         grown = growth([self._backbone, *self._finished], self.study.budget)
-        return grown is not None and convergence.flat(grown.volumes, grown.spread, patience)
+        return grown is not None and hypervolume.flat(grown.volumes, grown.spread, patience)
 
     def _registered(self, schedule: Schedule) -> int | None:
         """The ticket of a schedule that was proposed in an earlier run; None where the sampler has no point for it."""

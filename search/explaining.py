@@ -1,6 +1,6 @@
 """What mattered in a study, told from its trials and kept, so that whoever shows it needs no Optuna."""
 
-from vittle.objectives.importance import Importance
+from vittle.objectives.parameter_importance import Importance
 from vittle.search.importance import importance
 from vittle.spaces.space import Space
 from vittle.storage.records import Study

@@ -9,14 +9,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from vittle.objectives.evaluate import make_stand
-from vittle.objectives.images import Progress
-from vittle.objectives.latency import Stand, median
+from vittle.objectives.evaluator import make_stand
+from vittle.objectives.latency.profile import LatencyProfile
+from vittle.objectives.latency.profiler import Profiler, key
+from vittle.objectives.latency.provenance import hardware
+from vittle.objectives.latency.stand import Stand, median
+from vittle.objectives.latency.turns import take_turns
 from vittle.objectives.measurement import LatencyBudget, Measurement
-from vittle.objectives.profile import LatencyProfile
-from vittle.objectives.profiling import Profiler, key
-from vittle.objectives.provenance import hardware
-from vittle.objectives.turns import take_turns
+from vittle.objectives.quality.images import Progress
 from vittle.reductions.backbone import Backbone
 from vittle.reductions.vit import ReducedViT
 from vittle.spaces.errors import VittleError
@@ -36,7 +36,7 @@ class InfeasibleBudgetError(VittleError):
     exit_code = 1
 
 
-class Choice(NamedTuple):
+class ExampleSchedule(NamedTuple):
     """A schedule to judge a budget by, with its predicted latency."""
 
     name: str
@@ -98,7 +98,7 @@ def find_target(backbone: Backbone, wanted: str, settings: Settings, store: Stor
     return fitting[0]
 
 
-def choices(profile: LatencyProfile, space: Space) -> list[Choice]:
+def example_schedules(profile: LatencyProfile, space: Space) -> list[ExampleSchedule]:
     """The cheapest schedule, one half-way to the dense one, and the dense one, by prediction."""
     dense = Schedule((), space.context.tail)
     candidates = [*space.cheapest(), *_started(space, [0.1, 0.2, 0.3]), dense]
@@ -107,7 +107,7 @@ def choices(profile: LatencyProfile, space: Space) -> list[Choice]:
     middles = [*_started(space, [wanted], profile.ratio), cheapest]
     middle = min(filter(profile.knows, middles), key=lambda schedule: abs(profile.ratio(schedule) - wanted))
     named = {"cheapest": cheapest, "middle": middle, "dense": dense}
-    return [Choice(name, schedule, profile.predict(schedule)) for name, schedule in named.items()]
+    return [ExampleSchedule(name, schedule, profile.predict(schedule)) for name, schedule in named.items()]
 
 
 def _started(space: Space, shares: Sequence[float], cost: Callable[[Schedule], float] | None = None) -> list[Schedule]:
@@ -125,11 +125,19 @@ def check_budget(backbone: Backbone, settings: Settings, store: Store) -> None:
     budget = settings.budget
     if settings.target is not None:
         profile = find_profile(backbone, settings, store)
-        _refuse(budget, choices(profile, space)[0].latency, f"the cheapest, as predicted for {hardware(profile.environment)}")
+        _refuse(
+            budget,
+            example_schedules(profile, space)[0].latency,
+            f"the cheapest, as predicted for {hardware(profile.environment)}",
+        )
         return
     with stand_of(backbone, settings) as stand:
         known = store.profile(key(backbone, stand))
-        if known is not None and known.trusted and choices(known, space)[0].latency[budget.objective].high <= budget.limit:
+        if (
+            known is not None
+            and known.trusted
+            and example_schedules(known, space)[0].latency[budget.objective].high <= budget.limit
+        ):
             return
         _refuse(budget, _probe(stand, space), "the cheapest, measured just now")
 

@@ -19,8 +19,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vittle.objectives.profile import LAST, MLP, PLAIN, WEIGHTED, LatencyProfile
-from vittle.objectives.sensitivity import Sensitivity, keeping_all
+from vittle.objectives.backbones.sensitivity import Sensitivity, keeping_all
+from vittle.objectives.latency.profile import LAST, MLP, PLAIN, WEIGHTED, LatencyProfile
 from vittle.spaces import costs as arithmetic
 from vittle.spaces.errors import VittleError
 from vittle.spaces.reduction import Context, Reduction

@@ -9,20 +9,20 @@ from typing import Any
 
 import torch
 
-from vittle.objectives.environment import environment
-from vittle.objectives.evaluate import make_stand
-from vittle.objectives.images import Progress
-from vittle.objectives.latency import EFFORTS, Stand
+from vittle.objectives.evaluator import make_stand
+from vittle.objectives.latency.environment import environment
+from vittle.objectives.latency.provenance import HARDWARE, IDENTITY, fingerprint, hardware, identity
+from vittle.objectives.latency.stand import EFFORTS, Stand
 from vittle.objectives.measurement import Measurement
-from vittle.objectives.provenance import HARDWARE, IDENTITY, fingerprint, hardware, identity
+from vittle.objectives.quality.images import Progress
 from vittle.reductions.backbone import Backbone, load_backbone
-from vittle.reductions.embedding import MergeEmbedding
+from vittle.reductions.merge_embedding import MergeEmbedding
 from vittle.reductions.vit import ReducedViT
 from vittle.spaces.errors import VittleError
 from vittle.spaces.merging import Merging
 from vittle.spaces.schedule import Schedule
 from vittle.storage.certificate import Certificate, State, Verdict
-from vittle.storage.records import Study, Trial, front, reference
+from vittle.storage.records import Study, Trial, backbone_trial, front
 from vittle.storage.store import Store
 
 
@@ -79,7 +79,7 @@ def retime(study: Study, store: Store, device: str, progress: Progress | None = 
         VittleError: nothing to time yet, or the weights are not those of the study.
     """
     trials = store.trials(study.name)
-    wanted = [trial for trial in (reference(trials), *front(trials)) if trial is not None]
+    wanted = [trial for trial in (backbone_trial(trials), *front(trials)) if trial is not None]
     wanted = list({trial.number: trial for trial in wanted}.values())
     if not wanted:
         raise VittleError(f"study {study.name!r} has no front to time yet; continue it with: vittle resume {study.name}")

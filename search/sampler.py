@@ -2,8 +2,9 @@
 
 The database of `vittle.storage` is the truth and this study is only the sampler's memory of it: it is rebuilt from finished
 trials whenever a search starts, so it can neither be lost nor disagree. How a trial is told decides what is learnt: it learns
-divergence and latency, of a stopped trial as well, since few images tell divergence (see `vittle.objectives.expectation`); a
-schedule over budget is told COMPLETE, with its constraint violated and its unmeasured divergence imputed, never PRUNED.
+divergence and latency, of a stopped trial as well, since few images tell divergence (see
+`vittle.objectives.quality.expectation`); a schedule over budget is told COMPLETE, with its constraint violated and its
+unmeasured divergence imputed, never PRUNED.
 
 Many values stand for one schedule. Whatever is proposed is replaced by the canonical values of its schedule before anything is
 learnt from it, so what Optuna knows is one point per schedule.

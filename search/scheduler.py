@@ -25,7 +25,7 @@ STILLBORN = 3  # workers, for each that is wanted, of which nothing was heard be
 PATIENCE = 120.0  # seconds that the first worker waits for the last
 
 
-class Muster:
+class RollCall:
     """Who is there, while workers wait for each other in empty trials.
 
     Args:
@@ -65,18 +65,18 @@ class Muster:
         return False
 
 
-class Dominance(FIFOScheduler):
+class EarlyStopping(FIFOScheduler):
     """Stops a Tune trial when every schedule in it that still runs is beaten, or an empty one when all workers are there.
 
     Args:
         coordinator: of the study.
-        muster: of its workers.
+        roll_call: of its workers.
     """
 
-    def __init__(self, coordinator: Coordinator, muster: Muster) -> None:
+    def __init__(self, coordinator: Coordinator, roll_call: RollCall) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._coordinator: Coordinator | None = coordinator
-        self._muster = muster
+        self._roll_call = roll_call
         self._stillborn = 0
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
@@ -86,13 +86,13 @@ class Dominance(FIFOScheduler):
             cause, numbers = _cause(_error(trial)), [one.number for one in trial.config["assignments"]]
             self._coordinator.lose(numbers, cause)
             self._stillborn += cause is not None and not numbers
-            if self._stillborn >= STILLBORN * self._muster.workers > 0:
+            if self._stillborn >= STILLBORN * self._roll_call.workers > 0:
                 self._coordinator.give_up(f"no worker gets ready: {cause}")
-        self._muster.call()
+        self._roll_call.call()
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         del tune_controller, trial
-        self._muster.add()
+        self._roll_call.add()
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         del tune_controller
@@ -100,7 +100,7 @@ class Dominance(FIFOScheduler):
         self._stillborn = 0
         if not outcomes:
             ending = self._coordinator is None or self._coordinator.ended is not None
-            return self.STOP if self._muster.may_go(trial.trial_id, ending=ending) else self.CONTINUE
+            return self.STOP if self._roll_call.may_go(trial.trial_id, ending=ending) else self.CONTINUE
         climbing = [pair for pair in outcomes if not pair[1].ended]
         if climbing and self._coordinator and all(self._coordinator.beaten_by(*pair) is not None for pair in climbing):
             return self.STOP

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from vittle.objectives.profile import LatencyProfile
-from vittle.objectives.rungs import spread
-from vittle.objectives.sensitivity import Sensitivity
+from vittle.objectives.backbones.sensitivity import Sensitivity
+from vittle.objectives.latency.profile import LatencyProfile
+from vittle.objectives.quality.rungs import spread
 from vittle.search.planning import plans
 from vittle.spaces.reduction import Start
 from vittle.spaces.schedule import Schedule

@@ -10,29 +10,29 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import FrameType
 
-from vittle.objectives.dense import Dense
-from vittle.objectives.images import Progress, Splits, left_out, load_images
+from vittle.objectives.backbones.merge_start import detect
+from vittle.objectives.backbones.sensitivity import measure
+from vittle.objectives.latency.profile import LatencyProfile
 from vittle.objectives.measurement import LatencyBudget
-from vittle.objectives.phase import detect
-from vittle.objectives.profile import LatencyProfile
-from vittle.objectives.sensitivity import measure
+from vittle.objectives.quality.backbone_pass import BackbonePass
+from vittle.objectives.quality.images import Progress, Splits, left_out, load_images
+from vittle.reductions.attention_statistics import Observer
 from vittle.reductions.backbone import Backbone, load_backbone
 from vittle.reductions.device import check_dtype
-from vittle.reductions.embedding import MergeEmbedding
-from vittle.reductions.phases import Observer
+from vittle.reductions.merge_embedding import MergeEmbedding
 from vittle.reductions.vit import check_identity
 from vittle.search.coordinator import Coordinator, Knowledge
 from vittle.search.explaining import explain
 from vittle.search.feasibility import LAUNCH_SECONDS, copied, find_profile, find_target
 from vittle.search.sampler import check_sampler
-from vittle.search.workers import Pool, make_evaluator, ray_session, shelf
+from vittle.search.workers import Pool, make_evaluator, object_store, ray_session
 from vittle.spaces.errors import StorageError, VittleError
 from vittle.spaces.merging import Merging
 from vittle.spaces.reduction import AdapterRecord
 from vittle.spaces.space import Space
 from vittle.storage import fronts
 from vittle.storage.claim import claimed
-from vittle.storage.records import BackboneRecord, Settings, Study, StudyState, Trial, front, reference, standing
+from vittle.storage.records import BackboneRecord, Settings, Study, StudyState, Trial, backbone_trial, front, standing
 from vittle.storage.store import Store
 
 
@@ -101,7 +101,7 @@ def prepare(settings: Settings, progress: Progress | None = None) -> Job:
     return Job(settings, backbone, splits)
 
 
-def aim(job: Job, store: Store, target: str) -> Job:
+def target_device(job: Job, store: Store, target: str) -> Job:
     """The job with another device's budget, by a part of the device's name or by the key of its profile.
 
     Raises:
@@ -144,7 +144,7 @@ def _run(study: Study, job: Job, store: Store, reporter: Reporter, ray_address: 
     ended: str | None = None
     try:
         # Before Ray starts, so that its processes do not disturb what is timed.
-        known = acquaint(job, store, reporter)
+        known = measure_latency(job, store, reporter)
         with ray_session(study.settings, ray_address), _terminable():  # Ray has a way of its own with SIGTERM
             pool, coordinator = search(study, job, store, reporter, known)
             if coordinator.broken is not None:
@@ -153,7 +153,7 @@ def _run(study: Study, job: Job, store: Store, reporter: Reporter, ray_address: 
                 ended = str(coordinator.ended)
                 reporter.ended(ended)
                 confirm(study, pool, store, reporter)
-                tell_apart(study, store, reporter)
+                explain_parameters(study, store, reporter)
                 state = "complete"
     except KeyboardInterrupt:
         pass
@@ -193,14 +193,14 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def acquaint(job: Job, store: Store, reporter: Reporter) -> Knowledge:
+def measure_latency(job: Job, store: Store, reporter: Reporter) -> Knowledge:
     """What is known of the backbone once for all studies and is timed, so that nothing else may run: its latency."""
     return Knowledge(known_profile(job, store, reporter))
 
 
 def search(study: Study, job: Job, store: Store, reporter: Reporter, known: Knowledge) -> tuple[Pool, Coordinator]:
     """Look at the backbone's blocks, then evaluate schedules on a running Ray until there is no more to do."""
-    dense, known = look(job, store, reporter, known)
+    dense, known = examine_backbone(job, store, reporter, known)
     pool = Pool(study.settings, job.backbone, job.splits, dense)
     coordinator = Coordinator(study, store, reporter.finished, known, reporter.warned)
     pool.search(coordinator)
@@ -224,7 +224,7 @@ def known_profile(job: Job, store: Store, reporter: Reporter) -> LatencyProfile 
         return None
 
 
-def look(job: Job, store: Store, reporter: Reporter, known: Knowledge) -> tuple[Dense | None, Knowledge]:
+def examine_backbone(job: Job, store: Store, reporter: Reporter, known: Knowledge) -> tuple[BackbonePass | None, Knowledge]:
     """Bring the search images through the backbone, keep what schedules go on from, and see what each block is worth.
 
     A search can do without, so a failure is a warning: each worker then finds the backbone's answers for itself.
@@ -233,7 +233,7 @@ def look(job: Job, store: Store, reporter: Reporter, known: Knowledge) -> tuple[
     try:
         with copied(job.backbone, settings) as backbone:
             evaluator = make_evaluator(settings, backbone, job.splits)
-            put, get, limit = shelf(settings)
+            put, get, limit = object_store(settings)
             observer = _observer(backbone, store)
             dense = evaluator.record(limit, put, get, observer, reporter.observed)
             evaluator.know(dense, settings.cache)
@@ -257,19 +257,19 @@ def look(job: Job, store: Store, reporter: Reporter, known: Knowledge) -> tuple[
 
 def _observer(backbone: Backbone, store: Store) -> Observer | None:
     """Who looks for the block where merging may start, where nobody has and there are patches to merge."""
-    wanted = store.phase(backbone.fingerprint) is None and backbone.shape.patches > 1
+    wanted = store.merge_start(backbone.fingerprint) is None and backbone.shape.patches > 1
     return Observer(backbone.model) if wanted else None
 
 
 def _find_start(observer: Observer, backbone: Backbone, store: Store, reporter: Reporter) -> None:
     """Keep where merging may start, once for each backbone. A search can do without it, so a failure is a warning."""
     try:
-        store.save_phase(detect(observer.statistics(), backbone.fingerprint))
+        store.save_merge_start(detect(observer.statistics(), backbone.fingerprint))
     except VittleError as error:
         reporter.warned(f"where merging may start is not known ({_first_line(error)}); the search goes on without it")
 
 
-def tell_apart(study: Study, store: Store, reporter: Reporter) -> None:
+def explain_parameters(study: Study, store: Store, reporter: Reporter) -> None:
     """Find out and keep which parameters mattered. The study is done without, so a failure is a warning."""
     try:
         explain(study, store)
@@ -288,7 +288,7 @@ def confirm(study: Study, pool: Pool, store: Store, reporter: Reporter) -> None:
     """
     while True:
         trials = store.trials(study.name)
-        wanted = [trial for trial in [reference(trials), *front(trials, study.budget)] if trial and not trial.confirmed]
+        wanted = [trial for trial in [backbone_trial(trials), *front(trials, study.budget)] if trial and not trial.confirmed]
         if not wanted:
             return
         measured = pool.confirm([trial.schedule for trial in wanted])

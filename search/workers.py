@@ -34,15 +34,15 @@ from ray import tune
 from ray.exceptions import RayError
 from ray.tune.search import Searcher
 
-from vittle.objectives.dense import Dense
-from vittle.objectives.dominance import beaten_by
-from vittle.objectives.evaluate import Evaluator, Seen
-from vittle.objectives.images import Splits
+from vittle.objectives.evaluator import Evaluator, Seen
+from vittle.objectives.fronts.early_stopping import beaten_by
 from vittle.objectives.measurement import Measurement
+from vittle.objectives.quality.backbone_pass import BackbonePass
+from vittle.objectives.quality.images import Splits
+from vittle.reductions.activations import Packed
 from vittle.reductions.backbone import Backbone
-from vittle.reductions.prefix import Packed
 from vittle.search.coordinator import Assignment, Coordinator, Outcome, over_time
-from vittle.search.scheduler import OUTCOMES, RECYCLED, Dominance, Muster
+from vittle.search.scheduler import OUTCOMES, RECYCLED, EarlyStopping, RollCall
 from vittle.spaces.errors import VittleError
 from vittle.spaces.schedule import Schedule
 from vittle.storage.records import Settings
@@ -165,17 +165,17 @@ class Bridge(Searcher):
 
     Args:
         coordinator: of the study.
-        muster: of its workers, whose empty trials come first (see `scheduler`).
+        roll_call: of its workers, whose empty trials come first (see `scheduler`).
     """
 
-    def __init__(self, coordinator: Coordinator, muster: Muster) -> None:
+    def __init__(self, coordinator: Coordinator, roll_call: RollCall) -> None:
         super().__init__(metric="time_total_s", mode="min")
         self._coordinator: Coordinator | None = coordinator
-        self._muster = muster
+        self._roll_call = roll_call
         self._numbers: dict[str, set[int]] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        if self._muster.empty():
+        if self._roll_call.empty():
             return {"assignments": []}
         assignments = self._coordinator.batch() if self._coordinator else []
         if not assignments:
@@ -223,7 +223,7 @@ class Pool:
         dense: the backbone's own pass over the search images, which workers go on from.
     """
 
-    def __init__(self, settings: Settings, backbone: Backbone, splits: Splits, dense: Dense | None = None) -> None:
+    def __init__(self, settings: Settings, backbone: Backbone, splits: Splits, dense: BackbonePass | None = None) -> None:
         self._settings = settings
         self._backbone = backbone
         self._splits = splits
@@ -234,15 +234,15 @@ class Pool:
         settings = self._settings
         built = {"settings": settings, "backbone": self._backbone, "splits": self._splits, "dense": self._dense}
         resources = {"cpu": settings.cpus_per_worker, "gpu": settings.gpus_per_worker}
-        muster = Muster(functools.partial(_room, settings))
+        roll_call = RollCall(functools.partial(_room, settings))
         with tempfile.TemporaryDirectory(prefix="vittle-") as folder, _own_interrupts(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Tune warns of its own defaults
             logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what a worker died of is its trials' reason
             tune.Tuner(
                 tune.with_resources(tune.with_parameters(Worker, **built), resources),
                 tune_config=tune.TuneConfig(
-                    search_alg=Bridge(coordinator, muster),
-                    scheduler=Dominance(coordinator, muster),
+                    search_alg=Bridge(coordinator, roll_call),
+                    scheduler=EarlyStopping(coordinator, roll_call),
                     num_samples=-1,
                     max_concurrent_trials=settings.workers,
                     reuse_actors=True,
@@ -290,13 +290,13 @@ class _Confirmer:
         return self._evaluator.measure(confirmed, "confirmation")
 
 
-def make_evaluator(settings: Settings, backbone: Backbone, splits: Splits, dense: Dense | None = None) -> Evaluator:
+def make_evaluator(settings: Settings, backbone: Backbone, splits: Splits, dense: BackbonePass | None = None) -> Evaluator:
     """An evaluator that uses exactly the CPUs that its worker was granted: more threads than cores run many times slower."""
     torch.set_num_threads(settings.cpus_per_worker)
     return Evaluator(backbone, splits, known=dense, cache=settings.cache, **settings.stand)
 
 
-def shelf(settings: Settings) -> tuple[Callable[[Packed], Any], Callable[[Any], Packed], int]:
+def object_store(settings: Settings) -> tuple[Callable[[Packed], Any], Callable[[Any], Packed], int]:
     """Where a dense pass keeps its prefixes so that all workers of a node read them without copies: Ray's object store.
 
     Returns:

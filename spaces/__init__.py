@@ -1,6 +1,6 @@
 """What may vary: schedules, their parts and ranges, token counts and MACs. Starts without torch."""
 
-from vittle.spaces.costs import BlockPlan, macs, plan, tokens
+from vittle.spaces.costs import BlockWork, macs, plan, tokens
 from vittle.spaces.errors import ScheduleError, UnsupportedBackboneError, VittleError
 from vittle.spaces.merging import Merging
 from vittle.spaces.pruning import Pruning
@@ -11,7 +11,7 @@ from vittle.spaces.space import Space
 
 __all__ = [
     "BackboneShape",
-    "BlockPlan",
+    "BlockWork",
     "Choice",
     "Merging",
     "Parameter",

@@ -7,7 +7,7 @@ from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
 
 
-class BlockPlan(NamedTuple):
+class BlockWork(NamedTuple):
     """One block under a schedule.
 
     Attributes:
@@ -25,7 +25,7 @@ class BlockPlan(NamedTuple):
     embedding_macs: int = 0
 
 
-def plan(shape: BackboneShape, schedule: Schedule) -> tuple[BlockPlan, ...]:
+def plan(shape: BackboneShape, schedule: Schedule) -> tuple[BlockWork, ...]:
     """What happens in each block. The counts are what runs and what is costed.
 
     Raises:
@@ -51,7 +51,7 @@ def plan(shape: BackboneShape, schedule: Schedule) -> tuple[BlockPlan, ...]:
                 embedding += reduction.embedding_macs(shape, keys)
             tokens = left
         tokens = min(tokens, queries)
-        blocks.append(BlockPlan(keys, queries, tuple(steps), tokens, embedding))
+        blocks.append(BlockWork(keys, queries, tuple(steps), tokens, embedding))
     return tuple(blocks)
 
 
@@ -69,7 +69,7 @@ def macs(shape: BackboneShape, schedule: Schedule) -> int:
     return shape.embed_macs + inside + shape.head_macs
 
 
-def prefix_macs(shape: BackboneShape, block: int) -> int:
+def dense_macs_through(shape: BackboneShape, block: int) -> int:
     """MACs of one image through a dense backbone up to and including the attention of a block."""
     whole = shape.block_macs(queries=shape.tokens, keys=shape.tokens, mlp=shape.tokens)
     return shape.embed_macs + block * whole + shape.block_macs(queries=shape.tokens, keys=shape.tokens, mlp=0)

@@ -6,8 +6,8 @@ from typing import Any
 
 import yaml
 
+from vittle.objectives.latency.provenance import ENVIRONMENT
 from vittle.objectives.measurement import Measurement, Phase
-from vittle.objectives.provenance import ENVIRONMENT
 from vittle.spaces import costs
 from vittle.spaces.errors import VittleError
 from vittle.spaces.schedule import Schedule

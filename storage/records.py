@@ -11,11 +11,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from vittle.objectives import convergence, paired
-from vittle.objectives import front as fronts
-from vittle.objectives.dominance import right
-from vittle.objectives.expectation import Measured, expected
+from vittle.objectives.fronts import front as fronts
+from vittle.objectives.fronts import hypervolume
+from vittle.objectives.fronts.early_stopping import right
 from vittle.objectives.measurement import NORMAL_95, SEARCHED, LatencyBudget, Measurement, Phase
+from vittle.objectives.quality import paired
+from vittle.objectives.quality.expectation import Measured, expected
 from vittle.spaces.errors import VittleError
 from vittle.spaces.reduction import AdapterRecord, Values
 from vittle.spaces.schedule import Schedule
@@ -86,7 +87,7 @@ class Settings(BaseModel):
 
     @property
     def stand(self) -> dict[str, Any]:
-        """Where latency is measured: the arguments of `vittle.objectives.evaluate.make_stand`."""
+        """Where latency is measured: the arguments of `vittle.objectives.evaluator.make_stand`."""
         return {name: getattr(self, name) for name in ("device", "batch_size", "dtype", "compiled")}
 
 
@@ -164,7 +165,7 @@ class Growth(NamedTuple):
         spread: standard error of the last of them.
     """
 
-    volumes: convergence.Volumes
+    volumes: hypervolume.Volumes
     spread: float
 
     @property
@@ -173,9 +174,9 @@ class Growth(NamedTuple):
         return float(self.volumes[-1])
 
     @property
-    def outlook(self) -> convergence.Outlook:
+    def outlook(self) -> hypervolume.Outlook:
         """What another `MORE` trials are expected to add."""
-        return convergence.outlook(self.volumes, self.spread, MORE)
+        return hypervolume.outlook(self.volumes, self.spread, MORE)
 
 
 @dataclass(frozen=True)
@@ -224,7 +225,7 @@ class Ranked(tuple[Trial, ...]):
     @cached_property
     def expected(self) -> dict[int, Measured]:
         """See `expectations`."""
-        complete, backbone = [trial for trial in self if trial.state == "complete"], reference(self)
+        complete, backbone = [trial for trial in self if trial.state == "complete"], backbone_trial(self)
         judged: list[Measured] = [trial.judged for trial in complete]
         if backbone is not None:
             judged = expected(judged, backbone.judged)
@@ -259,7 +260,7 @@ def front(trials: Sequence[Trial], budget: LatencyBudget | None = None) -> list[
 def expectations(trials: Sequence[Trial]) -> dict[int, Measured]:
     """What each complete trial is ranked by, by its number: what was measured, with the accuracy that follows from all of it.
 
-    See `vittle.objectives.expectation`. Without a backbone to compare with it is the measured accuracy.
+    See `vittle.objectives.quality.expectation`. Without a backbone to compare with it is the measured accuracy.
     """
     return ranked(trials).expected
 
@@ -274,7 +275,7 @@ def best(trials: Sequence[Trial], budget: LatencyBudget) -> Trial | None:
     return None if chosen is None else eligible[chosen]
 
 
-class Choice(NamedTuple):
+class BestWithin(NamedTuple):
     """The best trial from one budget on.
 
     Attributes:
@@ -286,11 +287,11 @@ class Choice(NamedTuple):
     trial: int
 
 
-def choices(trials: Sequence[Trial], objective: str) -> list[Choice]:
+def best_by_budget(trials: Sequence[Trial], objective: str) -> list[BestWithin]:
     """What is best for every budget in `objective`, the smallest budget first: what `best` finds, in one go."""
     points = [trial for trial in front(trials) if objective in trial.judged]
     expected = expectations(trials)
-    found: list[Choice] = []
+    found: list[BestWithin] = []
     chosen: Trial | None = None
     for trial in sorted(points, key=lambda one: one.judged[objective].high):
         better = chosen is None or (not trial.confirmed, *_rank(expected[trial.number])) < (
@@ -300,7 +301,7 @@ def choices(trials: Sequence[Trial], objective: str) -> list[Choice]:
         if better:
             chosen = trial
             limit = trial.judged[objective].high
-            found = [*(one for one in found if one.limit < limit), Choice(limit, trial.number)]
+            found = [*(one for one in found if one.limit < limit), BestWithin(limit, trial.number)]
     return found
 
 
@@ -347,7 +348,7 @@ def profiled(trials: Sequence[Trial]) -> str | None:
     return next((trial.profile for trial in trials if trial.profile is not None), None)
 
 
-def reference(trials: Sequence[Trial]) -> Trial | None:
+def backbone_trial(trials: Sequence[Trial]) -> Trial | None:
     """The trial of the backbone itself, once it is complete."""
     return next((trial for trial in trials if trial.origin == "backbone" and trial.state == "complete"), None)
 
@@ -357,17 +358,17 @@ def growth(trials: Sequence[Trial], budget: LatencyBudget) -> Growth | None:
 
     None before the backbone and one more trial have seen images.
     """
-    backbone = reference(trials)
+    backbone = backbone_trial(trials)
     seen = [trial for trial in trials if trial.state in ("complete", "stopped") and trial.origin != "backbone"]
     if backbone is None or not seen:
         return None
     dense = backbone.measurements["search"]
     accuracy, latency, ratio = (dense[name] for name in ("accuracy", "latency_ms", "latency_ratio"))
     allowed = budget.limit if budget.relative else budget.limit * ratio.value / latency.value
-    worst = convergence.Reference.of(accuracy.value, allowed)
+    worst = hypervolume.ReferencePoint.of(accuracy.value, allowed)
     measured: list[Measured] = [trial.measurements["search"] if trial.state == "complete" else {} for trial in seen]
-    volumes = convergence.volumes(expected(measured, dense), worst)  # nothing is added by a trial that was stopped
-    return Growth(volumes, convergence.spread(measured, worst, backbone=right(accuracy)))
+    volumes = hypervolume.volumes(expected(measured, dense), worst)  # nothing is added by a trial that was stopped
+    return Growth(volumes, hypervolume.spread(measured, worst, backbone=right(accuracy)))
 
 
 def optimism(trials: Sequence[Trial], budget: LatencyBudget) -> paired.Interval | None:
@@ -376,7 +377,7 @@ def optimism(trials: Sequence[Trial], budget: LatencyBudget) -> paired.Interval 
     A share, the mean over the confirmed points of the front, with its 95 % interval; the two sets of images are independent of
     each other. None where nothing is confirmed, or nobody wrote down which images were answered rightly.
     """
-    backbone = reference(trials)
+    backbone = backbone_trial(trials)
     points = [trial for trial in front(trials, budget) if trial.confirmed and trial.origin != "backbone"]
     if backbone is None or not backbone.confirmed or not points:
         return None

@@ -16,11 +16,11 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from vittle.objectives.importance import Importance
+from vittle.objectives.backbones.merge_start import MergeStart
+from vittle.objectives.backbones.sensitivity import Sensitivity
+from vittle.objectives.latency.profile import LatencyProfile
 from vittle.objectives.measurement import Measurement
-from vittle.objectives.phase import PhaseChange
-from vittle.objectives.profile import LatencyProfile
-from vittle.objectives.sensitivity import Sensitivity
+from vittle.objectives.parameter_importance import Importance
 from vittle.spaces.errors import VittleError
 from vittle.spaces.reduction import Values
 from vittle.spaces.schedule import Schedule
@@ -239,14 +239,14 @@ class Store:
                 return rows.revision(connection, study)[1]
             return connection.scalars(select(func.count() + func.coalesce(func.sum(StudyRow.revision), 0))).one()
 
-    def save_phase(self, phase: PhaseChange) -> None:
+    def save_merge_start(self, phase: MergeStart) -> None:
         """Keep where merging may start in a backbone, in place of what was known of it."""
         self._learn(phase.fingerprint, PHASE, phase.to_dict(), _of_backbone(phase.fingerprint))
 
-    def phase(self, fingerprint: str) -> PhaseChange | None:
+    def phase(self, fingerprint: str) -> MergeStart | None:
         """Where merging may start in the backbone with these weights; None where it was never measured."""
         document = self._known(fingerprint, PHASE)
-        return None if document is None else PhaseChange.from_dict(document)
+        return None if document is None else MergeStart.from_dict(document)
 
     def save_sensitivity(self, sensitivity: Sensitivity) -> None:
         """Keep what reducing single blocks of a backbone costs it, in place of what was known of it."""

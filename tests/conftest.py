@@ -14,7 +14,7 @@ from sqlalchemy import make_url
 from torch import nn
 
 from models import FAMILIES, make_model
-from vittle.objectives.images import Images, Splits
+from vittle.objectives.quality.images import Images, Splits
 from vittle.storage.store import Store
 
 

@@ -98,9 +98,9 @@ function drawFree({ flats }) {
   byId("free").replaceChildren(...flats.length ? flats.map(row) : [element("li", {}, t("profile.free_none"))]);
 }
 
-function drawRivals({ rivals_ms: rivals, backbone_ms: fastest }) {
-  const forms = Object.entries(rivals).sort(([, one], [, other]) => one - other);
-  byId("rivals").replaceChildren(...forms.map(([form, ms]) => element("div", {}, element("dt", {}, t(`profile.forms.${form}`)),
+function drawForms({ forms_ms: times, backbone_ms: fastest }) {
+  const forms = Object.entries(times).sort(([, one], [, other]) => one - other);
+  byId("forms").replaceChildren(...forms.map(([form, ms]) => element("div", {}, element("dt", {}, t(`profile.forms.${form}`)),
     element("dd", { className: "value" }, milliseconds(ms)),
     element("dd", { className: "note" }, ms > fastest ? t("profile.slower", { factor: (ms / fastest).toFixed(2) }) : t("profile.fastest")))));
 }
@@ -111,7 +111,7 @@ function drawProfile({ profile, trial }) {
   if (!profile) return null;
   drawNotes(profile, trial);
   drawFree(profile);
-  drawRivals(profile);
+  drawForms(profile);
   const checked = profile.checks.length > 0;
   byId("profile-checked").hidden = !checked;
   return Promise.all([drawBlock(profile, trial), checked && drawChecks(profile)]);

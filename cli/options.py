@@ -1,0 +1,102 @@
+"""What several commands take: their options, the study that is meant, and where images come from."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vittle.spaces.errors import VittleError
+from vittle.spaces.schedule import Schedule
+from vittle.storage.records import Study
+from vittle.storage.store import Store
+
+DIGITS = "digits"
+
+Model = Annotated[str, typer.Option(help="A timm name, hf-hub:owner/name, local-dir:path, or digits.")]
+Checkpoint = Annotated[
+    Path | None, typer.Option(help="Weights (.safetensors, .pth) in place of the published ones.", show_default=False)
+]
+Data = Annotated[
+    str | None, typer.Option(help="Image folder, .npz, timm dataset, or digits (with the model digits).", show_default=False)
+]
+Device = Annotated[str | None, typer.Option(help="cpu or cuda. Default: cuda where there is one.", show_default=False)]
+
+BatchSize = Annotated[int, typer.Option(min=1, help="Batch that latency is measured at.")]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16: what the model computes in.")]
+Compiled = Annotated[
+    bool, typer.Option("--compile", help="Time schedules through torch.compile, and the backbone's fastest form with it.")
+]
+StudyName = Annotated[str | None, typer.Argument(help="Name of the study; the newest where none is given.", show_default=False)]
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        envvar="VITTLE_STORAGE", help="SQLAlchemy URL of the database. Default: SQLite in your data folder.", show_default=False
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON in place of tables.")]
+
+
+def find_study(store: Store, name: str | None) -> Study:
+    """The study of that name, or the newest one.
+
+    Raises:
+        VittleError: there is none.
+    """
+    if name is not None:
+        return store.study(name)
+    studies = store.studies()
+    if not studies:
+        raise VittleError("there are no studies yet; make one with: vittle launch")
+    return studies[0]
+
+
+def parse_seconds(text: str) -> float:
+    """Read 90s, 10m or 2h.
+
+    Raises:
+        VittleError: anything else.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh])\s*", text)
+    if match is None or float(match[1]) <= 0:
+        raise VittleError(f"time limit {text!r} is not a time; accepted: 90s, 10m or 2h")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def parse_bytes(text: str) -> int:
+    """Read 512MiB, 2GiB or 0.
+
+    Raises:
+        VittleError: anything else.
+    """
+    match = re.fullmatch(r"\s*(?:0|(\d+(?:\.\d+)?)\s*([MG])i?B)\s*", text)
+    if match is None:
+        raise VittleError(f"cache {text!r} is not a size; accepted: 512MiB, 2GiB, or 0 for none")
+    return int(float(match[1]) * {"M": 2**20, "G": 2**30}[match[2]]) if match[1] else 0
+
+
+def cpus() -> int:
+    """The processors that this process may use, in a container as many as its limit allows."""
+    from joblib import cpu_count  # here, because few commands count them, and it takes a while to import
+
+    there: int = cpu_count()
+    return there
+
+
+def source(model: str, data: str | None) -> str:
+    """Where the images are; a path is made absolute, so that a resumed study finds it from any folder.
+
+    Raises:
+        VittleError: a model of one's own without images.
+    """
+    if data is None and model != DIGITS:
+        raise VittleError(f"model {model!r} needs images; give --data with a folder, an .npz file or a timm data set")
+    return str(Path(data).resolve()) if data is not None and Path(data).exists() else data or DIGITS
+
+
+def illustrate(study: Study, schedule: Schedule, indices: Sequence[int]) -> dict[str, Any]:
+    """As `vittle.search.illustrator` has it, which only the process that it is called in has to load."""
+    from vittle.search import illustrator
+
+    return illustrator.illustrate(study, schedule, indices)

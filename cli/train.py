@@ -1,0 +1,83 @@
+"""`vittle train ...`: train what a reduction or the demo needs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vittle.cli.options import DIGITS, Checkpoint, Data, Device, Model, source
+from vittle.dashboards.terminal.console import counting, escape, note, out, working
+
+train_app = typer.Typer(help="Train what a reduction or the demo needs.", no_args_is_help=True)
+
+
+@train_app.command("backbone")
+def train_backbone(
+    output: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training digits.", show_default=False)] = None,
+    seed: int = 0,
+) -> None:
+    """Train the embedded digits backbone again."""
+    with working("loading"):
+        from vittle.reductions.backbone import train_digits
+    reached = train_digits(output, epochs=epochs, seed=seed)
+    out.print(", ".join(f"{name} {share:.2%}" for name, share in reached.items()), highlight=False)
+
+
+@train_app.command("merge-embedding")
+def train_merge_embedding(
+    output: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
+    model: Model = DIGITS,
+    checkpoint: Checkpoint = None,
+    data: Data = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Passes over the images. Default: 30, fewer for digits.", show_default=False),
+    ] = None,
+    removed: Annotated[
+        int | None,
+        typer.Option(min=1, help="Tokens merged in each block. Default: as many as halve the MACs.", show_default=False),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images of a training step.")] = 32,
+    device: Device = None,
+    seed: Annotated[int, typer.Option(help="Of the split of the images and of their order.")] = 0,
+) -> None:
+    """Learn which tokens are alike (DTEM). The same command continues a training that was interrupted."""
+    where = source(model, data)
+    with working("loading"):
+        from vittle.objectives.measurement import proportion
+        from vittle.objectives.quality.images import left_out, load_training_images
+        from vittle.reductions import digits
+        from vittle.reductions.backbone import load_backbone
+        from vittle.reductions.device import choose_device
+        from vittle.reductions.vit import check_identity
+        from vittle.training import merge_embedding
+    place = choose_device(device)
+    backbone = load_backbone(model, checkpoint)
+    check_identity(backbone.model)
+    with counting("images") as progress:
+        images = load_training_images(where, backbone.preprocessing, backbone.classes, seed=seed, progress=progress)
+    note(left_out(images.skipped))
+    trained = merge_embedding.train(
+        backbone,
+        (images.train.pixels, images.train.labels),
+        (images.validation.pixels, images.validation.labels),
+        output=output,
+        epochs=epochs or (digits.EMBEDDING_EPOCHS if where == DIGITS else merge_embedding.EPOCHS),
+        removed=removed,
+        batch_size=batch_size,
+        seed=seed,
+        device=place,
+    )
+    about, n = trained.embedding.metadata, trained.images
+    against = "" if about["validation"]["against"] == "labels" else " answered as the backbone does"
+    out.print(f"{about['removed']} tokens merged per block, {n} validation images{against}:", highlight=False)
+    for metric, correct in ((f"decoupled ({about['mode']})", trained.decoupled), ("key", trained.key)):
+        share = proportion("accuracy", correct, n, {})
+        out.print(f"  {metric:<19} {share.value:.2%}  (95 %: {share.low:.2%} to {share.high:.2%}, n = {n})", highlight=False)
+    if trained.beats_key:
+        verdict = f"the embedding of epoch {trained.best_epoch} merges better than the keys"
+    else:
+        verdict = "the embedding does not merge better than the keys: metric key is as good and needs no weights"
+    out.print(verdict, highlight=False, soft_wrap=True)
+    out.print(f"wrote {escape(str(output))}: {trained.embedding.name}", highlight=False, soft_wrap=True)

@@ -1,0 +1,1 @@
+"""What pages, reports and programs are told, as plain values."""

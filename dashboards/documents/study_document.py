@@ -1,0 +1,247 @@
+"""What the pages show, as plain values: the JSON twins. Everything that is computed for a page is computed here."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from vittle.dashboards import text
+from vittle.dashboards.words import ENGLISH, Words
+from vittle.objectives.backbones.sensitivity import Sensitivity
+from vittle.objectives.measurement import OBJECTIVES, Measurement, Phase
+from vittle.objectives.parameter_importance import METHODS, Importance
+from vittle.spaces import costs
+from vittle.storage import records
+from vittle.storage.records import Standing, Study, Trial
+
+COSTS = ("latency_ratio", "latency_ms", "macs", "memory")  # that a budget may be given in on a page
+PACKED = ("right", "each", "samples", "classes")  # of a protocol: what every image, round and class showed
+
+
+def study_url(name: str) -> str:
+    """Where a study's page is; its JSON twin is at the same place with `.json` at the end."""
+    return f"/studies/{quote(name, safe='')}"
+
+
+def trial_url(study: str, number: int) -> str:
+    """Where a trial's page is; its twin ends in `.json`, its schedule in `.yaml`, what its pictures draw in `/images.json`."""
+    return f"{study_url(study)}/trials/{number}"
+
+
+def listed(study: Study, standing: Standing) -> dict[str, Any]:
+    """A study in the list: what was asked, how far it is, and the best schedule so far."""
+    return {
+        "name": study.name,
+        "state": study.state,
+        "ended": study.ended,
+        "owner": study.owner,
+        "created": study.created.isoformat(),
+        "model": study.backbone.name,
+        "data": study.settings.data,
+        "device": study.settings.device,
+        "budget": study.settings.latency_budget,
+        "finished": standing.finished,
+        "planned": study.settings.trials,
+        "best": None if standing.best is None else _headline(standing.best),
+        "url": study_url(study.name),
+    }
+
+
+def detailed(
+    study: Study, trials: Sequence[Trial], importance: Importance | None = None, speak: Words = ENGLISH
+) -> dict[str, Any]:
+    """A study with every trial, which of them are on the front, and the best one for the budget.
+
+    Args:
+        importance: what its parameters are worth.
+        speak: the language of its sentences.
+    """
+    trials = records.ranked(trials)
+    standing, expected = records.standing(trials, study.budget), records.expectations(trials)
+    front = {trial.number for trial in standing.points}
+    nearest, bend = records.nearest(trials), records.knee(trials)
+    shape = study.backbone.shape
+    return {
+        **listed(study, standing),
+        "settings": study.settings.model_dump(mode="json"),
+        "backbone": {
+            "name": study.backbone.name,
+            "fingerprint": study.backbone.fingerprint,
+            "classes": study.backbone.classes,
+            "blocks": shape.depth,
+            "tokens": shape.tokens,
+            "prefix": shape.prefix,
+        },
+        "limit": {"value": study.budget.limit, "objective": study.budget.objective, "text": text.budget(study.budget, speak)},
+        "against": _against(trials),
+        "objectives": {name: dataclasses.asdict(objective) for name, objective in OBJECTIVES.items()},
+        "counts": dict(Counter(trial.state for trial in trials)),
+        "nearest": None
+        if nearest is None
+        else {"trial": nearest.number, "latency_ratio": nearest.judged["latency_ratio"].value},
+        "importance": None if importance is None else _importance(importance, speak),
+        "optimism": _optimism(study, trials, speak),
+        "outlook": _outlook(study, trials, speak),
+        "tied": sorted(records.tied_with_best(trials, study.budget)),
+        "choices": {name: [one._asdict() for one in records.best_by_budget(trials, name)] for name in COSTS},
+        "knee": None if bend is None else bend.number,
+        "seconds_left": records.seconds_left(trials, study.settings.trials) if study.state == "running" else None,
+        "trials": [
+            listed_trial(study, trial, expected.get(trial.number, {}), speak, on_front=trial.number in front)
+            for trial in trials
+        ],
+    }
+
+
+def worth(importance: Importance | None, sensitivity: Sensitivity | None, speak: Words = ENGLISH) -> dict[str, Any]:
+    """What parameters and single blocks are worth, None for what is not known."""
+    return {
+        "importance": None if importance is None else _importance(importance, speak),
+        "sensitivity": None if sensitivity is None else sensitivity.to_dict(),
+    }
+
+
+def offered(study: Study, trials: Sequence[Trial], chosen: Iterable[Trial], speak: Words = ENGLISH) -> list[tuple[int, str]]:
+    """Trials to choose from, as a number and a line each: those on the front, the best one, and the chosen ones."""
+    best = records.best(trials, study.budget)
+    there = {trial.number: trial for trial in (*records.front(trials), *chosen, *([] if best is None else [best]))}
+    return [(number, text.trial_label(trial, speak, best=trial is best)) for number, trial in sorted(there.items())]
+
+
+def exportable(trial: Trial) -> bool:
+    """Whether there is evidence to export a schedule with: its accuracy was measured."""
+    return "accuracy" in trial.judged
+
+
+def quoted(trial: Trial) -> Measurement:
+    """The accuracy to tell of a complete trial: on images that no search saw, once it was measured on them."""
+    phase: Phase = "confirmation" if trial.confirmed else "search"
+    return trial.measurements[phase]["accuracy"]
+
+
+def _importance(importance: Importance, speak: Words) -> dict[str, Any]:
+    """Shares by method and objective: of `parameters`, and of the `blocks` that some of them add up."""
+    shares = importance.shares
+    return {
+        "trials": importance.trials,
+        "methods": {method: speak(f"importance.methods.{method}") for method in METHODS},
+        "parameters": {method: {name: importance.grouped(method, name) for name in by} for method, by in shares.items()},
+        "blocks": {method: {name: text.over_depth(one) for name, one in by.items()} for method, by in shares.items()},
+    }
+
+
+def _optimism(study: Study, trials: Sequence[Trial], speak: Words) -> dict[str, Any] | None:
+    found = records.optimism(trials, study.budget)
+    return None if found is None else {**found._asdict(), "text": text.optimism(found, speak)}
+
+
+def _outlook(study: Study, trials: Sequence[Trial], speak: Words) -> dict[str, Any] | None:
+    """The front's hypervolume, and what more trials are expected to add to it, as shares."""
+    grown = records.growth(trials, study.budget)
+    if grown is None:
+        return None
+    rises = np.flatnonzero(np.diff(grown.volumes, prepend=0.0)) + 1  # elsewhere nothing changes
+    steps = [[0, 0.0], *([int(count), float(grown.volumes[count - 1])] for count in rises), [len(grown.volumes), grown.volume]]
+    return {
+        "hypervolume": grown.volume,
+        "trials": records.MORE,
+        **grown.outlook._asdict(),
+        "steps": steps,
+        "text": text.outlook(grown, speak),
+    }
+
+
+def _against(trials: Sequence[Trial]) -> str | None:
+    """What an answer is compared with: labels, or the backbone's answer."""
+    backbone = records.backbone_trial(trials)
+    return None if backbone is None else backbone.judged["accuracy"].protocol.get("against")
+
+
+def _headline(trial: Trial) -> dict[str, Any]:
+    return {
+        "trial": trial.number,
+        "accuracy": quoted(trial).value,
+        "images": "held-out" if trial.confirmed else "search",
+        "latency_ratio": trial.judged["latency_ratio"].value,
+        "mark": text.mark(trial.judged["latency_ratio"]),
+    }
+
+
+def listed_trial(
+    study: Study, trial: Trial, expected: Mapping[str, Measurement], speak: Words = ENGLISH, *, on_front: bool
+) -> dict[str, Any]:
+    """A trial among the others of its study.
+
+    Args:
+        study: the trial's.
+        trial: one of them.
+        expected: what it is ranked by.
+        speak: the language of its sentences.
+        on_front: whether none is better in everything.
+    """
+    timed = study.budget.objective in trial.judged
+    accuracy, latency = (trial.judged.get(name) for name in ("accuracy", "latency_ratio"))
+    held_out = trial.measurements.get("confirmation", {})
+    return {
+        "number": trial.number,
+        "url": trial_url(study.name, trial.number),
+        "state": trial.state,
+        "kind": kind(trial, on_front=on_front),
+        "origin": trial.origin,
+        "front": on_front,
+        "within_budget": timed and trial.within(study.budget),
+        "confirmed": trial.confirmed,
+        "estimated_of": None if accuracy is None else text.estimated(accuracy),
+        "worst": text.worst_class(trial, speak),
+        "predicted": latency is not None and text.predicted(latency),
+        "noisy": None if latency is None else text.noise(latency),
+        "reason": trial.reason,
+        "attempts": trial.attempts,
+        "seconds": trial.seconds,
+        "tokens": list(costs.tokens(study.backbone.shape, trial.schedule)),
+        "schedule": trial.schedule.to_dict(),
+        "summary": text.summary(trial.schedule, speak),
+        "id": trial.schedule.id,
+        "judged": {name: interval(one) for name, one in trial.judged.items()},
+        "expected": measured(expected.get("accuracy")),
+        "held_out": measured(held_out.get("accuracy")),
+        "timed_on": _timed_on(trial),
+        "export": f"{trial_url(study.name, trial.number)}.yaml" if exportable(trial) else None,
+    }
+
+
+def kind(trial: Trial, *, on_front: bool) -> str:
+    """How a trial is drawn: its state, with the complete ones told apart."""
+    if trial.state != "complete":
+        return trial.state
+    return "backbone" if trial.origin == "backbone" else "front" if on_front else "dominated"
+
+
+def measurements(trial: Trial) -> dict[str, dict[str, Any]]:
+    """All that was measured of a trial, by phase and objective, and how."""
+    return {phase: {name: _with_protocol(one) for name, one in values.items()} for phase, values in trial.measurements.items()}
+
+
+def measured(one: Measurement | None) -> dict[str, Any] | None:
+    """A value with its interval, where there is one."""
+    return None if one is None else interval(one)
+
+
+def interval(one: Measurement) -> dict[str, Any]:
+    """A value with its interval, and the samples behind it."""
+    return {"value": one.value, "low": one.low, "high": one.high, "n": one.n}
+
+
+def _with_protocol(one: Measurement) -> dict[str, Any]:
+    about = {name: value for name, value in one.protocol.items() if name not in PACKED}
+    return {**interval(one), "protocol": about}
+
+
+def _timed_on(trial: Trial) -> str | None:
+    """The device and the number format."""
+    latency = trial.judged.get("latency_ms")
+    told = [] if latency is None else [latency.protocol[about] for about in ("device", "dtype") if about in latency.protocol]
+    return ", ".join(told) or None

@@ -1,0 +1,61 @@
+"""The pages of all studies and of one, and their JSON twins."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+
+from vittle.dashboards import text
+from vittle.dashboards.documents import study_document
+from vittle.dashboards.pages.common import OpenStore, Spoken, Watching, cached_json, find_study, templates
+from vittle.dashboards.words import ENGLISH, Words
+from vittle.storage import fronts
+from vittle.storage.records import Study, Trial
+from vittle.storage.store import Store
+
+router = APIRouter()
+
+
+@router.get("/")
+def list_page(request: Request, store: OpenStore) -> HTMLResponse:
+    """All studies, newest first."""
+    return templates.TemplateResponse(request, "studies.html", {"studies": _listed(store)})
+
+
+@router.get("/studies.json")
+def list_twin(store: OpenStore) -> JSONResponse:
+    """The list of studies, as JSON."""
+    return JSONResponse({"studies": _listed(store)})
+
+
+# A name may hold anything, a slash too: hence `:path`, with the longer address first.
+@router.get("/studies/{name:path}.json")
+def study_twin(request: Request, name: str, store: OpenStore, watch: Watching, speak: Spoken) -> Response:
+    """One study with all its trials, as JSON."""
+    return cached_json(request, watch, name, "study", lambda seen: twin(store, seen.study, seen.trials, speak))
+
+
+@router.get("/studies/{name:path}")
+def study_page(request: Request, name: str, store: OpenStore, speak: Spoken) -> HTMLResponse:
+    """One study: its chart, the front as a table, and the chosen schedule."""
+    return templates.TemplateResponse(request, "study.html", context(find_study(store, name, speak), speak))
+
+
+def context(study: Study, speak: Words) -> dict[str, Any]:
+    """What the template of a study's page names."""
+    return {
+        "study": study,
+        "twin": f"{study_document.study_url(study.name)}.json",
+        "created": study.created,
+        "budget": text.budget(study.budget, speak),
+    }
+
+
+def twin(store: Store, study: Study, trials: Sequence[Trial], speak: Words = ENGLISH) -> dict[str, Any]:
+    """What the page of a study shows."""
+    return study_document.detailed(study, trials, store.importance(study.name), speak)
+
+
+def _listed(store: Store) -> list[dict[str, object]]:
+    return [study_document.listed(study, fronts.standing(store, study.name)) for study in store.studies()]

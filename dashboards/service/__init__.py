@@ -1,0 +1,1 @@
+"""The power to launch: what may be asked for, and where it runs."""

@@ -1,0 +1,1 @@
+"""What takes how long: measured on a device, and predicted from its profile."""

@@ -1,0 +1,1 @@
+"""What answers are worth: images, accuracy, and how sure that is."""

@@ -1,0 +1,149 @@
+"""What a schedule does to the user's own images, block by block: which patches belong together, and which are gone.
+
+Model and images are loaded once and kept, so whoever asks does so in a process of its own (see
+`vittle.dashboards.documents.pictures`).
+The model runs in float32 on the processor, whatever the study measures on: a picture is to be had where the study is looked at.
+"""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from vittle.objectives.latency import device_lock
+from vittle.objectives.quality.accuracy import finite, to_input
+from vittle.objectives.quality.images import Images, load_images
+from vittle.reductions.backbone import Backbone
+from vittle.reductions.vit import ReducedViT
+from vittle.search.remeasure import adapters_for, known_backbone
+from vittle.spaces import costs
+from vittle.spaces.errors import VittleError
+from vittle.spaces.schedule import Schedule
+from vittle.storage.records import Study
+
+AT_HAND = 512  # images that are kept, the first ones that a search sees
+FIRST = 6  # that are shown where nobody asks for others
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Illustrator:
+    """A backbone with some images to show schedules on.
+
+    Attributes:
+        backbone: on the processor.
+        images: the first ones of the search split.
+        adapter: the file of its merge embedding, where there is one.
+    """
+
+    backbone: Backbone
+    images: Images
+    adapter: str | None = None
+
+    def __call__(self, schedule: Schedule, indices: Sequence[int]) -> dict[str, Any]:
+        """What happens to some images under a schedule, as plain values.
+
+        Args:
+            schedule: for the backbone.
+            indices: of images; the first ones where there are none.
+
+        Returns:
+            The schedule's `id`; `grid` (rows, columns); `patch` (height, width) in pixels; the `whole` of tokens before any
+            block, of which `prefix` are no patches, and the `tokens` after each; how many `blocks` compute patches, all but the
+            last one of a `prefix` tail; how many images are `available`; and `images`, each with
+
+            * `index`, `label` and `picture`, a data URL,
+            * the answers of `backbone` and `schedule`, and whether they `agree`,
+            * `blocks`, after each that computes patches: `groups`, the group of every patch in reading order, numbered from 0
+              by first patch, -1 where it was dropped; and `sizes`, what each group counts for.
+
+        Raises:
+            VittleError: an image that there is not, or an adapter that is missing.
+        """
+        shape, chosen = self.backbone.shape, list(indices or range(min(FIRST, len(self.images))))
+        wrong = [index for index in chosen if not 0 <= index < len(self.images)]
+        if wrong:
+            raise VittleError(f"no image {wrong[0]}; accepted: 0 to {len(self.images) - 1}")
+        pixels = self.images.pixels[chosen]
+        labels = [None] * len(chosen) if self.images.labels is None else self.images.labels[chosen].tolist()
+        model = ReducedViT(self.backbone.model, schedule, adapters_for(schedule, self.adapter, self.backbone))
+        with device_lock.shared(CPU), torch.inference_mode():
+            given = to_input(pixels, self.backbone.preprocessing, CPU)
+            answers = [finite(one(given)).argmax(-1).tolist() for one in (self.backbone.model, model)]
+            traced = [(_groups(state.source, dropped, shape.prefix), state.sizes) for state, dropped in model.trace(given)]
+        vit: Any = self.backbone.model
+        plan = costs.plan(shape, schedule)
+        return {
+            "id": schedule.id,
+            "grid": list(shape.grid),
+            "patch": list(vit.patch_embed.patch_size),
+            "whole": shape.tokens,
+            "prefix": shape.prefix,
+            "tokens": [block.tokens for block in plan],
+            "blocks": len(traced),
+            "available": len(self.images),
+            "images": [
+                {
+                    "index": index,
+                    "label": labels[place],
+                    "picture": _picture(pixels[place]),
+                    "backbone": answers[0][place],
+                    "schedule": answers[1][place],
+                    "agree": answers[0][place] == answers[1][place],
+                    "blocks": [_block(groups[place], sizes, place) for groups, sizes in traced],
+                }
+                for place, index in enumerate(chosen)
+            ],
+        }
+
+
+def illustrate(study: Study, schedule: Schedule, indices: Sequence[int]) -> dict[str, Any]:
+    """What happens to images of a study's search split under one of its schedules; as `Illustrator` has it.
+
+    Raises:
+        VittleError: the study's model or its images are not to be had on this machine, or an image that there is not.
+    """
+    settings = study.settings
+    about = (settings.model, settings.checkpoint, study.backbone.fingerprint, settings.data, settings.seed, settings.adapter)
+    return _illustrator(*about, study.name)(schedule, indices)
+
+
+@lru_cache(maxsize=2)
+def _illustrator(
+    model: str, checkpoint: str | None, fingerprint: str, data: str, seed: int, adapter: str | None, study: str
+) -> Illustrator:
+    backbone = known_backbone(model, checkpoint, fingerprint, f"study {study!r}")
+    search = load_images(data, backbone.preprocessing, backbone.classes, seed=seed).search
+    # Copies, so that the rest of thousands of images is let go.
+    labels = None if search.labels is None else search.labels[:AT_HAND].copy()
+    return Illustrator(backbone, Images(search.pixels[:AT_HAND].copy(), labels), adapter)
+
+
+def _groups(source: torch.Tensor | None, dropped: torch.Tensor, prefix: int) -> NDArray[np.int64]:
+    """The token (b, patches) that each patch is part of, -1 where it was dropped."""
+    assert source is not None
+    found: NDArray[np.int64] = source.masked_fill(dropped, -1)[:, prefix:].numpy()
+    return found
+
+
+def _block(groups: NDArray[np.int64], sizes: torch.Tensor | None, place: int) -> dict[str, Any]:
+    """One image after one block, its groups numbered by their first patch."""
+    tokens, first = np.unique(groups, return_index=True)
+    tokens = tokens[np.argsort(first)]
+    tokens = tokens[tokens >= 0]
+    numbers = {-1: -1, **{int(token): number for number, token in enumerate(tokens)}}
+    counted = np.ones(groups.max() + 1) if sizes is None else sizes[place].numpy()
+    return {"groups": [numbers[token] for token in groups.tolist()], "sizes": counted[tokens].astype(float).round(3).tolist()}
+
+
+def _picture(pixels: NDArray[np.uint8]) -> str:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"

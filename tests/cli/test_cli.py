@@ -1,0 +1,215 @@
+"""The command line as a user meets it: bad input is one line and exit code 2, and nothing is written."""
+
+import json
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import vittle.cli.commands
+from recorded import make_study, run
+from refusals import refusal
+from vittle import Schedule
+from vittle.search.coordinator import Coordinator
+from vittle.storage.records import Study
+from vittle.storage.store import Store
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's empty home and working folder."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    return tmp_path
+
+
+def vittle_command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "vittle", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+
+
+@pytest.fixture
+def studied(home: Path) -> str:
+    """The URL of a database with a finished study."""
+    url = f"sqlite:///{home / 'studied.db'}"
+    store = Store.open(url, create=True)
+    run(Coordinator(make_study(store, "demo", trials=40), store))
+    store.set_state("demo", "complete")
+    return url
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["launch", "--latency-budget=-3ms"], "latency budget '-3ms' is not a time; accepted: milliseconds such as 4ms"),
+        (["launch", "--latency-budget", "fast"], "latency budget 'fast' is not a time"),
+        (["launch", "--latency-budget", "0%"], "latency budget '0%' is not a time"),
+        (["launch", "--model", "vit_tiny_patch16_224"], "model 'vit_tiny_patch16_224' needs images; give --data"),
+        (["launch", "--model", "vit_nothing", "--data", "x"], "unknown model 'vit_nothing'"),
+        (["launch", "--model", "resnet18", "--data", "x", "--checkpoint", "nowhere.pth"], "no checkpoint at "),
+        (["launch", "--data", "nowhere.npz"], "no file at nowhere.npz; accepted: digits, a folder of images"),
+        (["launch", "--data", "wrong.npz"], "the labels of"),
+        (["launch", "--storage", "nonsense"], "storage 'nonsense' is not a database; accepted: a SQLAlchemy URL"),
+        (["launch", "--storage", "sqlite:////nowhere/x.db"], "cannot open storage"),
+        (["launch", "--device", "tpu"], "unknown device 'tpu'; accepted: cpu, cuda"),
+        (["launch", "--reductions", "magic"], "unknown reduction 'magic'; accepted: pruning, merging"),
+        (["launch", "--study", "a/b"], "study name 'a/b' cannot be used; accepted: up to 100 letters"),
+        (["launch", "--study", "x.json"], "study name 'x.json' cannot be used"),
+        (["launch", "--time-limit", "soon"], "time limit 'soon' is not a time; accepted: 90s, 10m or 2h"),
+        (["launch", "--dtype", "int4"], "unknown dtype 'int4'; accepted: float32, bfloat16, float16"),
+        (["profile", "--model", "vit_nothing"], "unknown model 'vit_nothing'"),
+        (["profile", "--model", "resnet18"], "this model cannot be reduced: ResNet is not a timm VisionTransformer"),
+        (["profile", "--latency-budget", "fast"], "latency budget 'fast' is not a time"),
+        (["profile", "--time-limit", "soon"], "time limit 'soon' is not a time; accepted: 90s, 10m or 2h"),
+        (["profile", "--dtype", "int4"], "unknown dtype 'int4'"),
+        (["verify", "nowhere.yaml"], "cannot read nowhere.yaml"),
+        (["profiles"], "no database at"),
+        (["retime"], "no database at"),
+        (["profile", "--device", "tpu"], "unknown device 'tpu'; accepted: cpu, cuda"),
+        (["profile", "--data", "nowhere.npz"], "no file at nowhere.npz"),
+        (["front"], "no database at"),
+        (["resume", "x"], "no database at"),
+        (["importance"], "no database at"),
+        (["dashboard"], "no database at"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    work = home / "work"
+    np.savez(work / "wrong.npz", images=np.zeros((4, 32, 32, 3), np.uint8), labels=np.arange(4) + 90)
+    before = sorted(home.rglob("*"))
+    assert message in refusal(monkeypatch, capsys, *arguments)
+    assert sorted(home.rglob("*")) == before
+
+
+def test_a_real_process_shows_one_line_too(home: Path) -> None:
+    result = vittle_command("launch", "--latency-budget=-3ms", cwd=home / "work")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == (
+        "error: latency budget '-3ms' is not a time; accepted: milliseconds such as 4ms, or a share such as 60%\n"
+    )
+
+
+def test_a_usage_error_has_the_same_exit_code(home: Path) -> None:
+    assert vittle_command("launch", "--no-such-option", cwd=home).returncode == 2
+
+
+def invoke(*arguments: str):
+    return CliRunner().invoke(vittle.cli.app, list(arguments), catch_exceptions=False)
+
+
+def test_front_as_json(studied: str) -> None:
+    points = json.loads(invoke("front", "demo", "--storage", studied, "--json").stdout)
+    assert len(points) >= 5
+    required = {"trial", "accuracy", "accuracy_interval", "macs", "latency_ms", "latency_ratio", "images", "schedule"}
+    assert all(required <= set(point) for point in points)
+    assert [point["latency_ratio"] for point in points] == sorted(point["latency_ratio"] for point in points)
+    assert all(point["latency_ratio"] <= 0.6 for point in points)
+    tighter = json.loads(invoke("front", "--storage", studied, "--json", "--latency-budget", "40%").stdout)
+    assert 0 < len(tighter) < len(points)
+    for point in points:
+        Schedule.from_dict(point["schedule"])
+
+
+def test_a_front_says_what_more_trials_would_add(studied: str) -> None:
+    shown = invoke("front", "demo", "--storage", studied).stdout
+    assert re.search(
+        r"^Another 100 trials are expected to add \d+\.\d% \(at most .*%\) to the front's hypervolume", shown, re.M
+    )
+    assert "never saw" not in shown  # nothing is confirmed
+
+
+def test_a_search_says_why_it_ended(studied: str, capsys: pytest.CaptureFixture[str]) -> None:
+    store = Store.open(studied)
+    store.set_state("demo", "interrupted")
+
+    def finish(study: Study, job: object, store: Store, reporter: SimpleNamespace, ray_address: str | None) -> Study:
+        reporter.ended("the front grows no more")
+        store.set_state(study.name, "complete")
+        return store.study(study.name)
+
+    def reporter(*callbacks: object) -> SimpleNamespace:
+        return SimpleNamespace(ended=callbacks[-1])
+
+    studies, job = SimpleNamespace(run=finish, Reporter=reporter), SimpleNamespace(notes=[])
+    vittle.cli._run(studies, store.study("demo"), job, store, None, as_json=False)
+    shown = capsys.readouterr()
+    assert "search ended: the front grows no more" in shown.err
+    assert "Another 100 trials" in shown.out
+
+
+def test_export_writes_the_best(studied: str) -> None:
+    result = invoke("export", "demo", "--storage", studied, "--output", "best.yaml")
+    assert result.exit_code == 0
+    points = json.loads(invoke("front", "demo", "--storage", studied, "--json").stdout)
+    chosen = max((point for point in points if point["latency_ratio_interval"][1] <= 0.6), key=lambda point: point["accuracy"])
+    assert Schedule.load("best.yaml") == Schedule.from_dict(chosen["schedule"])
+    assert not list(Path().glob(".best*"))
+
+
+def test_export_over_an_unwritable_place(studied: str, home: Path) -> None:
+    result = vittle_command("export", "--storage", studied, "--output", "no/such/folder/best.yaml", cwd=home / "work")
+    assert result.returncode == 2
+    assert "cannot write no/such/folder/best.yaml" in result.stderr
+
+
+def test_a_budget_that_nothing_fits_names_the_nearest(studied: str, home: Path) -> None:
+    result = vittle_command("export", "demo", "--storage", studied, "--latency-budget", "3%", cwd=home / "work")
+    assert result.returncode == 1
+    assert "nothing in study demo fits 3%; the nearest feasible budget is" in result.stderr
+    assert not (home / "work" / "best.yaml").exists()
+    nearest = result.stderr.split("--latency-budget ")[1].strip()
+    assert vittle_command("export", "--storage", studied, "--latency-budget", nearest, cwd=home / "work").returncode == 0
+
+
+def test_lists(studied: str) -> None:
+    assert "demo" in invoke("studies", "--storage", studied).stdout
+    (study,) = json.loads(invoke("studies", "--storage", studied, "--json").stdout)
+    assert study["name"] == "demo"
+    trials = json.loads(invoke("trials", "demo", "--storage", studied, "--json").stdout)
+    assert len(trials) == 41
+    states = {trial["state"] for trial in trials}
+    assert "complete" in states
+    shown = invoke("trials", "demo", "--storage", studied).stdout
+    assert all(state in shown for state in states)
+
+
+def test_unknown_study(studied: str, home: Path) -> None:
+    result = vittle_command("front", "nope", "--storage", studied, cwd=home)
+    assert result.returncode == 2
+    assert "no study named 'nope'; there are: demo" in result.stderr
+
+
+def test_a_port_that_is_taken(studied: str, home: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        result = vittle_command("dashboard", "--storage", studied, "--port", str(taken.getsockname()[1]), cwd=home)
+    assert result.returncode == 2
+    assert "give another --port" in result.stderr
+
+
+def test_every_command_explains_itself() -> None:
+    measuring = ["profile", "profiles", "retime", "verify"]
+    for command in [
+        "launch",
+        "resume",
+        "extend",
+        "studies",
+        "trials",
+        "front",
+        "importance",
+        "export",
+        "dashboard",
+        *measuring,
+    ]:
+        assert invoke(command, "--help").exit_code == 0

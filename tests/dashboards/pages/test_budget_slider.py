@@ -1,0 +1,194 @@
+"""The budget slider of the study page: from a budget to the best schedule that fits it, and to the file that applies it."""
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from browsing import browser, click, page, serving, show
+from dashboard_study import Synthetic, open_store
+from vittle import Schedule
+from vittle.objectives.measurement import LatencyBudget
+from vittle.storage import records
+from vittle.storage.records import Trial
+from vittle.storage.store import Store
+
+__all__ = ["browser", "page"]  # fixtures
+
+STEPS = 1000
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    opened = open_store(tmp_path_factory.mktemp("studies"))
+    Synthetic(opened, "digits-60").fill(60)
+    Synthetic(opened, "in-ms", budget="4ms").fill(20)
+    return opened
+
+
+@pytest.fixture(scope="module")
+def address(store: Store) -> Iterator[str]:
+    with serving(store) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def trials(store: Store) -> list[Trial]:
+    return store.trials("digits-60")
+
+
+def move(page: Page, step: int) -> float:
+    """Put the slider onto a step, as a hand does, and return the budget there."""
+    low, high = page.evaluate(
+        """step => {
+            const slider = document.getElementById("budget");
+            slider.value = step;
+            slider.dispatchEvent(new Event("input", { bubbles: true }));
+            return [Number(slider.dataset.low), Number(slider.dataset.high)];
+        }""",
+        step,
+    )
+    page.wait_for_timeout(60)  # it is drawn with the next frame
+    return float(low + (high - low) * step / STEPS)
+
+
+def line(page: Page) -> float:
+    """Where the budget line stands, in pixels of the page."""
+    lines = page.locator("#chart .shapelayer path")
+    expect(lines).to_have_count(1)
+    box = lines.bounding_box()
+    assert box is not None
+    return box["x"] + box["width"] / 2
+
+
+def across(page: Page, value: float) -> float:
+    """Where a value of the horizontal axis is drawn, in pixels of the page."""
+    found = page.evaluate(
+        "x => { const a = chart._fullLayout.xaxis; return chart.getBoundingClientRect().left + a._offset + a.l2p(x) }", value
+    )
+    return float(found)
+
+
+def test_every_budget_gives_the_trial_that_the_command_line_exports(
+    page: Page, address: str, store: Store, trials: list[Trial]
+) -> None:
+    show(page, f"{address}/studies/digits-60")
+    found = set()
+    for step in range(0, STEPS + 1, 40):
+        limit = move(page, step)
+        best = records.best(trials, LatencyBudget(limit, relative=True))
+        shown = page.locator("#panel").get_attribute("data-trial")
+        assert shown == ("" if best is None else str(best.number))
+        assert line(page) == pytest.approx(across(page, 100 * limit), abs=1.5)
+        assert page.locator("#budget").get_attribute("aria-valuetext").startswith(f"{limit:.1%}")  # type: ignore[union-attr]
+        if best is not None and shown not in found:
+            with page.expect_download() as download:
+                page.get_by_role("link", name="Export schedule").click()
+            assert Schedule.load(download.value.path()) == best.schedule
+        found.add(shown)
+    assert "" in found
+    assert len(found) > 4
+
+
+def test_where_nothing_fits_the_nearest_budget_is_one_click_away(page: Page, address: str, trials: list[Trial]) -> None:
+    show(page, f"{address}/studies/digits-60")
+    move(page, 0)
+    expect(page.locator("#panel h2")).to_contain_text("Nothing holds")
+    page.locator("#panel button").click()
+    expect(page.locator("#panel h2")).to_have_text(f"Trial {records.best_by_budget(trials, 'latency_ratio')[0].trial}")
+
+
+def test_the_thumb_is_below_the_line_and_the_study_s_own_budget_comes_back(page: Page, address: str, store: Store) -> None:
+    show(page, f"{address}/studies/digits-60")
+    best = records.best(store.trials("digits-60"), store.study("digits-60").budget)
+    assert best is not None
+    assert line(page) == pytest.approx(across(page, 60), abs=1.5)
+    expect(page.locator("#chart .shapelayer text")).to_have_text("budget 60%")
+    slider = page.locator("#budget")
+    box, share = slider.bounding_box(), int(slider.input_value()) / STEPS
+    assert box is not None
+    assert box["x"] + 8 + share * (box["width"] - 16) == pytest.approx(line(page), abs=4)
+
+    move(page, 300)
+    expect(page.locator("#panel h2")).not_to_have_text(f"Trial {best.number}")
+    page.get_by_role("button", name="back to 60%").click()
+    expect(page.locator("#panel h2")).to_have_text(f"Trial {best.number}")
+    expect(page.locator("#panel .tag")).to_have_text("best for 60%")
+    expect(slider).to_be_focused()
+    assert line(page) == pytest.approx(across(page, 60), abs=1.5)
+
+
+def test_arrow_keys_move_it_and_a_chosen_trial_gives_way(page: Page, address: str, trials: list[Trial]) -> None:
+    show(page, f"{address}/studies/digits-60")
+    dense = trials[0]
+    click(page, dense.number)
+    expect(page.locator("#panel h2")).to_have_text("Trial 0")
+    before = page.locator("#budget").input_value()
+    page.locator("#budget").focus()
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator("#panel h2")).not_to_have_text("Trial 0")
+    assert int(page.locator("#budget").input_value()) == int(before) - 1
+    assert "#" not in page.url
+
+
+@pytest.mark.parametrize("axis", ["latency_ms", "macs", "memory"])
+def test_a_budget_can_be_given_on_every_axis(page: Page, address: str, trials: list[Trial], axis: str) -> None:
+    show(page, f"{address}/studies/digits-60")
+    chosen = page.locator("#panel").get_attribute("data-trial")
+    page.locator(f"input[value={axis}]").check(force=True)
+    page.wait_for_function("axis => chart.layout.uirevision === axis", arg=axis)
+    assert page.locator("#panel").get_attribute("data-trial") == chosen
+    limit = move(page, 500)
+    fits = [one for one in records.best_by_budget(trials, axis) if one.limit <= limit]
+    assert page.locator("#panel").get_attribute("data-trial") == str(fits[-1].trial)
+    page.locator("input[value=latency_ratio]").check(force=True)  # the schedule stays
+    page.wait_for_function("() => chart.layout.uirevision === 'latency_ratio'")
+    assert page.locator("#panel").get_attribute("data-trial") == str(fits[-1].trial)
+
+
+def test_a_budget_in_milliseconds_begins_on_that_axis(page: Page, address: str) -> None:
+    show(page, f"{address}/studies/in-ms")
+    expect(page.locator("input[value=latency_ms]")).to_be_checked()
+    expect(page.locator("#chart .shapelayer text")).to_have_text("budget 4ms")
+    assert line(page) == pytest.approx(across(page, 4), abs=1.5)
+
+
+def test_the_cloud_is_not_drawn_again(page: Page, address: str) -> None:
+    show(page, f"{address}/studies/digits-60")
+    page.evaluate(
+        "() => { window.drawn = 0; const react = Plotly.react; "
+        "Plotly.react = (...args) => { window.drawn += 1; return react(...args); } }"
+    )
+    for step in (100, 400, 700):
+        move(page, step)
+    assert page.evaluate("() => window.drawn") == 0
+
+
+def test_knee_and_starting_points_are_marked(page: Page, address: str, trials: list[Trial]) -> None:
+    show(page, f"{address}/studies/digits-60")
+    knee = records.knee(trials)
+    assert knee is not None
+    note = page.evaluate("() => chart.layout.annotations.map(({ name, x }) => [name, x])")
+    assert note == [["knee", pytest.approx(100 * knee.judged["latency_ratio"].value)]]
+    named = page.evaluate("""() => {
+        const { text, x } = chart.data.find(({ name }) => name === "starts");
+        return text.map((one, at) => [one, x[at]]);
+    }""")
+    assert {"ToMe", "ToMe ↘", "DiffRate", "plan"} <= {name for name, _ in named}
+    for name, origin in (("ToMe", "constant"), ("DiffRate", "published")):
+        best = max(
+            (one for one in trials if one.origin == origin and one.state == "complete"),
+            key=lambda one: one.judged["accuracy"].value,
+        )
+        assert dict(named)[name] == pytest.approx(100 * best.judged["latency_ratio"].value)
+
+
+def test_growth_is_drawn_step_by_step(page: Page, address: str, store: Store, trials: list[Trial]) -> None:
+    show(page, f"{address}/studies/digits-60")
+    grown = records.growth(trials, store.study("digits-60").budget)
+    assert grown is not None
+    page.wait_for_selector("#growth-chart .scatterlayer path")
+    x, y = page.evaluate("() => { const [{ x, y }] = document.getElementById('growth-chart').data; return [x, y] }")
+    for count, volume in enumerate(grown.volumes, start=1):
+        drawn = [height for at, height in zip(x, y, strict=True) if at <= count][-1]
+        assert drawn == pytest.approx(100 * volume)

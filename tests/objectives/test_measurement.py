@@ -1,0 +1,161 @@
+import math
+
+import numpy as np
+import pytest
+
+from vittle import VittleError
+from vittle.objectives.fronts.front import best, front, may_enter_front, tied
+from vittle.objectives.measurement import LatencyBudget, Measurement, exact, proportion
+
+
+def latency(ratio: float, high: float | None = None, ms: float = 10.0) -> dict[str, Measurement]:
+    return {
+        "latency_ratio": Measurement("latency_ratio", ratio, ratio, high or ratio, 5),
+        "latency_ms": Measurement("latency_ms", ms, ms, ms, 5),
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "limit", "relative", "shown"),
+    [("60%", 0.6, True, "60%"), ("4ms", 4, False, "4ms"), (" 4.5 ms ", 4.5, False, "4.5ms"), (".5ms", 0.5, False, "0.5ms")],
+)
+def test_budgets(text: str, limit: float, relative: bool, shown: str) -> None:
+    budget = LatencyBudget.parse(text)
+    assert budget == LatencyBudget(limit, relative)
+    assert str(budget) == shown
+    assert LatencyBudget.parse(str(budget)) == budget
+
+
+@pytest.mark.parametrize(
+    "text", ["-3ms", "fast", "0%", "0ms", "", "4", "4s", "ms", "nan%", "inf ms", "1e3ms", "60%%", "4ms 5ms"]
+)
+def test_what_is_no_budget_is_one_line(text: str) -> None:
+    with pytest.raises(VittleError) as error:
+        LatencyBudget.parse(text)
+    assert str(error.value) == (
+        f"latency budget {text!r} is not a time; accepted: milliseconds such as 4ms, or a share such as 60%"
+    )
+
+
+def test_a_budget_holds_beyond_the_noise_only() -> None:
+    budget = LatencyBudget.parse("60%")
+    assert budget.holds(latency(0.58, high=0.60))
+    assert not budget.holds(latency(0.58, high=0.61))
+    assert budget.excess(latency(0.58, high=0.61)) < 0
+    assert budget.excess(latency(0.66)) == pytest.approx(0.1)
+    assert LatencyBudget.parse("10ms").holds(latency(0.9, ms=10))
+
+
+def test_the_nearest_budget_covers_the_interval() -> None:
+    near = LatencyBudget.parse("20%").covering(latency(0.3101, high=0.3401))
+    assert str(near) == "35%"
+    assert near.holds(latency(0.3101, high=0.3401))
+    assert str(LatencyBudget.parse("1ms").covering(latency(0.3, ms=12.34))) == "13ms"
+    assert str(LatencyBudget.parse("1ms").covering(latency(0.3, ms=0.1234))) == "0.13ms"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_failure_is_never_a_number(value: float) -> None:
+    with pytest.raises(ValueError, match="macs is"):
+        exact("macs", value)
+
+
+def test_a_value_lies_in_its_interval() -> None:
+    with pytest.raises(ValueError, match=r"accuracy is 0.9 in \[0.95, 0.99\]"):
+        Measurement("accuracy", 0.9, 0.95, 0.99, 10)
+
+
+@pytest.mark.parametrize(("hits", "n", "low", "high"), [(50, 100, 0.4038, 0.5962), (0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0)])
+def test_wilson_interval(hits: int, n: int, low: float, high: float) -> None:
+    measured = proportion("accuracy", hits, n, {})
+    assert (measured.low, measured.high) == pytest.approx((low, high), abs=1e-4)
+
+
+def candidate(accuracy: float, ratio: float, macs: int, noise: float = 0.0, wrong: float = 0.0) -> dict[str, Measurement]:
+    return {
+        **latency(ratio),
+        "latency_ratio": Measurement("latency_ratio", ratio, ratio - noise, ratio + noise, 5),
+        "accuracy": Measurement("accuracy", accuracy, accuracy - wrong, accuracy + wrong, 100),
+        "macs": exact("macs", macs),
+    }
+
+
+def beats(one: dict[str, Measurement], other: dict[str, Measurement]) -> bool:
+    """As the front says it in words."""
+    no_worse = (
+        one["accuracy"].value >= other["accuracy"].value
+        and one["latency_ratio"].value <= other["latency_ratio"].value
+        and one["macs"].value <= other["macs"].value
+    )
+    return no_worse and (
+        one["accuracy"].low > other["accuracy"].high
+        or one["latency_ratio"].high < other["latency_ratio"].low
+        or one["macs"].value < other["macs"].value
+    )
+
+
+@pytest.mark.parametrize(("noise", "wrong"), [(0.0, 0.0), (0.05, 0.0), (0.0, 0.15), (0.06, 0.06)])
+def test_front_against_brute_force(noise: float, wrong: float) -> None:
+    rng = np.random.default_rng(0)
+    sizes = set()
+    for size in (0, 1, 2, 8, 20, 60):
+        values = rng.integers(0, 5, (size, 3))  # coarse, so that ties and duplicates occur
+        candidates = [candidate(a / 10, 0.1 + r / 10, int(m), noise, wrong) for a, r, m in values]
+        expected = [i for i, one in enumerate(candidates) if not any(beats(other, one) for other in candidates)]
+        found = front(candidates)
+        assert sorted(found) == expected
+        assert found == sorted(expected, key=lambda i: (candidates[i]["latency_ratio"].value, i))
+        sizes.add(len(found))
+    assert max(sizes) < 60
+
+
+def test_what_is_beaten_itself_still_beats() -> None:
+    # The middle one beats the last, whose accuracy is unsure, by latency; the first beats the middle one by accuracy alone.
+    first, middle, last = candidate(0.9, 0.5, 1, noise=0.3), candidate(0.8, 0.5, 1), candidate(0.8, 0.6, 1, 0.05, wrong=0.3)
+    assert (beats(first, middle), beats(middle, last), beats(first, last)) == (True, True, False)
+    assert front([first, middle, last]) == [0]
+
+
+def test_only_what_is_apart_beats() -> None:
+    slow = candidate(0.9, 0.50, 100, noise=0.02)
+    assert front([slow, candidate(0.9, 0.47, 100, noise=0.02)]) == [1, 0]  # tied: both stay
+    assert front([slow, candidate(0.9, 0.45, 100, noise=0.02)]) == [1]
+    assert front([slow, candidate(0.89, 0.45, 100, noise=0.02)]) == [1, 0]  # worse in accuracy, by whatever
+    assert front([slow, candidate(0.9, 0.50, 99, noise=0.02)]) == [1]  # MACs have no noise
+    assert front([slow, candidate(0.95, 0.50, 100, noise=0.02, wrong=0.04)]) == [1]
+    assert front([slow, candidate(0.95, 0.50, 100, noise=0.02, wrong=0.06)]) == [0, 1]
+    assert front([slow] * 3) == [0, 1, 2]
+    assert front([slow, candidate(0.8, 0.45, 100, noise=0.02)], ("latency_ratio", "macs")) == [1]
+
+
+def test_tied_is_within_the_noise_of_accuracy_and_latency() -> None:
+    one = candidate(0.9, 0.50, 100, noise=0.02, wrong=0.01)
+    assert tied(one, candidate(0.9, 0.539, 1, noise=0.02))
+    assert tied(candidate(0.919, 0.461, 1, 0.02, 0.01), one)
+    for other in (candidate(0.9, 0.541, 100, 0.02), candidate(0.9, 0.459, 100, 0.02), candidate(0.921, 0.5, 100, wrong=0.01)):
+        assert not tied(one, other)
+        assert not tied(other, one)
+
+
+def test_a_schedule_may_enter_a_front_that_it_is_better_than_with_luck() -> None:
+    guess = candidate(0.9, 0.50, 100, noise=0.05, wrong=0.05)
+    assert may_enter_front(guess, [])
+    for rival, wins in (
+        (candidate(0.9, 0.46, 100), True),
+        (candidate(0.9, 0.44, 100), False),
+        (candidate(0.9, 0.46, 100, noise=0.1), True),  # a rival counts as measured
+        (candidate(0.89, 0.44, 100), True),
+        (candidate(0.9, 0.44, 101), True),
+        (candidate(0.92, 0.44, 99), False),
+        (candidate(0.89, 0.44, 100, wrong=0.1), True),
+    ):
+        assert may_enter_front(guess, [rival]) == wins
+        assert may_enter_front(guess, [candidate(0.2, 0.1, 1), rival]) == wins
+        assert may_enter_front(guess, [rival, candidate(0.95, 0.3, 1)]) is False
+
+
+def test_best_is_the_most_accurate_that_holds_then_the_fastest() -> None:
+    candidates = [candidate(0.99, 0.7, 1), candidate(0.97, 0.5, 1), candidate(0.97, 0.4, 1), candidate(0.9, 0.2, 1)]
+    assert best(candidates, LatencyBudget.parse("60%")) == 2
+    assert best(candidates, LatencyBudget.parse("70%")) == 0
+    assert best(candidates, LatencyBudget.parse("10%")) is None

@@ -1,0 +1,328 @@
+"""Real searches: Ray workers, real clocks, real processes that are killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import torch
+from sqlalchemy import update
+
+import recorded
+import vittle
+from vittle.objectives.latency.profile import LatencyProfile
+from vittle.objectives.quality.images import load_images
+from vittle.reductions.backbone import load_backbone
+from vittle.search import study as studies
+from vittle.search.coordinator import Assignment, Coordinator, Outcome
+from vittle.search.scheduler import OUTCOMES
+from vittle.search.study import Reporter, prepare, run
+from vittle.search.workers import Bridge, Pool, Worker, ray_session
+from vittle.storage import records
+from vittle.storage.claim import Holder
+from vittle.storage.records import Settings
+from vittle.storage.tables import StudyRow, now
+
+# A wide budget and few small trials: what is tested is the machinery, not the speed of a busy test machine.
+QUICK = {"latency_budget": "500%", "trials": 4, "batch_size": 4, "predict": False}
+
+
+def test_a_search_ends_with_a_confirmed_front(store) -> None:
+    settings = Settings(**QUICK)
+    job = prepare(settings)
+    told: list[int] = []
+    confirmed: list[int] = []
+    reporter = Reporter(lambda trial: told.append(trial.number), lambda trial, left: confirmed.append(trial.number))
+    study = run(store.create_study("a", settings, job.record), job, store, reporter)
+    assert study.state == "complete"
+    assert sorted(told) == [0, 1, 2, 3, 4]
+    trials = store.trials("a")
+    assert {trial.state for trial in trials} <= {"complete", "stopped"}
+    front = vittle.storage.records.front(trials, study.budget)
+    assert front
+    assert all(trial.confirmed for trial in front)
+    assert {trial.number for trial in front} | {0} <= set(confirmed)  # others may have left the front since
+    measured = front[0].measurements["confirmation"]
+    assert measured["accuracy"].n == len(job.splits.held_out)
+    assert measured["latency_ms"].protocol["batch_size"] == 4
+
+
+def test_a_search_that_predicts_measures_what_enters_its_front(store, monkeypatch) -> None:
+    monkeypatch.setattr(studies, "LAUNCH_SECONDS", 1.0)
+    # However busy this machine is: what is tested is what is done with predictions.
+    monkeypatch.setattr(LatencyProfile, "trusted", property(lambda self: True))
+    settings = Settings(**{**QUICK, "trials": 8, "predict": True})
+    job = prepare(settings)
+    told: list[tuple[int, int]] = []
+    reporter = Reporter(profiled=lambda *done: told.append(done))
+    study = run(store.create_study("a", settings, job.record), job, store, reporter)
+    assert study.state == "complete"
+    assert told[-1][0] == told[-1][1]
+    (profile,) = store.profiles()
+    trials = store.trials("a")
+    assert records.profiled(trials) == profile.key
+    searched = [trial.measurements["search"]["latency_ratio"].protocol for trial in trials[1:]]
+    measured = [protocol for protocol in searched if protocol.get("source") != "predicted"]
+    assert measured  # the first trial enters an empty front
+    assert all(protocol["profile"] == profile.key for protocol in measured)
+    assert any(protocol.get("predicted", 0) > 0 for protocol in measured)  # what the short profile knows
+    for trial in records.front(trials, study.budget):
+        assert trial.judged["latency_ratio"].protocol.get("source") != "predicted"
+        assert trial.confirmed
+
+
+def steps(worker: Worker) -> list[tuple[int, Outcome]]:
+    """Every outcome until the worker is done."""
+    outcomes = []
+    done = False
+    while not done:
+        result = worker.step()
+        outcomes += result["outcomes"]
+        done = result["done"]
+    return outcomes
+
+
+def test_a_worker_measures_no_latency_for_another_device() -> None:
+    profile = recorded.latency_profile()
+    job = prepare(Settings(**QUICK))
+    schedule = vittle.presets.constant(job.backbone.model, 5, tail="prefix")
+    assigned = Assignment(1, schedule, profile.key, profile.predict(schedule))
+    for target, source in ((profile.key, "predicted"), (None, None)):
+        worker = Worker.__new__(Worker)
+        settings = Settings(**QUICK, target=target)
+        worker.setup({"assignments": [assigned]}, settings=settings, backbone=job.backbone, splits=job.splits)
+        *_, (_, outcome) = steps(worker)
+        measured = outcome.measurements
+        assert measured["accuracy"].n == len(job.splits.search)
+        assert measured["latency_ratio"].protocol.get("source") == source
+
+
+def test_prefixes_in_the_object_store_change_no_outcome_and_save_work(store, monkeypatch) -> None:
+    """Two workers read what the launching process has kept; a search without a cache finds the same, for more MACs."""
+    profile = recorded.latency_profile()
+    store.save_profile(profile)
+    found, processes = {}, set()
+    completed = Bridge.on_trial_complete
+
+    def listen(self: Bridge, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        if result and result[OUTCOMES]:
+            processes.add(result["pid"])
+        completed(self, trial_id, result, error)
+
+    monkeypatch.setattr(Bridge, "on_trial_complete", listen)
+    for name, cache in (("with", 2**30), ("without", 0)):
+        settings = Settings(target=profile.key, trials=10, sampler="random", until_flat=False, workers=2, cache=cache)
+        job = prepare(settings)
+        known = studies.measure_latency(job, store, Reporter())
+        with ray_session(settings):
+            study = store.create_study(name, settings, job.record)
+            _, coordinator = studies.search(study, job, store, Reporter(), known)
+        assert coordinator.done
+        trials = store.trials(name)
+        assert {trial.state for trial in trials} <= {"complete", "stopped"}
+        assert {"backbone", "plan"} <= {trial.origin for trial in trials}
+        found[name] = {trial.schedule.id: trial.judged["accuracy"] for trial in trials}
+    assert len(processes) == 4  # however short trials are, both workers of both searches had some
+    both = found["with"].keys() & found["without"].keys()
+    assert len(both) >= 7  # the sampler's answers may come back in another order
+    # Which rivals there are when a trial is judged is a matter of time, so one search may stop what the other does not.
+    alike = [pair for one in both if (pair := (found["with"][one], found["without"][one]))[0].n == pair[1].n]
+    assert len(alike) >= 6
+    assert all(mine.protocol["right"] == plain.protocol["right"] for mine, plain in alike)
+    saved = [(mine.protocol["image_macs"], plain.protocol["image_macs"]) for mine, plain in alike]
+    assert sum(mine for mine, _ in saved) < 0.95 * sum(plain for _, plain in saved)
+
+
+def test_a_study_that_another_process_runs_is_refused_and_left_as_it_is(store) -> None:
+    job = prepare(Settings(**QUICK))
+    study = store.create_study("busy", job.settings, job.record)
+    elsewhere = Holder("mia", "node 7", 4711, 1.5)
+    with store.transaction() as session:
+        session.execute(update(StudyRow).values(holder=str(elsewhere), heartbeat=now()))
+    store.set_state("busy", "running")
+    with pytest.raises(vittle.VittleError, match="study 'busy' is being run by mia on node 7"):
+        run(study, job, store, Reporter())
+    assert (store.study("busy").state, store.trials("busy")) == ("running", [])
+
+
+def test_workers_share_a_gpu_and_keep_their_model(store, monkeypatch) -> None:
+    """Two workers on halves of one logical GPU; each loads its model once for several trials."""
+    settings = Settings(**{**QUICK, "trials": 6}, workers=2, gpus_per_worker=0.5)
+    job = prepare(settings)
+    seen: set[tuple[int, str, int]] = set()
+    original = Coordinator.finish
+
+    def finish(self: Coordinator, number: int, outcome) -> None:
+        seen.add(outcome.measurements["latency_ms"].protocol["threads"])
+        original(self, number, outcome)
+
+    monkeypatch.setattr(Coordinator, "finish", finish)
+    with ray_environment(num_cpus=2, num_gpus=1):
+        study = run(store.create_study("a", settings, job.record), job, store, Reporter())
+        assert study.state == "complete"
+    assert seen == {1}  # each worker uses the one CPU that it was granted
+    assert {trial.state for trial in store.trials("a")} <= {"complete", "stopped"}
+
+
+def test_a_worker_loads_its_model_once(store, monkeypatch, tmp_path) -> None:
+    settings = Settings(**QUICK)
+    job = prepare(settings)
+    log = tmp_path / "loads"
+    monkeypatch.setenv("VITTLE_TEST_LOG", str(log))
+    original = Worker.setup
+
+    class Counted(Worker):
+        def setup(self, config, **built) -> None:
+            with open(os.environ["VITTLE_TEST_LOG"], "a") as file:
+                file.write("load\n")
+            original(self, config, **built)
+
+    monkeypatch.setattr("vittle.search.workers.Worker", Counted)
+    with ray_session(settings):
+        Pool(settings, job.backbone, job.splits).search(Coordinator(store.create_study("a", settings, job.record), store))
+    assert log.read_text().count("load") == 1
+    assert len(store.trials("a")) == 5
+
+
+def test_workers_that_die_or_hang_fail_the_trial_that_is_to_blame_and_are_replaced(store, monkeypatch, tmp_path) -> None:
+    settings = Settings(**{**QUICK, "trials": 14, "workers": 2, "trial_time_limit": 30.0})
+    job = prepare(settings)
+    monkeypatch.setenv("VITTLE_TEST_LOG", str(tmp_path))
+
+    class Dying(Worker):
+        """Dies whenever it evaluates trial 3, and once with trial 5; hangs in trial 7; says in files what it did."""
+
+        def step(self):
+            folder = Path(os.environ["VITTLE_TEST_LOG"])
+            if 3 in self._assigned or (5 in self._assigned and not (folder / "died.5").exists()):
+                (folder / f"died.{5 if 5 in self._assigned else os.getpid()}").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self._assigned:
+                (folder / f"{os.getpid()}.worked").touch()
+            return super().step()
+
+        def _begin(self, one: Assignment, evaluator):
+            if one.number == 7:
+                time.sleep(1000)
+            return super()._begin(one, evaluator)
+
+    monkeypatch.setattr("vittle.search.workers.Worker", Dying)
+    with ray_session(settings):
+        coordinator = Coordinator(store.create_study("a", settings, job.record), store)
+        Pool(settings, job.backbone, job.splits).search(coordinator)
+    assert coordinator.done
+    trials = store.trials("a")
+    assert {trial.number: trial.reason for trial in trials if trial.state == "failed"} == {
+        3: "its worker died, each of 3 times",
+        7: "over its time limit: no result within 30 s",
+    }
+    assert {trial.state for trial in trials} <= {"complete", "stopped", "failed"}
+    assert trials[5].attempts >= 2
+    assert len(trials) == 15
+    assert len(list(tmp_path.glob("*.worked"))) >= 3  # two at first, and others in their place
+
+
+def test_a_worker_without_memory_is_replaced_by_a_fresh_one(store, monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("VITTLE_TEST_LOG", str(tmp_path))
+
+    class Exhausted(Worker):
+        def _begin(self, one: Assignment, evaluator):
+            (Path(os.environ["VITTLE_TEST_LOG"]) / str(os.getpid())).touch()
+            if one.number == 2:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super()._begin(one, evaluator)
+
+    settings = Settings(**{**QUICK, "trials": 5})
+    job = prepare(settings)
+    monkeypatch.setattr("vittle.search.workers.Worker", Exhausted)
+    with ray_session(settings):
+        coordinator = Coordinator(store.create_study("a", settings, job.record), store)
+        Pool(settings, job.backbone, job.splits).search(coordinator)
+    trials = store.trials("a")
+    assert [(trial.number, trial.reason) for trial in trials if trial.state == "failed"] == [
+        (2, "OutOfMemoryError: CUDA out of memory")
+    ]
+    assert {trial.attempts for trial in trials} == {1}
+    assert len(list(tmp_path.glob("[0-9]*"))) == 2
+
+
+def test_an_error_in_a_trial_is_its_reason(monkeypatch) -> None:
+    settings = Settings(**QUICK)
+    job = prepare(settings)
+    with torch.no_grad():
+        job.backbone.model.head.bias[0] = float("nan")
+    monkeypatch.setattr("vittle.objectives.evaluator.check_identity", lambda model: None)
+    worker = Worker.__new__(Worker)
+    assignments = {"assignments": [Assignment(0, vittle.Schedule())]}
+    worker.setup(assignments, settings=settings, backbone=job.backbone, splits=job.splits)
+    ((_, outcome),) = steps(worker)
+    assert outcome.failure == "FloatingPointError: the model's logits are not finite"
+    assert not outcome.measurements
+
+
+def test_a_model_that_a_worker_cannot_load_fails_the_study_with_the_reason(store) -> None:
+    settings = Settings(**QUICK)
+    job = prepare(settings)
+    with torch.no_grad():
+        job.backbone.model.head.bias[0] = float("nan")
+    warned: list[str] = []
+    study = run(store.create_study("a", settings, job.record), job, store, Reporter(warned=warned.append))
+    assert study.state == "failed"
+    assert "the backbone's blocks cannot be looked at" in warned[-1]
+    (trial,) = store.trials("a")
+    assert trial.reason.startswith("UnsupportedBackboneError: this model cannot be reduced")
+
+
+class ray_environment:  # noqa: N801
+    """A Ray with made-up resources, as a user may have started it."""
+
+    def __init__(self, **resources: int) -> None:
+        self.resources = resources
+
+    def __enter__(self) -> None:
+        ray.init("local", include_dashboard=False, log_to_driver=False, **self.resources)
+
+    def __exit__(self, *_: object) -> None:
+        ray.shutdown()
+
+
+def test_more_than_the_machine_has_is_refused(store) -> None:
+    settings = Settings(**QUICK, gpus_per_worker=1.0)
+    with (
+        ray_environment(num_cpus=1, num_gpus=0),
+        pytest.raises(vittle.VittleError, match="a worker wants 1 GPUs, Ray has 0"),
+        ray_session(settings),
+    ):
+        pass
+
+
+@torch.inference_mode()
+def test_the_demo_path_from_launch_to_apply(url: str, tmp_path: Path) -> None:
+    """Launch, export, apply: the accuracy in the file is the accuracy that one gets."""
+    run_vittle = [sys.executable, "-m", "vittle"]
+    launch = ["launch", "--latency-budget", "500%", "--batch-size", "4", "--measure-all", "--trials", "5"]
+    subprocess.run([*run_vittle, *launch, "--study", "drill", "--storage", url, "--json"], check=True, capture_output=True)
+    subprocess.run([*run_vittle, "export", "drill", "--storage", url, "--output", "best.yaml"], check=True, cwd=tmp_path)
+    import yaml
+
+    exported = yaml.safe_load((tmp_path / "best.yaml").read_text())
+    backbone = load_backbone()
+    fast = vittle.apply(backbone.model, vittle.Schedule.load(tmp_path / "best.yaml"))
+    held_out = load_images("digits", backbone.preprocessing, 10).held_out
+    from vittle.objectives.quality.accuracy import predict
+
+    predicted = predict(fast, held_out.pixels, backbone.preprocessing, torch.device("cpu"))
+    claimed = exported["measurements"]["accuracy"]
+    assert (predicted == held_out.labels).mean() == pytest.approx(claimed["value"], abs=1e-12)
+    assert claimed["n"] == len(held_out)
+    assert exported["measured_on"]["images"] == "held-out"
+    assert exported["backbone"]["fingerprint"] == backbone.fingerprint
+    verified = subprocess.run([*run_vittle, "verify", "best.yaml", "--json"], capture_output=True, text=True, cwd=tmp_path)
+    verdict = json.loads(verified.stdout)
+    assert (verdict["state"], verdict["within"], verified.returncode) == ("holds", True, 0)

@@ -1,0 +1,107 @@
+"""A study without a model: a backbone's shape, and outcomes computed from a schedule instead of measured."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from vittle.objectives.latency.profile import (
+    LAST,
+    MLP,
+    PLAIN,
+    WEIGHTED,
+    ActingCost,
+    Check,
+    Correction,
+    LatencyProfile,
+    Staircase,
+)
+from vittle.objectives.measurement import Measurement, exact, proportion
+from vittle.search.coordinator import Coordinator, Outcome
+from vittle.spaces import BackboneShape, Schedule, Space, macs, tokens
+from vittle.spaces.table import REDUCTIONS
+from vittle.storage.records import BackboneRecord, Settings, Study
+from vittle.storage.store import Store
+
+SHAPE = BackboneShape(
+    depth=12, width=96, heads=3, grid=(8, 8), prefix=1, attention_width=96, key_macs=18432, query_macs=18432,
+    mlp_macs=36864, embed_macs=294912, head_macs=960, reads_prefix_only=True,
+)  # fmt: skip
+BACKBONE = BackboneRecord("digits", "0123456789ab", 10, SHAPE)
+DENSE = macs(SHAPE, Schedule())
+
+
+def neutral(space: Space) -> dict[str, float | str]:
+    """Values under which nothing is reduced."""
+    parts = (REDUCTIONS[name].settings.neutral(space.context) for name in REDUCTIONS)
+    names = {one.name for one in space.parameters}
+    return {name: value for part in parts for name, value in part.items() if name in names}
+
+
+def outcome(schedule: Schedule, settings: Settings) -> Outcome:
+    """Latency follows MACs with an overhead; accuracy falls with the tokens merged, early ones counting double."""
+    share = macs(SHAPE, schedule) / DENSE
+    ratio = min(1.0, 0.05 + 0.95 * share)
+    lost = sum(
+        (65 - left) * (2 if block < 4 else 1) for block, left in enumerate(tokens(SHAPE, schedule)[:-1])
+    )  # the tail block loses nothing
+    measured = {
+        "macs": exact("macs", macs(SHAPE, schedule)),
+        "latency_ms": Measurement("latency_ms", 100 * ratio, 99 * ratio, 101 * ratio, 5, {"backbone_ms": 100.0}),
+        "latency_ratio": Measurement("latency_ratio", ratio, 0.99 * ratio, 1.01 * ratio, 5),
+    }
+    if not schedule.reductions or settings.budget.excess(measured) <= 0:
+        measured["accuracy"] = proportion("accuracy", round(450 * (0.99 - (lost / 1200) ** 3)), 450, {})
+        measured["divergence"] = exact("divergence", 2 * (lost / 1200) ** 3)
+    return Outcome(measured)
+
+
+def make_study(store: Store, name: str = "study", **settings: object) -> Study:
+    """A study that proposes the same whatever the time, and runs all its trials."""
+    return store.create_study(name, Settings(**{"sampler": "tpe", "until_flat": False, **settings}), BACKBONE)
+
+
+def run(coordinator: Coordinator, limit: int | None = None) -> list[int]:
+    """Evaluate one trial after another; the numbers, in order."""
+    numbers = []
+    while (limit is None or len(numbers) < limit) and (assignment := coordinator.next()) is not None:
+        coordinator.finish(assignment.number, outcome(assignment.schedule, coordinator.study.settings))
+        numbers.append(assignment.number)
+    return numbers
+
+
+ENVIRONMENT = {"device": "a processor", "threads": 2, "torch": "2.15.0", "python": "3.11.7"}
+
+
+def latency_profile(*, error: float = 0.01, flat: tuple[int, int] | None = None, key: str = "0123456789ab") -> LatencyProfile:
+    """A profile that predicts exactly what `outcome` measures, and says that it is `error` off; `flat` is one free stretch."""
+
+    def part(cost: Callable[[int], int]) -> Staircase:
+        counts = range(1, SHAPE.tokens + 1)
+        costs = [cost(flat[0] if flat and flat[0] <= count <= flat[1] else count) / DENSE for count in counts]
+        return Staircase(tuple(counts), *(tuple(costs),) * 3)
+
+    attention = part(lambda count: SHAPE.block_macs(queries=count, keys=count, mlp=0))
+    rng = np.random.default_rng(0)
+    space = Space(SHAPE, tuple(REDUCTIONS))
+    drawn = [space.schedule(space.draw(rng)) for _ in range(300)]
+    acting = {part.variant(SHAPE, block) for one in drawn for part in one.reductions for block in range(SHAPE.depth)}
+    measured = np.linspace(0.4, 1.0, 12)
+    return LatencyProfile(
+        key=key,
+        model="digits",
+        shape=SHAPE,
+        environment=ENVIRONMENT,
+        protocol={"batch_size": 64, "dtype": "float32", "compiled": False},
+        backbone_ms=100.0,
+        forms_ms={"fused": 100.0, "eager": 110.0},
+        embed=(SHAPE.embed_macs + SHAPE.head_macs) / DENSE,
+        parts={
+            PLAIN: attention,
+            WEIGHTED: attention,
+            LAST: part(lambda count: SHAPE.block_macs(queries=SHAPE.prefix, keys=count, mlp=0)),
+            MLP: part(lambda count: SHAPE.block_macs(queries=0, keys=0, mlp=count)),
+        },
+        acting=dict.fromkeys(acting, ActingCost(0.0, 0.0, 0.0)),
+        correction=Correction(0.95, 1.0, 0.05),
+        checks=tuple(Check("x", one, one, one, one, one * (1 + error)) for one in measured),
+    )

@@ -1,0 +1,1 @@
+"""What is trained: a backbone, and what reductions need to know of it."""
