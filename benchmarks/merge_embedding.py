@@ -32,7 +32,7 @@ HALF = 3
 
 
 def compare(
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training digits.")] = digits.EMBEDDING_EPOCHS,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training digits.")] = merge_embedding.EPOCHS_ON_DIGITS,
     output: Annotated[Path, typer.Option(help="The file to write.")] = Path(__file__).parent
     / "results"
     / "merge_embedding.json",

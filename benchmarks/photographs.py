@@ -20,6 +20,7 @@ from vittle.reductions import digits
 from vittle.reductions.device import choose_device
 from vittle.spaces.errors import VittleError
 from vittle.spaces.files import write_at_once
+from vittle.training.digits import DROPPED
 from vittle.training.supervised import Augmentation, fit
 
 PARTS = {"train": slice(28_000), "search": slice(28_000, 36_000), "held-out": slice(36_000, 40_000)}
@@ -49,7 +50,7 @@ def train(path: Path, output: Path, *, epochs: int = EPOCHS, progress: bool = Tr
     (images,) = _read(path, "train")
     assert images.labels is not None
     torch.manual_seed(0)
-    model = timm.create_model(digits.ARCHITECTURE, pretrained=False, patch_drop_rate=digits.DROPPED, **digits.ARGUMENTS)
+    model = timm.create_model(digits.ARCHITECTURE, pretrained=False, patch_drop_rate=DROPPED, **digits.ARGUMENTS)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,21 +1,46 @@
-"""`vittle export-study` and `import-study`: a whole study, from one database to another; `vittle report`: to somebody."""
+"""`vittle export`: one schedule; `report`: a study as a page; `export-study` and `import-study`: a study as a file."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from vittle.cli.options import Storage, StudyName, find_study
+from vittle.cli.answers import explain_unmet
+from vittle.cli.options import Budget, Storage, StudyName, find_study, wanted_budget
+from vittle.dashboards.terminal import study_tables
 from vittle.dashboards.terminal.console import out
 from vittle.spaces.errors import VittleError
 from vittle.spaces.files import write_at_once
-from vittle.storage import transfer
+from vittle.storage import export as exports
+from vittle.storage import records, transfer
 from vittle.storage.store import Store
 
-transfer_app = typer.Typer()
+export_app = typer.Typer()
 
 
-@transfer_app.command("export-study")
+@export_app.command()
+def export(
+    study: StudyName = None,
+    latency_budget: Budget = None,
+    output: Annotated[Path, typer.Option(help="The file to write.")] = Path("best.yaml"),
+    storage: Storage = None,
+) -> None:
+    """Write the most accurate schedule within the budget, with its measurements."""
+    store = Store.open(storage)
+    found = find_study(store, study)
+    budget = wanted_budget(found, latency_budget)
+    trials = store.trials(found.name)
+    chosen = records.best(trials, budget)
+    if chosen is None:
+        explain_unmet(found, trials, budget)
+        raise typer.Exit(1)
+    exported = exports.document(found, chosen, records.backbone_trial(trials))
+    write_at_once(output, exports.to_yaml(exported).encode(), "give --output a file in an existing folder")
+    out.print(f"wrote {output}: trial {chosen.number} of {found.name}", highlight=False, soft_wrap=True)
+    out.print(study_tables.front_table([chosen], budget, trials, shape=found.backbone.shape))
+
+
+@export_app.command("export-study")
 def export_study(
     study: StudyName = None,
     output: Annotated[
@@ -32,7 +57,7 @@ def export_study(
     out.print(f"wrote {path}: study {found.name}, {len(store.trials(found.name))} trials", highlight=False, soft_wrap=True)
 
 
-@transfer_app.command("import-study")
+@export_app.command("import-study")
 def import_study(
     file: Annotated[Path, typer.Argument(help="What vittle export-study has written.")],
     study: Annotated[str | None, typer.Option(help="Another name for it.", show_default=False)] = None,
@@ -49,7 +74,7 @@ def import_study(
     out.print(f"read {file}: study {found.name}, {len(store.trials(found.name))} trials", highlight=False, soft_wrap=True)
 
 
-@transfer_app.command()
+@export_app.command()
 def report(
     study: StudyName = None,
     output: Annotated[

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from vittle.objectives.budget import LatencyBudget
 from vittle.spaces.errors import VittleError
 from vittle.spaces.schedule import Schedule
 from vittle.storage.records import Study
@@ -35,6 +36,9 @@ Storage = Annotated[
         envvar="VITTLE_STORAGE", help="SQLAlchemy URL of the database. Default: SQLite in your data folder.", show_default=False
     ),
 ]
+Budget = Annotated[
+    str | None, typer.Option(help="For example 4ms, or 60% of the backbone. Default: the study's.", show_default=False)
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON in place of tables.")]
 
 
@@ -50,6 +54,15 @@ def find_study(store: Store, name: str | None) -> Study:
     if not studies:
         raise VittleError("there are no studies yet; make one with: vittle launch")
     return studies[0]
+
+
+def wanted_budget(study: Study, text: str | None) -> LatencyBudget:
+    """The budget that was asked for, or the study's own.
+
+    Raises:
+        VittleError: the text is no budget.
+    """
+    return study.budget if text is None else LatencyBudget.parse(text)
 
 
 def parse_seconds(text: str) -> float:

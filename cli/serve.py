@@ -17,6 +17,18 @@ SHORTEST = 16  # characters of a token
 
 
 @serve_app.command()
+def dashboard(
+    storage: Storage = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on this machine.")] = 8080,
+) -> None:
+    """Serve the studies as a web page on this machine."""
+    store = Store.open(storage)
+    from vittle.dashboards.server import serve
+
+    serve(store, port, illustrate)
+
+
+@serve_app.command()
 def serve(
     storage: Storage = None,
     host: Annotated[

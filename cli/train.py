@@ -19,8 +19,8 @@ def train_backbone(
 ) -> None:
     """Train the embedded digits backbone again."""
     with working("loading"):
-        from vittle.reductions.backbone import train_digits
-    reached = train_digits(output, epochs=epochs, seed=seed)
+        from vittle.training import digits
+    reached = digits.train(output, epochs=epochs, seed=seed)
     out.print(", ".join(f"{name} {share:.2%}" for name, share in reached.items()), highlight=False)
 
 
@@ -47,7 +47,6 @@ def train_merge_embedding(
     with working("loading"):
         from vittle.objectives.measurement import proportion
         from vittle.objectives.quality.images import left_out, load_training_images
-        from vittle.reductions import digits
         from vittle.reductions.backbone import load_backbone
         from vittle.reductions.device import choose_device
         from vittle.reductions.vit import check_identity
@@ -63,7 +62,7 @@ def train_merge_embedding(
         (images.train.pixels, images.train.labels),
         (images.validation.pixels, images.validation.labels),
         output=output,
-        epochs=epochs or (digits.EMBEDDING_EPOCHS if where == DIGITS else merge_embedding.EPOCHS),
+        epochs=epochs or (merge_embedding.EPOCHS_ON_DIGITS if where == DIGITS else merge_embedding.EPOCHS),
         removed=removed,
         batch_size=batch_size,
         seed=seed,

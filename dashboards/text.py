@@ -6,9 +6,10 @@ from typing import Any
 
 from vittle.dashboards.words import ENGLISH, Words
 from vittle.objectives.backbones.merge_start import MergeStart
+from vittle.objectives.budget import LatencyBudget
 from vittle.objectives.latency.profile import LatencyProfile
 from vittle.objectives.latency.provenance import hardware
-from vittle.objectives.measurement import LatencyBudget, Measurement
+from vittle.objectives.measurement import Measurement
 from vittle.objectives.quality.paired import Interval
 from vittle.spaces.merging import Merging
 from vittle.spaces.reduction import Reduction

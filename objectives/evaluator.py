@@ -15,10 +15,11 @@ import torch
 from numpy.typing import NDArray
 
 from vittle.objectives.backbones.merge_start_measurement import IMAGES as OBSERVED
+from vittle.objectives.budget import LatencyBudget
 from vittle.objectives.fronts.front import may_enter_front
 from vittle.objectives.latency import device_lock
 from vittle.objectives.latency.stand import EFFORTS, Stand
-from vittle.objectives.measurement import LatencyBudget, Measurement, Phase, exact
+from vittle.objectives.measurement import Measurement, Phase, exact
 from vittle.objectives.quality import backbone_pass, rungs
 from vittle.objectives.quality.accuracy import BATCH, BackboneAnswers, divergence, finite, judge, to_input
 from vittle.objectives.quality.backbone_pass import ActivationCache, BackbonePass

@@ -83,6 +83,12 @@ def load_architecture(name: str) -> Backbone:
     return describe_backbone(_create(name, pretrained=False).eval(), name)
 
 
+def untrained_digits(**arguments: Any) -> nn.Module:
+    """The architecture of the embedded backbone with random weights, and with what else timm's constructor takes."""
+    model: nn.Module = _create(digits.ARCHITECTURE, pretrained=False, **digits.ARGUMENTS, **arguments)
+    return model
+
+
 def describe_backbone(model: nn.Module, name: str) -> Backbone:
     """A loaded model with its shape, preprocessing and fingerprint.
 
@@ -154,19 +160,6 @@ def open_dataset(source: str, accepted: str) -> Any:
     except Exception as error:  # timm, torchvision and the hub raise whatever they meet
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise VittleError(f"cannot open data {source!r} ({reason}); accepted: {accepted}") from None
-
-
-def train_digits(output: Path, *, epochs: int | None = None, seed: int = 0) -> dict[str, float]:
-    """Train the embedded backbone again and write its weights; the accuracy on each split of the digits.
-
-    On one thread, because another number of threads rounds differently and so ends at other weights.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return digits.train(output, timm.create_model, epochs=epochs or digits.EPOCHS, seed=seed)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def fingerprint(model: nn.Module) -> str:

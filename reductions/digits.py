@@ -5,8 +5,6 @@ UCI Machine Learning Repository, 1998) that scikit-learn carries: 8 x 8 pixels o
 The model is timm's ViT with 12 blocks and 64 patches of 4 x 4 pixels, one for each scanned pixel.
 """
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +26,6 @@ STD = (0.5, 0.5, 0.5)
 WEIGHTS = Path(__file__).with_name("digits.safetensors")
 
 ENLARGED = 4  # pixels of the image to one of the scan, along each axis
-# Chosen on "search" alone, for the accuracy on all tokens and on a random half of them.
-EPOCHS = 140
-BATCH_SIZE = 32
-MIXUP = 0.3
-EMBEDDING_EPOCHS = 12  # of a merge embedding: within two minutes on two cores
-DROPPED = 0.5  # share of the patch tokens left out at random while training: about half the time
 
 
 def enlarge(scans: np.ndarray) -> np.ndarray:
@@ -61,47 +53,3 @@ def splits() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     turn = np.arange(len(labels)) % 4
     members = {"train": order[turn % 2 == 0], "search": order[turn == 1], "held-out": order[turn == 3]}
     return {name: (images[np.sort(chosen)], labels[np.sort(chosen)]) for name, chosen in members.items()}
-
-
-def train(
-    output: Path, create_model: Callable[..., Any], *, epochs: int = EPOCHS, seed: int = 0, progress: bool = True
-) -> dict[str, float]:
-    """Reproduce the shipped file: fit the model on "train", write `output`, return the accuracy (0 to 1) on each split.
-
-    `create_model` is `timm.create_model`, handed in so that timm stays behind its own door. The accuracies are those
-    of the weights as they are written, rounded to float16.
-    """
-    # Here and not above: whoever only reads the images starts without torch.
-    import torch
-    from safetensors.torch import save
-
-    from vittle.training.supervised import Augmentation, accuracy, fit
-
-    parts = splits()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = create_model(ARCHITECTURE, pretrained=False, patch_drop_rate=DROPPED, **ARGUMENTS)
-    fit(
-        model,
-        *parts["train"],
-        epochs=epochs,
-        mean=MEAN,
-        std=STD,
-        batch_size=BATCH_SIZE,
-        augmentation=Augmentation(mixup=MIXUP),
-        seed=seed,
-        progress=progress,
-    )
-    weights = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}
-    model.load_state_dict(weights)  # back to float32, rounded
-    reached = {name: accuracy(model, *part, mean=MEAN, std=STD) for name, part in parts.items()}
-    metadata = {
-        "architecture": ARCHITECTURE,
-        "arguments": json.dumps(ARGUMENTS),
-        "accuracy": json.dumps(reached),
-        "command": f"vittle train backbone --output {output.name}",
-        "epochs": str(epochs),
-        "seed": str(seed),
-    }
-    output.write_bytes(save(weights, metadata))
-    return reached

@@ -7,9 +7,10 @@ where even the least latency for its MACs that was seen so far would put it well
 from collections.abc import Mapping
 from typing import Any
 
+from vittle.objectives.budget import LatencyBudget
 from vittle.objectives.latency.profile import LatencyProfile
 from vittle.objectives.latency.provenance import hardware
-from vittle.objectives.measurement import LatencyBudget, Measurement, exact
+from vittle.objectives.measurement import Measurement, exact
 from vittle.spaces import costs
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.space import Space

@@ -9,13 +9,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from vittle.objectives.budget import LatencyBudget
 from vittle.objectives.evaluator import make_stand
 from vittle.objectives.latency.profile import LatencyProfile
 from vittle.objectives.latency.profiler import Profiler, key
 from vittle.objectives.latency.provenance import hardware
 from vittle.objectives.latency.stand import Stand, median
 from vittle.objectives.latency.turns import take_turns
-from vittle.objectives.measurement import LatencyBudget, Measurement
+from vittle.objectives.measurement import Measurement
 from vittle.objectives.quality.images import Progress
 from vittle.reductions.backbone import Backbone
 from vittle.reductions.vit import ReducedViT

@@ -20,7 +20,8 @@ from vittle.search.sampler import distributions
 from vittle.spaces.errors import VittleError
 from vittle.spaces.reduction import Values
 from vittle.spaces.space import Space
-from vittle.storage.records import Trial
+from vittle.storage.records import Study, Trial
+from vittle.storage.store import Store
 
 EXPLAINED = ("accuracy", "latency_ratio")
 FEWEST = 10  # trials, below which nothing can be told
@@ -49,6 +50,15 @@ def importance(space: Space, trials: Sequence[Trial], seed: int = 0) -> Importan
         method: {name: _shares(study, evaluator) for name, study in studies.items()} for method, evaluator in methods.items()
     }
     return Importance(len(told), shares)
+
+
+def explain(study: Study, store: Store) -> Importance | None:
+    """What each searched parameter is worth by the trials so far; None where they are too few to tell."""
+    space = Space(study.backbone.shape, study.settings.reductions, adapters=study.backbone.adapters)
+    found = importance(space, store.trials(study.name), study.settings.seed)
+    if found is not None:
+        store.save_importance(study.name, found)
+    return found
 
 
 def _values(space: Space, trial: Trial) -> Values | None:

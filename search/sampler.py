@@ -38,7 +38,8 @@ from optuna.samplers import (
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
-from vittle.objectives.measurement import LatencyBudget, Measurement
+from vittle.objectives.budget import LatencyBudget
+from vittle.objectives.measurement import Measurement
 from vittle.spaces.errors import VittleError
 from vittle.spaces.reduction import Choice, Parameter, Values
 from vittle.spaces.schedule import Schedule

@@ -12,8 +12,8 @@ from types import FrameType
 
 from vittle.objectives.backbones.merge_start import detect
 from vittle.objectives.backbones.sensitivity import measure
+from vittle.objectives.budget import LatencyBudget
 from vittle.objectives.latency.profile import LatencyProfile
-from vittle.objectives.measurement import LatencyBudget
 from vittle.objectives.quality.backbone_pass import BackbonePass
 from vittle.objectives.quality.images import Progress, Splits, left_out, load_images
 from vittle.reductions.attention_statistics import Observer
@@ -22,8 +22,8 @@ from vittle.reductions.device import check_dtype
 from vittle.reductions.merge_embedding import MergeEmbedding
 from vittle.reductions.vit import check_identity
 from vittle.search.coordinator import Coordinator, Knowledge
-from vittle.search.explaining import explain
 from vittle.search.feasibility import LAUNCH_SECONDS, copied, find_profile, find_target
+from vittle.search.importance import explain
 from vittle.search.sampler import check_sampler
 from vittle.search.workers import Pool, make_evaluator, object_store, ray_session
 from vittle.spaces.errors import StorageError, VittleError

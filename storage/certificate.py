@@ -7,7 +7,8 @@ from typing import Any, Literal, Self
 
 import yaml
 
-from vittle.objectives.measurement import LatencyBudget, Measurement
+from vittle.objectives.budget import LatencyBudget
+from vittle.objectives.measurement import Measurement
 from vittle.spaces.errors import VittleError
 from vittle.spaces.schedule import Schedule
 

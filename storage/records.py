@@ -11,10 +11,11 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from vittle.objectives.budget import LatencyBudget
 from vittle.objectives.fronts import front as fronts
 from vittle.objectives.fronts import hypervolume
 from vittle.objectives.fronts.early_stopping import right
-from vittle.objectives.measurement import NORMAL_95, SEARCHED, LatencyBudget, Measurement, Phase
+from vittle.objectives.measurement import NORMAL_95, SEARCHED, Measurement, Phase
 from vittle.objectives.quality import paired
 from vittle.objectives.quality.expectation import Measured, expected
 from vittle.spaces.errors import VittleError

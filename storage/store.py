@@ -32,7 +32,7 @@ from vittle.storage.tables import KnowledgeRow, MeasurementRow, StudyRow, TrialR
 
 ACCEPTED = "a SQLAlchemy URL such as sqlite:///vittle.db or postgresql+psycopg://user:password@host/database"
 BUSY_SECONDS = 60
-PHASE, LATENCY, SENSITIVITY = "phase", "latency", "sensitivity"  # kinds of what is known of a backbone
+MERGE_START, LATENCY, SENSITIVITY = "phase", "latency", "sensitivity"  # kinds of what is known of a backbone
 IMPORTANCE = "importance in study {}"
 LATE = "late"  # phase of what was measured of a trial that had ended already
 
@@ -239,13 +239,13 @@ class Store:
                 return rows.revision(connection, study)[1]
             return connection.scalars(select(func.count() + func.coalesce(func.sum(StudyRow.revision), 0))).one()
 
-    def save_merge_start(self, phase: MergeStart) -> None:
+    def save_merge_start(self, found: MergeStart) -> None:
         """Keep where merging may start in a backbone, in place of what was known of it."""
-        self._learn(phase.fingerprint, PHASE, phase.to_dict(), _of_backbone(phase.fingerprint))
+        self._learn(found.fingerprint, MERGE_START, found.to_dict(), _of_backbone(found.fingerprint))
 
-    def phase(self, fingerprint: str) -> MergeStart | None:
+    def merge_start(self, fingerprint: str) -> MergeStart | None:
         """Where merging may start in the backbone with these weights; None where it was never measured."""
-        document = self._known(fingerprint, PHASE)
+        document = self._known(fingerprint, MERGE_START)
         return None if document is None else MergeStart.from_dict(document)
 
     def save_sensitivity(self, sensitivity: Sensitivity) -> None:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from vittle.dashboards.security.sessions import Access
 from vittle.dashboards.service.catalog import DIGITS, Catalog, Device
 from vittle.dashboards.service.jobs import Action, Job, Jobs, UnreachableJobsError
-from vittle.objectives.measurement import LatencyBudget
+from vittle.objectives.budget import LatencyBudget
 from vittle.spaces.errors import VittleError
 from vittle.spaces.table import REDUCTIONS
 from vittle.storage import claim

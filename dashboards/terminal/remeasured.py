@@ -5,7 +5,8 @@ from typing import Any
 
 from vittle.dashboards import text
 from vittle.dashboards.terminal.latency_tables import RetimedRow
-from vittle.objectives.measurement import LatencyBudget, Measurement
+from vittle.objectives.budget import LatencyBudget
+from vittle.objectives.measurement import Measurement
 from vittle.storage.certificate import Verdict
 from vittle.storage.records import Trial
 

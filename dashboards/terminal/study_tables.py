@@ -9,7 +9,7 @@ from vittle.dashboards import text
 from vittle.dashboards.documents import study_document
 from vittle.dashboards.terminal import tables
 from vittle.objectives.backbones.merge_start import BlockCurve, MergeStart
-from vittle.objectives.measurement import LatencyBudget
+from vittle.objectives.budget import LatencyBudget
 from vittle.objectives.quality.expectation import Measured
 from vittle.spaces import costs
 from vittle.spaces.shape import BackboneShape

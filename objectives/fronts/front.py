@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from vittle.objectives.measurement import OBJECTIVES, SEARCHED, LatencyBudget, Measurement
+from vittle.objectives.budget import LatencyBudget
+from vittle.objectives.measurement import OBJECTIVES, SEARCHED, Measurement
 
 Measured = Mapping[str, Measurement]
 CLOSEST = ("divergence", *SEARCHED[1:])

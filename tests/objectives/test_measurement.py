@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from vittle import VittleError
+from vittle.objectives.budget import LatencyBudget
 from vittle.objectives.fronts.front import best, front, may_enter_front, tied
-from vittle.objectives.measurement import LatencyBudget, Measurement, exact, proportion
+from vittle.objectives.measurement import Measurement, exact, proportion
 
 
 def latency(ratio: float, high: float | None = None, ms: float = 10.0) -> dict[str, Measurement]:

@@ -10,7 +10,8 @@ import pytest
 
 from recorded import SHAPE, outcome
 from vittle import VittleError
-from vittle.objectives.measurement import LatencyBudget, Measurement, exact
+from vittle.objectives.budget import LatencyBudget
+from vittle.objectives.measurement import Measurement, exact
 from vittle.search.sampler import INDISTINCT, SAMPLERS, Proposal, Sampler
 from vittle.spaces import Schedule, Space
 from vittle.spaces.reduction import Values

@@ -11,9 +11,10 @@ from recorded import BACKBONE
 from vittle import Schedule, VittleError
 from vittle.dashboards import text
 from vittle.dashboards.terminal.study_tables import standing
+from vittle.objectives.budget import LatencyBudget
 from vittle.objectives.fronts import front as fronts
 from vittle.objectives.fronts import hypervolume
-from vittle.objectives.measurement import LatencyBudget, Measurement, exact, proportion
+from vittle.objectives.measurement import Measurement, exact, proportion
 from vittle.objectives.parameter_importance import Importance
 from vittle.objectives.quality import paired
 from vittle.spaces import Merging

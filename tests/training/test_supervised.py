@@ -7,7 +7,8 @@ import torch
 from safetensors import safe_open
 
 from vittle.reductions import digits
-from vittle.reductions.backbone import load_backbone, train_digits
+from vittle.reductions.backbone import load_backbone
+from vittle.training.digits import train as train_digits
 from vittle.training.supervised import Augmentation, accuracy, blend, fit, move
 
 HALF = (0.5, 0.5, 0.5)

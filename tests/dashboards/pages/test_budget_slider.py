@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 from browsing import browser, click, page, serving, show
 from dashboard_study import Synthetic, open_store
 from vittle import Schedule
-from vittle.objectives.measurement import LatencyBudget
+from vittle.objectives.budget import LatencyBudget
 from vittle.storage import records
 from vittle.storage.records import Trial
 from vittle.storage.store import Store

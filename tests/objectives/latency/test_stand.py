@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from vittle import Schedule, presets
+from vittle.objectives.budget import LatencyBudget
 from vittle.objectives.evaluator import Evaluator, make_stand
 from vittle.objectives.latency import memory
 from vittle.objectives.latency import stand as stand_module
 from vittle.objectives.latency.stand import EFFORTS, Effort, Stand, median
 from vittle.objectives.latency.turns import Turns
-from vittle.objectives.measurement import LatencyBudget, Measurement, exact
+from vittle.objectives.measurement import Measurement, exact
 from vittle.objectives.quality.accuracy import predict, to_input
 from vittle.objectives.quality.images import Images, Splits
 from vittle.reductions.backbone import describe_backbone

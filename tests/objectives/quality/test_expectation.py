@@ -7,7 +7,8 @@ from scipy.stats import spearmanr
 from recorded import SHAPE
 from simulated import table
 from vittle import presets
-from vittle.objectives.measurement import NORMAL_95, LatencyBudget, Measurement, exact, proportion
+from vittle.objectives.budget import LatencyBudget
+from vittle.objectives.measurement import NORMAL_95, Measurement, exact, proportion
 from vittle.objectives.quality import paired
 from vittle.objectives.quality.expectation import expected
 from vittle.spaces import Schedule

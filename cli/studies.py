@@ -1,0 +1,75 @@
+"""`vittle studies`, `trials`, `front` and `importance`: what has been found."""
+
+import typer
+
+from vittle.cli.answers import show_front
+from vittle.cli.options import Budget, Json, Storage, StudyName, find_study, wanted_budget
+from vittle.dashboards.documents import study_document
+from vittle.dashboards.terminal import importance_tables, study_tables
+from vittle.dashboards.terminal.console import err, escape, out, print_json, working
+from vittle.storage import fronts
+from vittle.storage.store import Store
+
+studies_app = typer.Typer()
+
+
+@studies_app.command("studies")
+def list_studies(storage: Storage = None, as_json: Json = False) -> None:
+    """List all studies."""
+    store = Store.open(storage)
+    listed = [(study, fronts.standing(store, study.name)) for study in store.studies()]
+    if as_json:
+        print_json([study_document.listed(*one) for one in listed])
+    else:
+        out.print(study_tables.studies_table(listed))
+
+
+@studies_app.command("trials")
+def list_trials(study: StudyName = None, storage: Storage = None, as_json: Json = False) -> None:
+    """List every trial of a study with its state."""
+    store = Store.open(storage)
+    found = find_study(store, study)
+    trials = store.trials(found.name)
+    if as_json:
+        listed = zip(trials, study_document.detailed(found, trials)["trials"], strict=True)
+        print_json([{**entry, "measurements": study_document.measurements(trial)} for trial, entry in listed])
+    else:
+        out.print(study_tables.trials_table(trials))
+
+
+@studies_app.command()
+def front(study: StudyName = None, latency_budget: Budget = None, storage: Storage = None, as_json: Json = False) -> None:
+    """Show the best trade-offs between accuracy, latency and MACs that a study has found."""
+    store = Store.open(storage)
+    found = find_study(store, study)
+    show_front(found, store.trials(found.name), wanted_budget(found, latency_budget), as_json)
+
+
+@studies_app.command()
+def importance(study: StudyName = None, storage: Storage = None, as_json: Json = False) -> None:
+    """Show which parameters mattered in a study, and what each block of its backbone can spare.
+
+    Told from the trials so far and kept, so that the dashboard shows it, too. Exit code 1 where they are too few to tell.
+    """
+    store = Store.open(storage)
+    found = find_study(store, study)
+    with working("importance"):
+        from vittle.search.importance import FEWEST, explain
+
+        told = explain(found, store)
+    sensitivity = store.sensitivity(found.backbone.fingerprint)
+    if as_json:
+        print_json(study_document.worth(told, sensitivity))
+    elif told is not None:
+        out.print(importance_tables.importance_table(told))
+    if sensitivity is not None and not as_json:
+        for reduction in sensitivity.points:
+            out.print(importance_tables.sensitivity_table(sensitivity, reduction))
+    if told is None:
+        err.print(
+            f"study {escape(found.name)} has too few trials to tell which parameters mattered: it takes {FEWEST} with an "
+            f"accuracy; add some with: vittle extend {escape(found.name)}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        raise typer.Exit(1)

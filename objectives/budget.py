@@ -1,0 +1,57 @@
+"""The latency budget: the most that a schedule may take, as it is written, and whether measurements hold it.
+
+Starts without torch.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+from vittle.objectives.measurement import Measurement
+from vittle.spaces.errors import VittleError
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyBudget:
+    """The most that a schedule may take: milliseconds for a batch (`4ms`), or a share of the backbone's time (`60%`)."""
+
+    limit: float
+    relative: bool
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `4ms` or `60%`.
+
+        Raises:
+            VittleError: anything else, or a number that is not positive.
+        """
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*(ms|%)\s*", text)
+        number = float(match[1]) if match else 0.0
+        if match is None or number <= 0:
+            raise VittleError(
+                f"latency budget {text!r} is not a time; accepted: milliseconds such as 4ms, or a share such as 60%"
+            )
+        return cls(number / 100, True) if match[2] == "%" else cls(number, False)
+
+    @property
+    def objective(self) -> str:
+        return "latency_ratio" if self.relative else "latency_ms"
+
+    def excess(self, measurements: Mapping[str, Measurement]) -> float:
+        """How far the measured value is above the limit, as a share of the limit; 0 or less is within the budget."""
+        return measurements[self.objective].value / self.limit - 1
+
+    def holds(self, measurements: Mapping[str, Measurement]) -> bool:
+        """Whether the latency is within the budget beyond the noise: the upper end of its interval is."""
+        return measurements[self.objective].high <= self.limit
+
+    def covering(self, measurements: Mapping[str, Measurement]) -> "LatencyBudget":
+        """The smallest budget, rounded up, that these measurements hold."""
+        high = measurements[self.objective].high
+        step = 0.01 if self.relative else 10.0 ** (math.floor(math.log10(high)) - 1)
+        return LatencyBudget(math.ceil(high / step) * step, self.relative)
+
+    def __str__(self) -> str:
+        return f"{self.limit * 100:g}%" if self.relative else f"{self.limit:g}ms"
