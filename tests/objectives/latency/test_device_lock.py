@@ -20,7 +20,7 @@ MOMENT = 0.7  # seconds in which something that should not happen would
 WORKER = """
 import os, sys, time
 import torch
-from vittle.objectives import lease
+from vittle.objectives.latency import device_lock
 
 say = lambda word: print(word, flush=True)
 say("ready")
