@@ -26,10 +26,10 @@ say = lambda word: print(word, flush=True)
 say("ready")
 for line in sys.stdin:
     place, log, mode, times, seconds = line.split()
-    lease.physical = lambda device: place
+    device_lock.physical = lambda device: place
     written = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     for _ in range(int(times)):
-        with getattr(lease, mode)(torch.device("cpu")):
+        with getattr(device_lock, mode)(torch.device("cpu")):
             os.write(written, f"{mode} {os.getpid()} in\\n".encode())
             say("in")
             time.sleep(float(seconds)) if float(seconds) >= 0 else sys.stdin.readline()
