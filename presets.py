@@ -150,7 +150,7 @@ def kept(
         choices = {"metric": "feature", "matching": "importance", "weights": "equal", "proportional": "on", **choices}
     document = {"tail": tail, "merging": {"kept": list(merged), **choices}}
     schedule = Schedule((*parts, *Schedule.from_dict(document).reductions), tail)
-    costs.plan(shape, schedule)
+    costs.work(shape, schedule)
     return schedule
 
 
@@ -202,7 +202,7 @@ def _removing(shape: BackboneShape, removed: Sequence[int], tail: Tail, choices:
 def _merging(shape: BackboneShape, wanted: Callable[[int, int], int], tail: Tail, choices: MergingOptions) -> Schedule:
     settings = _whole(shape, choices)
     schedule = Schedule((settings.following(shape, wanted) or settings,), tail)
-    costs.plan(shape, schedule)
+    costs.work(shape, schedule)
     return schedule
 
 

@@ -14,7 +14,7 @@ from problem import WORKERS, Problem
 from vittle.objectives.latency.profile import LAST, MLP, PLAIN, WEIGHTED, ActingCost, Check, LatencyProfile, Staircase
 from vittle.search import study as studies
 from vittle.search.workers import ray_session
-from vittle.spaces import BackboneShape, Space
+from vittle.spaces import BackboneShape, Space, costs
 from vittle.spaces.reduction import Choice
 from vittle.storage.records import Settings, Trial
 from vittle.storage.store import Store
@@ -72,7 +72,7 @@ def _variants(space: Space) -> set[str]:
     pairs = [{**values, name: option} for values in changed for name, option in options]
     triples = [{**values, name: option} for values in pairs for name, option in options]
     schedules = map(space.schedule, triples)
-    return {part.variant(shape, block) for one in schedules for part in one.reductions for block in range(shape.depth)}
+    return {act.variant for one in schedules for row in costs.work(shape, one) for act in row.acts}
 
 
 def _read(finished: list[tuple[Trial, float]], image_macs: int, wall: float) -> Run:

@@ -63,7 +63,7 @@ def importance(study: StudyName = None, storage: Storage = None, as_json: Json =
     elif told is not None:
         out.print(importance_tables.importance_table(told))
     if sensitivity is not None and not as_json:
-        for reduction in sensitivity.points:
+        for reduction in filter(sensitivity.blocks, sensitivity.points):
             out.print(importance_tables.sensitivity_table(sensitivity, reduction))
     if told is None:
         err.print(

@@ -11,7 +11,6 @@ from vittle.objectives.latency.profile import LatencyProfile
 from vittle.objectives.latency.provenance import hardware
 from vittle.objectives.measurement import Measurement
 from vittle.objectives.quality.paired import Interval
-from vittle.spaces.merging import Merging
 from vittle.spaces.reduction import Reduction
 from vittle.spaces.schedule import Schedule
 from vittle.storage.records import MORE, Growth, Trial
@@ -181,18 +180,7 @@ def summary(schedule: Schedule, speak: Words = ENGLISH) -> str:
 
 
 def _how(reduction: Reduction, speak: Words) -> str:
-    if not isinstance(reduction, Merging):
-        return speak(f"sentences.schedule.reductions.{reduction.name}")
-    compared = reduction.embedding or speak(f"sentences.schedule.metrics.{reduction.metric}")
-    parts = [speak("sentences.schedule.merging_by", metric=compared)]
-    if reduction.window is not None:
-        parts.append(speak("sentences.schedule.windows", side=reduction.window, block=reduction.global_from))
-    if reduction.matching != "bipartite":
-        parts.append(speak(f"sentences.schedule.matchings.{reduction.matching}"))
-    if reduction.weights == "equal":
-        parts.append(speak("sentences.schedule.equal_weights"))
-    if reduction.proportional != "auto":
-        parts.append(speak("sentences.schedule.proportional", switch=reduction.proportional))
+    parts = (speak(f"reductions.{reduction.name}.summary.{key}", **values) for key, values in reduction.phrases())
     return speak("sentences.schedule.with").join(parts)
 
 

@@ -1,5 +1,7 @@
 """What the pages say, in the language that the browser asks for. A language is one file in `languages`.
 
+What is said of a reduction stands beside its settings (`Reduction.words`), and is found under `reductions.NAME`.
+
 A word may name values, `{count} trials`, and may have two forms, `one` and `other`, of which `count` chooses.
 """
 
@@ -8,6 +10,8 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from vittle.spaces.table import REDUCTIONS
 
 FOLDER = Path(__file__).parent / "languages"
 DEFAULT = "en"
@@ -18,11 +22,18 @@ class Words:
 
     Attributes:
         language: its code in HTML, such as `ja`.
-        catalog: all words by their keys, nested as in the file.
     """
 
-    def __init__(self, language: str, catalog: Mapping[str, Any]) -> None:
-        self.language, self.catalog = language, catalog
+    def __init__(self, language: str, words: Mapping[str, Any]) -> None:
+        self.language, self._words = language, words
+
+    @property
+    def catalog(self) -> dict[str, Any]:
+        """All words by their keys, nested as in the file, with those of the reductions."""
+        spoken = {name: entry.settings.words for name, entry in REDUCTIONS.items()}
+        reductions = {name: by.get(self.language, by[DEFAULT]) for name, by in spoken.items()}
+        brought = {picture: said for words in reductions.values() for picture, said in words.get("pictures", {}).items()}
+        return {**self._words, "reductions": reductions, "pictures": {**self._words.get("pictures", {}), **brought}}
 
     def __call__(self, key: str, /, **values: object) -> str:
         found: Any = self.catalog

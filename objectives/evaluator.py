@@ -170,7 +170,7 @@ class Evaluator:
             FloatingPointError: logits that are not finite.
         """
         model = ReducedViT(self.model, schedule, self.adapters)
-        measured = {"macs": exact("macs", costs.macs(self.backbone.shape, schedule)), **(predicted or {})}
+        measured = {**self._sizes(schedule), **(predicted or {})}
         if predicted is None:
             measured |= self.stand.measure(model, EFFORTS["search"], {"profile": profile} if profile else None)
             if budget is not None and budget.excess(measured) > 0:
@@ -190,8 +190,7 @@ class Evaluator:
         if phase == "search":
             return list(self.climb(schedule, **how))[-1].measurements
         model = ReducedViT(self.model, schedule, self.adapters)
-        measured = {"macs": exact("macs", costs.macs(self.backbone.shape, schedule))}
-        return {**measured, **self.stand.measure(model, EFFORTS[phase]), **self.judge(schedule, phase)}
+        return {**self._sizes(schedule), **self.stand.measure(model, EFFORTS[phase]), **self.judge(schedule, phase)}
 
     def judge(self, schedule: Schedule, phase: Phase) -> dict[str, Measurement]:
         """What its answers are worth, and no more.
@@ -210,6 +209,12 @@ class Evaluator:
         reference = self._reference("search").logits
         logits = self._answers(ReducedViT(self.model, schedule, self.adapters), "search", self.rungs["search"][0])
         return divergence(reference[: len(logits)], logits)
+
+    def _sizes(self, schedule: Schedule) -> dict[str, Measurement]:
+        """What arithmetic says of a schedule."""
+        shape = self.backbone.shape
+        counted = {"macs": costs.macs(shape, schedule), "parameters": costs.parameters(shape, schedule)}
+        return {name: exact(name, value) for name, value in counted.items()}
 
     def _judged(self, model: ReducedViT, phase: Phase) -> Iterator[tuple[dict[str, Measurement], bool]]:
         """What is known after each rung, and whether it is the last one."""

@@ -38,6 +38,7 @@ OBJECTIVES = {
         Objective("latency_ms", "ms", "minimize", "median time of one batch"),
         Objective("latency_ratio", "share", "minimize", "median time of one batch over the backbone's, measured in turn"),
         Objective("macs", "MACs", "minimize", "multiply-accumulates of one image"),
+        Objective("parameters", "weights", "minimize", "weights of the model that runs, shared ones counted once"),
         Objective("throughput", "images/s", "maximize", "images of one batch over its median time"),
         Objective("memory", "MB", "minimize", "peak memory while one batch runs, weights included"),
     )

@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vittle.reductions.block import classify, pass_attention, pass_mlp
 from vittle.reductions.tokens import Remembered, Tokens
-from vittle.reductions.vit import ReducedViT, classify, pass_attention, pass_mlp
+from vittle.reductions.vit import ReducedViT
 from vittle.spaces.shape import BackboneShape
 
 

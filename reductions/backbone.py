@@ -131,6 +131,7 @@ def _read_shape(model: Any) -> BackboneShape:
         raise _refusal("its blocks differ in shape" if blocks else "it has no blocks")
     embed = model.patch_embed
     heads = [model.head, getattr(model, "head_dist", None)]
+    in_blocks = _weights(model.blocks)
     return BackboneShape(
         depth=len(blocks),
         width=model.embed_dim,
@@ -140,6 +141,8 @@ def _read_shape(model: Any) -> BackboneShape:
         head_macs=sum(head.weight.numel() for head in heads if isinstance(head, nn.Linear)),
         reads_prefix_only=model.global_pool == "token",
         has_class=bool(model.has_class_token),
+        block_parameters=in_blocks // len(blocks),
+        other_parameters=_weights(model) - in_blocks,
         **blocks[0],
     )
 
@@ -169,6 +172,10 @@ def fingerprint(model: nn.Module) -> str:
         digest.update(f"{name} {tuple(weight.shape)}".encode())
         digest.update(weight.detach().cpu().float().contiguous().numpy().data)
     return digest.hexdigest()[:12]
+
+
+def _weights(module: nn.Module) -> int:
+    return sum(weight.numel() for weight in module.parameters())
 
 
 def _block_shape(block: Any) -> dict[str, int]:

@@ -1,9 +1,12 @@
 """Token merging in one block: what is compared, which rule matches it, and the merge. The rules are files of their own."""
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from vittle.reductions import bipartite, energy, importance
 from vittle.reductions.matching import Matching, merge
+from vittle.reductions.merge_embedding import MergeEmbedding
 from vittle.reductions.tokens import Attention, Operator, Site, Tokens
 from vittle.reductions.windows import WindowMatch
 from vittle.spaces.merging import Merging
@@ -12,21 +15,28 @@ from vittle.spaces.merging import Merging
 class Merge(Operator):
     """Merge a block's most similar patch tokens until as many are left as the settings say."""
 
-    def __init__(self, settings: Merging, site: Site) -> None:
+    def __init__(self, settings: Merging, site: Site, embedding: MergeEmbedding | None = None) -> None:
         super().__init__()
         self.settings = settings
         self.site = site
-        windows = settings.windows(site.shape, site.block)
+        self.removed = site.act.entering - site.act.leaving
+        # In a tuple, since its rows become part of another layer, and are none of this one's.
+        self._layers = () if embedding is None else (embedding.layers[site.row.visit.block],)
+        windows = settings.windows(site.shape, site.row.index)
         self.local: nn.Module | None = None
         if windows is not None:
-            gone, removed = (tokens // windows.count for tokens in (site.shape.tokens - site.tokens, site.tokens - site.keep))
-            self.local = WindowMatch(windows, gone, removed, site.shape.prefix)
+            gone = (site.shape.tokens - site.act.entering) // windows.count
+            self.local = WindowMatch(windows, gone, self.removed // windows.count, site.shape.prefix)
 
-    def forward(self, tokens: Tokens, attended: Attention) -> tuple[Tokens, Attention]:
+    def projection(self) -> nn.Linear | None:
+        layers: Any = self._layers if self.settings.metric == "decoupled" else ()
+        return next(iter(layers), None)
+
+    def reduce(self, tokens: Tokens, attended: Attention) -> tuple[Tokens, Attention]:
         return merge(tokens, self._match(tokens, attended), self.settings.weights), attended
 
     def _match(self, tokens: Tokens, attended: Attention) -> Matching:
-        shape, removed = self.site.shape, self.site.tokens - self.site.keep
+        shape, removed = self.site.shape, self.removed
         metric = self._metric(tokens, attended)
         if self.local is not None:
             matching: Matching = self.local(metric)
@@ -35,7 +45,7 @@ class Merge(Operator):
             case "bipartite":
                 return bipartite.match(metric, removed, shape.prefix)
             case "energy":
-                return energy.match(metric, removed, shape.prefix, self.site.block, shape.depth)
+                return energy.match(metric, removed, shape.prefix, self.site.row.visit.block, shape.depth)
             case "importance":
                 return importance.match(metric, attended.importance(), removed, shape.prefix)
 

@@ -16,13 +16,13 @@ from vittle.spaces.pruning import Pruning
 class Prune(Operator):
     """Drop a block's least important patch tokens until as many are left as the settings say."""
 
-    def __init__(self, settings: Pruning, site: Site) -> None:
+    def __init__(self, settings: Pruning, site: Site, adapter: None = None) -> None:
         super().__init__()
-        del settings  # how many go is all that one block needs to know
+        del settings, adapter  # how many go is all that one block needs to know
         self.prefix = site.shape.prefix
-        self.removed = site.tokens - site.keep
+        self.removed = site.act.entering - site.act.leaving
 
-    def forward(self, tokens: Tokens, attended: Attention) -> tuple[Tokens, Attention]:
+    def reduce(self, tokens: Tokens, attended: Attention) -> tuple[Tokens, Attention]:
         features, sizes, source = tokens
         with torch.no_grad():
             dropped, left = (self.prefix + part for part in ranked(-attended.importance()[:, self.prefix :], self.removed))

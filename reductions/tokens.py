@@ -1,12 +1,14 @@
 """What flows from block to block, what a reduction sees of a block's attention, and what every operator is."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from vittle.spaces.shape import BackboneShape
+from vittle.spaces.work import Act, BlockWork
 
 
 class Tokens(NamedTuple):
@@ -24,16 +26,22 @@ class Tokens(NamedTuple):
     source: Tensor | None = None
 
 
+Told = dict[str, Mapping[str, Tensor]]
+"""What operators say of what they decided, by the name of the reduction (`Operator.explain`)."""
+
+
 class Traced(NamedTuple):
     """The tokens after a block, and what has become of those of the first block.
 
     Attributes:
         tokens: with their `source`, which for a dropped token is the most similar one that stayed.
         dropped: (b, m) which tokens of the first block, with all that merged with them, have been dropped.
+        told: what the reductions that acted have to say for their pictures.
     """
 
     tokens: Tokens
     dropped: Tensor
+    told: Told
 
 
 class Attended(NamedTuple):
@@ -122,25 +130,102 @@ Attention = Attended | Remembered
 """What an operator sees of its block's attention."""
 
 
+class Heads(NamedTuple):
+    """What the core of a block's attention is given.
+
+    Attributes:
+        queries: (b, h, q, c), of the first q tokens that take part.
+        keys: (b, h, n, c).
+        values: (b, h, n, c).
+        log_sizes: (b, 1, 1, n) to be added to the logits, or None.
+        scale: what logits are multiplied by.
+    """
+
+    queries: Tensor
+    keys: Tensor
+    values: Tensor
+    log_sizes: Tensor | None
+    scale: float
+
+
+class Selection(NamedTuple):
+    """Who takes part in a visit.
+
+    Attributes:
+        positions: (b, k) of the tokens that do, rising, prefix tokens first.
+        gate: (b, k) by what the change of each is multiplied; None for 1.
+    """
+
+    positions: Tensor
+    gate: Tensor | None = None
+
+
 class Site(NamedTuple):
-    """Where an operator stands: block `block` of a backbone, entered by it with `tokens` tokens, left with `keep`."""
+    """Where an operator stands: in a visit of a block of a backbone, for one act of it."""
 
     shape: BackboneShape
-    block: int
-    tokens: int
-    keep: int
+    row: BlockWork
+    act: Act
 
 
 class Operator(nn.Module):
-    """A reduction in one block: called between attention and MLP, it returns fewer tokens.
+    """One act of a reduction, carried out. Which of its methods is called is said by the act's place.
 
-    It is made from the reduction's settings and its `Site`. A subclass has no parameters; what it precomputes is a buffer that
-    is not saved, so that it follows the model to its device.
+    It is made from the reduction's settings, its `Site`, and the trained weights of the reduction, None where there are none.
+    It must not depend on how many images a batch has, nor have shapes that depend on their content, so that it can be compiled
+    and exported. What it precomputes is a buffer that is not saved, so that it follows the model to its device.
     """
 
-    def forward(self, tokens: Tokens, attended: Attention) -> tuple[Tokens, Attention]:
-        """The tokens left, and the attention of those that are still what they were."""
+    def projection(self) -> nn.Linear | None:
+        """A layer (d to e) to be made of the normalised tokens together with queries, keys and values; `Attended.embedding`.
+
+        Called once, when the model is built; only what acts on tokens can have one.
+        """
+        return None
+
+    def select(self, tokens: Tokens) -> Selection:
+        """Who of the tokens that enter takes part (`route`); as many as the site's row says."""
         raise NotImplementedError
+
+    def attend(self, heads: Heads) -> Tensor:
+        """What attention mixes for each query (b, h, q, c), in place of the fused core (`attention`)."""
+        raise NotImplementedError
+
+    def reduce(self, tokens: Tokens, attended: Attention) -> tuple[Tokens, Attention]:
+        """The tokens left between attention and MLP, and the attention of those that are still what they were (`tokens`)."""
+        raise NotImplementedError
+
+    def explain(self, *given: Any) -> Mapping[str, Tensor]:
+        """What it decides of what its own method is given, for its picture: tensors (b, ...) by name."""
+        del given
+        return {}
+
+
+class Telling(Operator):
+    """An operator that also tells what it decides.
+
+    Args:
+        operator: what acts.
+        reduction: its name.
+        told: where it is told to.
+    """
+
+    def __init__(self, operator: Operator, reduction: str, told: Told) -> None:
+        super().__init__()
+        self._operator, self._reduction, self._told = operator, reduction, told
+
+    def select(self, tokens: Tokens) -> Selection:
+        return self._tell(tokens).select(tokens)
+
+    def attend(self, heads: Heads) -> Tensor:
+        return self._tell(heads).attend(heads)
+
+    def reduce(self, tokens: Tokens, attended: Attention) -> tuple[Tokens, Attention]:
+        return self._tell(tokens, attended).reduce(tokens, attended)
+
+    def _tell(self, *given: Any) -> Operator:
+        self._told[self._reduction] = self._operator.explain(*given)
+        return self._operator
 
 
 def take(values: Tensor, positions: Tensor) -> Tensor:

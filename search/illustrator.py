@@ -21,6 +21,7 @@ from vittle.objectives.latency import device_lock
 from vittle.objectives.quality.accuracy import finite, to_input
 from vittle.objectives.quality.images import Images, load_images
 from vittle.reductions.backbone import Backbone
+from vittle.reductions.tokens import Traced
 from vittle.reductions.vit import ReducedViT
 from vittle.search.remeasure import adapters_for, known_backbone
 from vittle.spaces import costs
@@ -62,7 +63,8 @@ class Illustrator:
             * `index`, `label` and `picture`, a data URL,
             * the answers of `backbone` and `schedule`, and whether they `agree`,
             * `blocks`, after each that computes patches: `groups`, the group of every patch in reading order, numbered from 0
-              by first patch, -1 where it was dropped; and `sizes`, what each group counts for.
+              by first patch, -1 where it was dropped; `sizes`, what each group counts for; and `told`, what each reduction
+              that acted says of it for its own picture.
 
         Raises:
             VittleError: an image that there is not, or an adapter that is missing.
@@ -77,16 +79,15 @@ class Illustrator:
         with device_lock.shared(CPU), torch.inference_mode():
             given = to_input(pixels, self.backbone.preprocessing, CPU)
             answers = [finite(one(given)).argmax(-1).tolist() for one in (self.backbone.model, model)]
-            traced = [(_groups(state.source, dropped, shape.prefix), state.sizes) for state, dropped in model.trace(given)]
+            traced = [(_groups(one.tokens.source, one.dropped, shape.prefix), one) for one in model.trace(given)]
         vit: Any = self.backbone.model
-        plan = costs.plan(shape, schedule)
         return {
             "id": schedule.id,
             "grid": list(shape.grid),
             "patch": list(vit.patch_embed.patch_size),
             "whole": shape.tokens,
             "prefix": shape.prefix,
-            "tokens": [block.tokens for block in plan],
+            "tokens": list(costs.tokens(shape, schedule)),
             "blocks": len(traced),
             "available": len(self.images),
             "images": [
@@ -97,7 +98,7 @@ class Illustrator:
                     "backbone": answers[0][place],
                     "schedule": answers[1][place],
                     "agree": answers[0][place] == answers[1][place],
-                    "blocks": [_block(groups[place], sizes, place) for groups, sizes in traced],
+                    "blocks": [_block(groups[place], one, place) for groups, one in traced],
                 }
                 for place, index in enumerate(chosen)
             ],
@@ -133,14 +134,24 @@ def _groups(source: torch.Tensor | None, dropped: torch.Tensor, prefix: int) -> 
     return found
 
 
-def _block(groups: NDArray[np.int64], sizes: torch.Tensor | None, place: int) -> dict[str, Any]:
-    """One image after one block, its groups numbered by their first patch."""
+def _block(groups: NDArray[np.int64], traced: Traced, place: int) -> dict[str, Any]:
+    """One image after one block, its groups numbered by their first patch, with what the reductions tell of it."""
+    sizes = traced.tokens.sizes
     tokens, first = np.unique(groups, return_index=True)
     tokens = tokens[np.argsort(first)]
     tokens = tokens[tokens >= 0]
     numbers = {-1: -1, **{int(token): number for number, token in enumerate(tokens)}}
     counted = np.ones(groups.max() + 1) if sizes is None else sizes[place].numpy()
-    return {"groups": [numbers[token] for token in groups.tolist()], "sizes": counted[tokens].astype(float).round(3).tolist()}
+    told = {
+        reduction: {name: values[place].tolist() for name, values in decided.items()}
+        for reduction, decided in traced.told.items()
+        if decided
+    }
+    return {
+        "groups": [numbers[token] for token in groups.tolist()],
+        "sizes": counted[tokens].astype(float).round(3).tolist(),
+        "told": told,
+    }
 
 
 def _picture(pixels: NDArray[np.uint8]) -> str:

@@ -19,13 +19,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vittle.objectives.backbones.sensitivity import Sensitivity, keeping_all
+from vittle.objectives.backbones.sensitivity import Sensitivity
 from vittle.objectives.latency.profile import LAST, MLP, PLAIN, WEIGHTED, LatencyProfile
 from vittle.spaces import costs as arithmetic
 from vittle.spaces.errors import VittleError
-from vittle.spaces.reduction import Context, Reduction
+from vittle.spaces.reduction import Context
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.space import Space
+from vittle.spaces.table import REDUCTIONS
+from vittle.spaces.token_reduction import TokenReduction
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.intp]
@@ -58,7 +60,7 @@ class Prices(NamedTuple):
 def plans(
     space: Space, sensitivity: Sensitivity, costs: Sequence[float], profile: LatencyProfile | None = None
 ) -> list[Schedule]:
-    """For each reduction of a space alone, the schedule with the least predicted loss within each cost; all different.
+    """For each token reduction of a space alone, the schedule with the least predicted loss within each cost; all different.
 
     Args:
         space: what is searched.
@@ -75,19 +77,26 @@ def plans(
     """
     planned = []
     for name in space.reductions:
+        kind = REDUCTIONS[name].settings
+        if not issubclass(kind, TokenReduction):  # others are no token counts, which is what is planned
+            continue
         measured, needed = sensitivity.blocks(name), space.context.blocks
         if measured != needed:
             raise VittleError(f"the sensitivity to {name} was measured in {measured} blocks; accepted: {needed}")
-        planned.append(_plans(space.context, name, sensitivity, costs, profile))
+        planned.append(_plans(space.context, kind, sensitivity, costs, profile))
     found = [schedule for same_cost in zip(*planned, strict=True) for schedule in same_cost if schedule is not None]
     return list({schedule.id: schedule for schedule in found}.values())
 
 
 def _plans(
-    context: Context, name: str, sensitivity: Sensitivity, costs: Sequence[float], profile: LatencyProfile | None
+    context: Context,
+    kind: type[TokenReduction],
+    sensitivity: Sensitivity,
+    costs: Sequence[float],
+    profile: LatencyProfile | None,
 ) -> list[Schedule | None]:
     """The best schedule of one reduction within each cost; None where nothing is."""
-    settings = keeping_all(context, name)
+    settings = kind.keeping_all(context)
     counts = _counts(context)
     prices = _prices(context, settings, counts, profile)
     losses = _losses(context, settings, counts, sensitivity)
@@ -106,7 +115,7 @@ def _counts(context: Context) -> Integers:
     return np.array([count for count in range(shape.prefix + 1, shape.tokens + 1) if context.snapped(count) == count])
 
 
-def _losses(context: Context, settings: Reduction, counts: Integers, sensitivity: Sensitivity) -> Floats:
+def _losses(context: Context, settings: TokenReduction, counts: Integers, sensitivity: Sensitivity) -> Floats:
     """The loss of each block by the tokens that enter and leave it, (depth, counts, counts); infinite where it cannot be."""
     shape = context.shape
     least = np.array([settings.nearest(shape, (), int(count), 0) for count in counts])
@@ -120,7 +129,7 @@ def _losses(context: Context, settings: Reduction, counts: Integers, sensitivity
     return losses
 
 
-def _prices(context: Context, settings: Reduction, counts: Integers, profile: LatencyProfile | None) -> Prices:
+def _prices(context: Context, settings: TokenReduction, counts: Integers, profile: LatencyProfile | None) -> Prices:
     shape = context.shape
     variants = [settings.variant(shape, block) for block in range(shape.depth)]
     if profile is None or not profile.trusted or not set(variants) <= profile.acting.keys():
@@ -154,7 +163,7 @@ def _block_macs(context: Context, counts: Integers) -> Floats:
     return found
 
 
-def _block_times(context: Context, settings: Reduction, counts: Integers, profile: LatencyProfile) -> Floats:
+def _block_times(context: Context, settings: TokenReduction, counts: Integers, profile: LatencyProfile) -> Floats:
     """The same in time, before correction."""
     shape = context.shape
     weighted = settings.attends_in_proportion(shape)
@@ -217,7 +226,7 @@ def _later(least: Floats, price: Integers) -> Floats:
     return np.where(inside, np.take_along_axis(least, np.where(inside, at, 0), 1), np.inf)
 
 
-def _schedule(context: Context, settings: Reduction, tokens: Integers) -> Schedule:
+def _schedule(context: Context, settings: TokenReduction, tokens: Integers) -> Schedule:
     """The schedule with these tokens (depth + 1,) before, between and after the blocks."""
     part = settings.realising(context.shape, list(zip(map(int, tokens[:-1]), map(int, tokens[1:]), strict=True)))
     return Schedule(() if part is None else (part,), context.tail)

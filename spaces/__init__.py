@@ -1,29 +1,36 @@
 """What may vary: schedules, their parts and ranges, token counts and MACs. Starts without torch."""
 
-from vittle.spaces.costs import BlockWork, macs, plan, tokens
+from vittle.spaces.costs import macs, parameters, tokens, work
 from vittle.spaces.errors import ScheduleError, UnsupportedBackboneError, VittleError
 from vittle.spaces.merging import Merging
 from vittle.spaces.pruning import Pruning
-from vittle.spaces.reduction import Choice, Parameter, Reduction, Start
+from vittle.spaces.reduction import Choice, Parameter, Probe, Reduction, Start
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
 from vittle.spaces.space import Space
+from vittle.spaces.token_reduction import TokenReduction
+from vittle.spaces.work import Act, BlockWork, Visit
 
 __all__ = [
+    "Act",
     "BackboneShape",
     "BlockWork",
     "Choice",
     "Merging",
     "Parameter",
+    "Probe",
     "Pruning",
     "Reduction",
     "Schedule",
     "ScheduleError",
     "Space",
     "Start",
+    "TokenReduction",
     "UnsupportedBackboneError",
+    "Visit",
     "VittleError",
     "macs",
-    "plan",
+    "parameters",
     "tokens",
+    "work",
 ]

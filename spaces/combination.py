@@ -11,53 +11,58 @@ out is left as it is when it is asked for again, so the shares that a schedule k
 from collections.abc import Sequence
 
 from vittle.spaces import costs
-from vittle.spaces.reduction import Context, Counts, Reduction
+from vittle.spaces.reduction import Context, Reduction
 from vittle.spaces.schedule import Schedule
+from vittle.spaces.token_reduction import Counts, TokenReduction
 
 
-def combined(context: Context, parts: Sequence[tuple[Reduction, Sequence[float]]]) -> Schedule:
+def combined(
+    context: Context, parts: Sequence[tuple[TokenReduction, Sequence[float]]], others: Sequence[Reduction] = ()
+) -> Schedule:
     """The schedule in which each reduction keeps the share that it is given of what enters a block, or the nearest it can.
 
     Args:
         context: the backbone, and the counts that cost the device no more.
-        parts: reductions in the order in which they act, each with the share wanted after each of `context.blocks`, falling.
+        parts: token reductions in the order in which they act, each with the share wanted after each of `context.blocks`,
+            falling.
+        others: reductions that leave the token counts alone.
     """
     shape = context.shape
+    visits = costs.visits(shape, others)
+    acting = next((index for index, visit in enumerate(visits) if visit.active < 1), context.blocks)
     done: list[list[tuple[int, int]]] = [[] for _ in parts]
     reached = [1.0] * len(parts)
     left = shape.tokens
-    for block in range(shape.depth):
+    for block in range(len(visits)):
         for index, (part, shares) in enumerate(parts):
             after = left
-            if block < context.blocks:
+            if block < min(context.blocks, acting):  # nothing is reduced where nobody reads it, nor where some rest
                 patches = round((left - shape.prefix) * min(1.0, shares[block] / reached[index]))
                 after = _raised(context, part, done[index], left, shape.prefix + patches)
             done[index].append((left, after))
             reached[index] *= _share(context, left, after)
             left = after
     realised = (part.realising(shape, counts) for (part, _), counts in zip(parts, done, strict=True))
-    return Schedule(tuple(part for part in realised if part is not None), context.tail)
+    return Schedule((*others, *(part for part in realised if part is not None)), context.tail)
 
 
 def shares(context: Context, schedule: Schedule) -> dict[str, list[float]]:
-    """The share that each reduction of a schedule keeps after each of `context.blocks`.
+    """The share that each token reduction of a schedule keeps after each of `context.blocks`.
 
     Raises:
         ScheduleError: the schedule does not fit the backbone.
     """
-    found: dict[str, list[float]] = {part.name: [] for part in schedule.reductions}
+    found: dict[str, list[float]] = {part.name: [] for part in schedule.reductions if isinstance(part, TokenReduction)}
     reached = dict.fromkeys(found, 1.0)
-    for block in costs.plan(context.shape, schedule)[: context.blocks]:
-        left = block.keys
-        for name, after in block.steps:
-            reached[name] *= _share(context, left, after)
-            left = after
+    for row in costs.work(context.shape, schedule)[: context.blocks]:
+        for act in row.at("tokens"):
+            reached[act.reduction] *= _share(context, act.entering, act.leaving)
         for name, share in reached.items():
             found[name].append(share)
-    return found
+    return {name: kept + kept[-1:] * (context.blocks - len(kept)) for name, kept in found.items()}
 
 
-def _raised(context: Context, part: Reduction, passed: Counts, tokens: int, asked: int) -> int:
+def _raised(context: Context, part: TokenReduction, passed: Counts, tokens: int, asked: int) -> int:
     """The count nearest to what is asked, or the highest that the block can realise and that takes no longer."""
     nearest = part.nearest(context.shape, passed, tokens, asked)
     for count in range(min(tokens, context.snapped(nearest)), nearest, -1):

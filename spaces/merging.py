@@ -14,7 +14,8 @@ patches high and wide (delayed spatial merging, arXiv 2303.02331); this needs th
 A search varies the share kept after each block (see `shares`) and these choices.
 """
 
-from typing import Annotated, ClassVar, Literal, Self, get_args
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import BeforeValidator, field_validator, model_validator
 
@@ -22,8 +23,9 @@ from vittle.spaces import published, shares
 from vittle.spaces.curve import Curve, latest_start
 from vittle.spaces.errors import ScheduleError, VittleError
 from vittle.spaces.pruning import NEEDS_CLASS
-from vittle.spaces.reduction import Choice, Context, Counts, Parameter, Reduction, Start, Value, Values
+from vittle.spaces.reduction import Choice, Context, Parameter, Start, Value, Values
 from vittle.spaces.shape import BackboneShape
+from vittle.spaces.token_reduction import Counts, TokenReduction
 from vittle.spaces.validation import falling
 from vittle.spaces.windows import Windows
 
@@ -34,8 +36,55 @@ Switch = Literal["auto", "on", "off"]
 
 MOST_LOCAL = 4  # blocks that a search lets merge inside windows
 
+WORDS = {
+    "en": {
+        "name": "merging",
+        "title": "Merging: similar tokens become one",
+        "act": "{count} merged",
+        "probe": "merging removes {share} of its tokens",
+        "rules": {
+            "bipartite": "each into the most similar of every second token",
+            "energy": "within dense groups, isolated tokens protected",
+            "importance": "the least important into the most similar",
+            "windows": "inside windows of the image",
+        },
+        "summary": {
+            "key": "merging by key",
+            "feature": "merging by feature",
+            "decoupled": "merging by {embedding}",
+            "windows": "in windows of {side} up to block {block}",
+            "energy": "energy",
+            "importance": "importance",
+            "equal": "equal weights",
+            "proportional": "proportional attention {switch}",
+        },
+    },
+    "ja": {
+        "name": "マージ",
+        "title": "マージ：似たトークンを 1 つにまとめる",
+        "act": "{count} 個を統合",
+        "probe": "マージでトークンの {share} を削減",
+        "rules": {
+            "bipartite": "一つおきのトークンのうち最も似たものへ",
+            "energy": "密集したグループ内。孤立したトークンは保護",
+            "importance": "重要度の低いものを最も似たものへ",
+            "windows": "画像内のウィンドウごと",
+        },
+        "summary": {
+            "key": "キーによるマージ",
+            "feature": "特徴量によるマージ",
+            "decoupled": "{embedding}によるマージ",
+            "windows": "ブロック {block} まで一辺 {side} のウィンドウ内",
+            "energy": "エネルギー方式",
+            "importance": "重要度方式",
+            "equal": "均等重み",
+            "proportional": "比例アテンション {switch}",
+        },
+    },
+}
 
-class Merging(Reduction):
+
+class Merging(TokenReduction):
     """Merge similar tokens after attention.
 
     Attributes:
@@ -53,6 +102,7 @@ class Merging(Reduction):
     """
 
     name: ClassVar[str] = "merging"
+    words: ClassVar[Mapping[str, Any]] = WORDS
 
     kept: tuple[int, ...]
     metric: Metric = "key"
@@ -88,13 +138,13 @@ class Merging(Reduction):
         if self.matching == "importance" and not shape.has_class:
             raise ScheduleError(f"merging by importance does not fit: {NEEDS_CLASS}")
 
-    def summary(self) -> str:
-        parts = [f"merging by {self.embedding or self.metric}"]
-        parts += [f"in windows of {self.window} up to block {self.global_from}"] if self.window is not None else []
-        parts += [self.matching] if self.matching != "bipartite" else []
-        parts += ["equal weights"] if self.weights == "equal" else []
-        parts += [f"proportional attention {self.proportional}"] if self.proportional != "auto" else []
-        return ", ".join(parts)
+    def phrases(self) -> list[tuple[str, Mapping[str, object]]]:
+        said: list[tuple[str, Mapping[str, object]]] = [(self.metric, {"embedding": self.embedding})]
+        said += [("windows", {"side": self.window, "block": self.global_from})] if self.window is not None else []
+        said += [(self.matching, {})] if self.matching != "bipartite" else []
+        said += [("equal", {})] if self.weights == "equal" else []
+        said += [("proportional", {"switch": self.proportional})] if self.proportional != "auto" else []
+        return said
 
     @property
     def adapter(self) -> str | None:
@@ -166,6 +216,9 @@ class Merging(Reduction):
 
     def embedding_macs(self, shape: BackboneShape, tokens: int) -> int:
         return tokens * shape.width * self.embedding_width
+
+    def embedding_parameters(self, shape: BackboneShape) -> int:
+        return (shape.width + 1) * self.embedding_width
 
     def without_last_block(self) -> Self:
         if len(self.kept) < 2:

@@ -6,21 +6,41 @@ before merging in a block. Any number of patch tokens may go at once, one has to
 block.
 """
 
-from typing import ClassVar, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
 from pydantic import field_validator
 
 from vittle.spaces import published, shares
 from vittle.spaces.curve import Curve, latest_start
 from vittle.spaces.errors import ScheduleError
-from vittle.spaces.reduction import Choice, Context, Counts, Parameter, Reduction, Start, Values
+from vittle.spaces.reduction import Choice, Context, Parameter, Start, Values
 from vittle.spaces.shape import BackboneShape
+from vittle.spaces.token_reduction import Counts, TokenReduction
 from vittle.spaces.validation import falling
 
+WORDS = {
+    "en": {
+        "name": "pruning",
+        "title": "Pruning: unimportant tokens are dropped",
+        "act": "{count} dropped",
+        "probe": "pruning removes {share} of its tokens",
+        "rules": {"pruning": "least attended to by the class token"},
+        "summary": {"name": "pruning"},
+    },
+    "ja": {
+        "name": "プルーニング",
+        "title": "プルーニング：重要でないトークンを取り除く",
+        "act": "{count} 個を削除",
+        "probe": "プルーニングでトークンの {share} を削減",
+        "rules": {"pruning": "クラストークンの注意が最も小さいもの"},
+        "summary": {"name": "プルーニング"},
+    },
+}
 NEEDS_CLASS = "it ranks tokens by the attention of the class token, and this model has none"
 
 
-class Pruning(Reduction):
+class Pruning(TokenReduction):
     """Drop the tokens that the class token attends to least.
 
     Attributes:
@@ -28,6 +48,7 @@ class Pruning(Reduction):
     """
 
     name: ClassVar[str] = "pruning"
+    words: ClassVar[Mapping[str, Any]] = WORDS
 
     kept: tuple[int, ...]
 

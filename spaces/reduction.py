@@ -1,19 +1,20 @@
-"""What every reduction declares: its settings in a schedule, what they do to the token count, and what may be searched."""
+"""What every reduction declares: its settings in a schedule, what they do in a visit, and what may be searched of them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict
 
 from vittle.spaces.shape import BackboneShape
+from vittle.spaces.work import BlockWork, Visit
 
 Tail = Literal["full", "prefix"]
 Value = float | str
 Values = Mapping[str, Value]
-Counts = Sequence[tuple[int, int]]
-"""Tokens before and after a reduction, block by block."""
+Words = Mapping[str, Any]
+"""What is said of a reduction in one language, nested; see `Reduction.words`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,118 +92,116 @@ class Context:
         return self.free[tokens] if self.free else tokens
 
 
+class Probe(NamedTuple):
+    """A schedule's part that acts in a single block, to see what that costs.
+
+    Attributes:
+        block: where.
+        strength: how much it does there, above 0 and up to 1.
+        settings: what does it.
+    """
+
+    block: int
+    strength: float
+    settings: "Reduction"
+
+
 class Reduction(BaseModel, ABC):
     """The settings of one reduction over depth. Immutable, hashable, and checked when made.
 
-    A subclass is one file in `spaces/`. It names itself, promises token counts, and offers its parameters to a search.
+    A subclass is one file in `spaces/` with a line in `table`, and an operator in `reductions/` that carries it out. A schedule
+    asks it what it does in each visit (`check`, `route`, `act`), a search what may vary (`refusal`, `parameters`, `propose`,
+    `encode`, `neutral`, `starting_points`, `probes`), and whoever shows it what to say (`words`, `phrases`, `picture`).
+
+    Attributes:
+        name: in schedules, options and the table.
+        words: by language, `en` at least:
+            `name`: of the reduction, within a sentence;
+            `title`: of it, where one chooses what to search;
+            `act`: what it does in a visit, of {count} tokens less and of the {share} of what there is;
+            `probe`: the same of a block that acts alone;
+            `rules`: by what it chooses, for every rule that its acts have;
+            `summary`: for every one of its `phrases`;
+            `pictures`: a `title` and a `hint` for its picture, where it brings one of its own.
+        picture: the script that draws it, in `dashboards/static`. Patches that are one token are drawn for whatever brings
+            none of its own.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
 
     name: ClassVar[str]
+    words: ClassVar[Mapping[str, Words]]
+    picture: ClassVar[str] = "patches"
 
     @property
-    @abstractmethod
-    def depth(self) -> int:
-        """Blocks that these settings describe."""
+    def depth(self) -> int | None:
+        """Visits that these settings are written for; None for any number. Read when a schedule is made."""
+        return None
+
+    @property
+    def adapter(self) -> str | None:
+        """The name of the trained weights that these settings need; None for none. Read before a model is built."""
+        return None
 
     def check(self, shape: BackboneShape) -> None:
-        """Refuse a backbone that lacks what these settings need.
+        """Refuse a backbone that lacks what these settings need. Called before the first visit is worked out.
 
         Raises:
             ScheduleError: what is missing.
         """
 
-    @abstractmethod
-    def tokens_after(self, shape: BackboneShape, block: int, tokens: int) -> int:
-        """Tokens left once this reduction has acted in `block`, which it enters with `tokens` of them.
-
-        Raises:
-            ScheduleError: the block cannot do what the settings say; the message has the value and the limit.
-        """
-
-    @abstractmethod
-    def nearest(self, shape: BackboneShape, passed: Counts, tokens: int, wanted: int) -> int:
-        """The count nearest to `wanted` that a block entered with `tokens` can realise.
-
-        Args:
-            shape: the backbone's.
-            passed: what this reduction did in the blocks before, which says which block this is.
-            tokens: tokens that enter.
-            wanted: tokens that should be left.
-        """
-
-    @abstractmethod
-    def realising(self, shape: BackboneShape, counts: Counts) -> Self | None:
-        """These settings with other token counts, one pair per block; None where they would change nothing."""
-
-    def summary(self) -> str:
-        """How it reduces, in a few words for a table; how many tokens are shown beside it."""
-        return self.name
-
-    def following(self, shape: BackboneShape, wanted: Callable[[int, int], int]) -> Self | None:
-        """These settings with the counts nearest to what is wanted, where nothing else acts; None where they change nothing.
-
-        Args:
-            shape: the backbone's.
-            wanted: tokens that should be left, of a block and the tokens that enter it.
-        """
-        counts: list[tuple[int, int]] = []
-        tokens = shape.tokens
-        for block in range(shape.depth):
-            left = self.nearest(shape, counts, tokens, wanted(block, tokens))
-            counts.append((tokens, left))
-            tokens = left
-        return self.realising(shape, counts)
-
-    @property
-    def adapter(self) -> str | None:
-        """The name of the trained weights that these settings need; None for none."""
+    def route(self, shape: BackboneShape) -> Sequence[Visit] | None:
+        """Which blocks run, in which order, for which share of the patches; None for each once. Called before any visit."""
+        del shape
         return None
 
-    def attends_in_proportion(self, shape: BackboneShape) -> bool:
-        """Whether tokens are attended to in proportion to the patches in them, on this backbone."""
-        del shape
-        return True
+    @abstractmethod
+    def act(self, shape: BackboneShape, row: BlockWork) -> BlockWork:
+        """What is left to do in a visit, once this reduction has its part. Called for every visit, in their order.
 
-    def variant(self, shape: BackboneShape, block: int) -> str:
-        """What decides how long it takes to act in `block`, besides token counts; equal variants are measured once."""
-        del shape, block
-        return self.name
+        Args:
+            shape: the backbone's.
+            row: the visit, with the acts of the reductions before this one.
 
-    def rule(self, shape: BackboneShape, block: int) -> str:
-        """By what it chooses tokens in `block`, in a word that the dashboard knows."""
-        del shape, block
-        return self.name
+        Returns:
+            The row with one more act (`BlockWork.acting`), or as it was where nothing is done.
 
-    def embedding_macs(self, shape: BackboneShape, tokens: int) -> int:
-        """MACs that this reduction itself adds to a block in which it acts on `tokens` tokens."""
-        del shape, tokens
-        return 0
+        Raises:
+            ScheduleError: the visit cannot do what the settings say; the message has the value and the limit.
+        """
 
+    @abstractmethod
     def without_last_block(self) -> Self:
-        """These settings where the last block's patch tokens are read by nobody, so nothing acts on them there."""
-        return self
+        """These settings where the last visit's patch tokens are read by nobody, so nothing acts on them there."""
+
+    def phrases(self) -> Sequence[tuple[str, Mapping[str, object]]]:
+        """How it reduces, as keys of `words.summary` with the values that they name. Called wherever a schedule is listed."""
+        return [("name", {})]
+
+    def summary(self) -> str:
+        """The phrases in English."""
+        said = self.words["en"]["summary"]
+        return ", ".join(str(said[key]).format_map(values) for key, values in self.phrases())
 
     @classmethod
     def refusal(cls, shape: BackboneShape) -> str | None:
-        """Why this reduction cannot be searched on a backbone; None where it can."""
+        """Why this reduction cannot be searched on a backbone; None where it can. Called before a space is made."""
         del shape
         return None
 
     @classmethod
     @abstractmethod
     def parameters(cls, context: Context) -> tuple[Parameter | Choice, ...]:
-        """What a search may vary, with ranges that fit the backbone: the shares kept (see `shares`), and choices."""
+        """What a search may vary, with ranges that fit the backbone."""
 
     @classmethod
     @abstractmethod
-    def propose(cls, context: Context, values: Values) -> Self:
-        """The settings that searched values choose, still keeping every token; the shares are realised by `combination`."""
+    def propose(cls, context: Context, values: Values) -> Self | None:
+        """The settings that searched values choose; None where they change nothing. Called for every proposal."""
 
     @abstractmethod
     def encode(self, context: Context) -> Values:
-        """The values that choose these settings, without the shares kept; neutral where a value has no effect.
+        """The values that choose these settings; neutral where a value has no effect. Called for whatever is learnt from.
 
         Raises:
             VittleError: the settings need an adapter that is not at hand.
@@ -216,7 +215,17 @@ class Reduction(BaseModel, ABC):
     @classmethod
     @abstractmethod
     def starting_points(cls, context: Context, end: float) -> tuple[Start, ...]:
-        """What a search tries first, because a knowing user would; `end`, 0 to 1, is the share of patch tokens left at last.
+        """What a search tries first, because a knowing user would.
 
         The first of each origin stands for it where reductions are combined.
+
+        Args:
+            context: of the search.
+            end: how much is left at last, from 1 for all to 0 for the least; of what, the reduction knows.
         """
+
+    @classmethod
+    def probes(cls, context: Context) -> Sequence[Probe]:
+        """Settings that act in one block alone, to tell what each block can spare. Called once for each backbone."""
+        del context
+        return ()

@@ -49,9 +49,10 @@ class Schedule:
         by_name = {reduction.name: reduction for reduction in self.reductions}
         if len(by_name) < len(self.reductions):
             raise ScheduleError("a schedule holds each reduction once")
-        if len({reduction.depth for reduction in self.reductions}) > 1:
-            depths = ", ".join(f"{reduction.name} {reduction.depth}" for reduction in self.reductions)
-            raise ScheduleError(f"the reductions are written for different depths: {depths} blocks")
+        depths = {reduction.name: reduction.depth for reduction in self.reductions if reduction.depth is not None}
+        if len(set(depths.values())) > 1:
+            written = ", ".join(f"{name} {depth}" for name, depth in depths.items())
+            raise ScheduleError(f"the reductions are written for different depths: {written} blocks")
         ordered = tuple(by_name[name] for name in REDUCTIONS if name in by_name)
         if self.tail == "prefix":
             ordered = tuple(reduction.without_last_block() for reduction in ordered)

@@ -4,7 +4,8 @@ Costs are multiply-accumulates (MACs), which the field prints as "GFLOPs"; FLOPs
 the matching of tokens are not counted, as is usual (the matching of ToMe is about 0.1 % of a block).
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,8 @@ class BackboneShape:
         head_macs: MACs of the classifier for one image.
         reads_prefix_only: whether nothing but prefix tokens is read after the last block.
         has_class: whether the first token is a class token.
+        block_parameters: weights of one block; 0 of a shape that was written down before they were counted.
+        other_parameters: weights of all that is no block.
     """
 
     depth: int
@@ -40,6 +43,9 @@ class BackboneShape:
     head_macs: int
     reads_prefix_only: bool
     has_class: bool = True
+    # They decide neither time nor work, so that shapes with and without them are the same.
+    block_parameters: int = field(default=0, compare=False)
+    other_parameters: int = field(default=0, compare=False)
 
     @property
     def patches(self) -> int:
@@ -49,10 +55,16 @@ class BackboneShape:
     def tokens(self) -> int:
         return self.prefix + self.patches
 
-    def block_macs(self, *, queries: int, keys: int, mlp: int) -> int:
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """All that decides work and time, as plain values."""
+        return {name: value for name, value in asdict(self).items() if not name.endswith("_parameters")}
+
+    def block_macs(self, *, queries: int, keys: int, mlp: int, pairs: int | None = None) -> int:
         """MACs of one block in which `queries` tokens attend to `keys` tokens and `mlp` tokens pass the MLP.
 
-        With all three equal to N, width D and an MLP four times as wide this is 12 N D^2 + 2 N^2 D.
+        With all three equal to N, width D and an MLP four times as wide this is 12 N D^2 + 2 N^2 D. `pairs` is how many pairs
+        of a query and a key are computed, where it is not all of them.
         """
-        attention = 2 * queries * keys * self.attention_width  # Q K^T, and the weights times V
+        attention = 2 * (queries * keys if pairs is None else pairs) * self.attention_width  # Q K^T, and the weights times V
         return keys * self.key_macs + queries * self.query_macs + attention + mlp * self.mlp_macs

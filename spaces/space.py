@@ -9,10 +9,11 @@ import numpy as np
 
 from vittle.spaces import combination, costs, shares
 from vittle.spaces.errors import VittleError
-from vittle.spaces.reduction import AdapterRecord, Choice, Context, Parameter, Start, Tail, Value, Values
+from vittle.spaces.reduction import AdapterRecord, Choice, Context, Parameter, Reduction, Start, Tail, Value, Values
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
 from vittle.spaces.table import REDUCTIONS
+from vittle.spaces.token_reduction import TokenReduction
 
 STEPS = 100  # at which a starting point may end
 
@@ -76,11 +77,15 @@ class Space:
 
     def schedule(self, values: Values) -> Schedule:
         """The schedule that a value for each parameter stands for. Every value within its range is feasible."""
-        parts = [
-            (settings.propose(self.context, values), shares.read(settings.name, self.context, values))
-            for settings in self._settings
-        ]
-        return combination.combined(self.context, parts)
+        parts: list[tuple[TokenReduction, Sequence[float]]] = []
+        others: list[Reduction] = []
+        for settings in self._settings:
+            proposed = settings.propose(self.context, values)
+            if isinstance(proposed, TokenReduction):
+                parts.append((proposed, shares.read(settings.name, self.context, values)))
+            elif proposed is not None:
+                others.append(proposed)
+        return combination.combined(self.context, parts, others)
 
     def encode(self, schedule: Schedule) -> Values:
         """The canonical value of each parameter: what `schedule` makes this schedule of, if it can make it at all.
@@ -97,7 +102,8 @@ class Space:
         values = dict(self._neutral)
         kept = combination.shares(self.context, schedule)
         for part in schedule.reductions:
-            values |= {**shares.written(part.name, kept[part.name]), **part.encode(self.context)}
+            counts = shares.written(part.name, kept[part.name]) if part.name in kept else {}
+            values |= {**counts, **part.encode(self.context)}
         for parameter in self.parameters:
             if not parameter.holds(value := values[parameter.name]):
                 raise VittleError(f"{parameter.name} is {value} in this schedule; the space has {parameter.accepted}")
@@ -121,9 +127,10 @@ class Space:
         return [*(type(self)(self.shape, (name,), **about) for name in self.reductions), self]
 
     def _cheapest(self, start: Start) -> Schedule:
-        """Nothing kept by what a starting point reduces, and of every other parameter the end or option that costs least."""
+        """No token kept by what a starting point reduces, and of every other parameter the end or option that costs least."""
         best = dict(start.values)
-        for name in self.reductions:
+        counting = [one.name for one in self._settings if issubclass(one, TokenReduction)]
+        for name in counting:
             if min(shares.read(name, self.context, best)) < 1:
                 best |= shares.written(name, [0.0] * self.context.blocks)
         schedule = self.schedule(best)
@@ -141,7 +148,7 @@ class Space:
     def starting_points(self, shares: Sequence[float], cost: Callable[[Schedule], float] | None = None) -> Iterator[Start]:
         """Values to try first: each reduction alone, then all together, brought down to each of `shares` of the cost.
 
-        Each keeps the most that costs so little, to 1 % of the patch tokens left at last.
+        Each keeps the most that costs so little, to 1 % of what is left at last.
 
         Args:
             shares: the most that a schedule may cost; where none costs as little, the cheapest.

@@ -226,7 +226,7 @@ class _Session:
         self.model = copy.deepcopy(backbone.model).to(place).eval().requires_grad_(False)
         self.centre, self.spread = channels(preprocessing.mean, place), channels(preprocessing.std, place)
         self.schedule = constant(shape, recipe.removed)
-        self.removed = [block.keys - block.tokens for block in costs.plan(shape, self.schedule)]
+        self.removed = [row.entering - row.leaving for row in costs.work(shape, self.schedule)]
         if shape.reads_prefix_only:
             self.removed[-1] = 0  # nobody reads what merges there
         self.images = torch.from_numpy(train[0])

@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vittle.reductions.bipartite import halves
+from vittle.reductions.block import attend, classify
 from vittle.reductions.merge_embedding import MergeEmbedding
 from vittle.reductions.tokens import Tokens
-from vittle.reductions.vit import attend, classify
 
 TAKEN = 1e-9  # what is left of a row that is taken: its logarithm outweighs the span of cosines over the published tau1
 VANISHED = 1e-6  # added to sizes before their logarithm: at size 0 attention keeps its gradient and almost none of its weight

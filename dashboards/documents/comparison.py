@@ -21,7 +21,7 @@ from vittle.storage import records
 from vittle.storage.records import Study, Trial
 
 FEWEST, MOST = 2, 4  # trials that are compared at once
-NUMBERS = ("accuracy", "held_out", "latency_ratio", "latency_ms", "memory", "macs")
+NUMBERS = ("accuracy", "held_out", "latency_ratio", "latency_ms", "memory", "macs", "parameters")
 CLASSES = 12  # that a page shows
 PHASES: tuple[Phase, ...] = ("search", "confirmation")
 
@@ -89,13 +89,13 @@ def verdict(objective: str, found: paired.Interval) -> Verdict:
 def schedules(study: Study, chosen: Sequence[Trial], speak: Words) -> list[dict[str, Any]]:
     """What tells the schedules apart: how they reduce, from which block, down to what, and every setting that differs."""
     shape = study.backbone.shape
-    plans = [costs.plan(shape, trial.schedule) for trial in chosen]
-    starts = [next((block for block, plan in enumerate(plans_of, 1) if plan.steps), None) for plans_of in plans]
+    work = [costs.work(shape, trial.schedule) for trial in chosen]
+    starts = [next((row.index + 1 for row in rows if row.acts), None) for rows in work]
     settings = [_settings(trial) for trial in chosen]
     rows: dict[str, list[Any]] = {
         "summary": [text.summary(trial.schedule, speak) for trial in chosen],
         "start": starts,
-        "last": [plans_of[-1].keys for plans_of in plans],
+        "last": [rows[-1].entering for rows in work],
         "origin": [trial.origin for trial in chosen],
     }
     found = [{"name": name, "setting": False, "values": values} for name, values in rows.items()]

@@ -1,11 +1,12 @@
 """Pictures of what a schedule does to images, and the process that computes them.
 
-`PICTURES` says what draws each reduction, and is the one place where a later one plugs in. A new picture needs three things:
+Every reduction names its picture (`Reduction.picture`): patches that are one token, or one that it brings. A new one needs
 
 * a script `static/NAME.js` that sets `PICTURES.NAME = (box, document) => ...`, which draws into an element what it is told, and
   asks for nothing itself, so that a report can hold the document;
-* what it draws, in the document: computed by `vittle.search.illustrator`, under a key of its own in each image or each block;
-* a line here for every reduction that it is a picture of, and its words `trial.pictures.NAME.title` and `.hint`.
+* what it draws: whatever the reduction's operator tells (`Operator.explain`) is in the document, in each block of each image
+  under `told` and the name of the reduction;
+* a title and a hint in the reduction's words, under `pictures`.
 
 The dashboard has no torch. Whoever makes it hands in a function that has (`Illustrate`), and it runs in a process of its own,
 which is started when it is first asked and ends when nobody has asked for a while.
@@ -15,7 +16,7 @@ import os
 import signal
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -23,13 +24,10 @@ from multiprocessing import get_context
 from typing import Any, Protocol
 
 from vittle.spaces.errors import VittleError
-from vittle.spaces.merging import Merging
-from vittle.spaces.pruning import Pruning
 from vittle.spaces.schedule import Schedule
 from vittle.storage.records import Study
 
 PATCHES = "patches"
-PICTURES: Mapping[str, str] = {Merging.name: PATCHES, Pruning.name: PATCHES}
 
 IDLE_SECONDS = 300.0
 KEPT = 64  # documents
@@ -50,7 +48,7 @@ class Illustrate(Protocol):
 
 def drawn(schedule: Schedule) -> tuple[str, ...]:
     """The pictures of a schedule, each once; of the untouched backbone its patches."""
-    found = dict.fromkeys(PICTURES[part.name] for part in schedule.reductions if part.name in PICTURES)
+    found = dict.fromkeys(part.picture for part in schedule.reductions)
     return tuple(found) or (PATCHES,)
 
 

@@ -72,28 +72,30 @@ def detailed(study: Study, trials: Sequence[Trial], trial: Trial, speak: Words =
 
 
 def blocks(study: Study, schedule: Schedule) -> list[dict[str, Any]]:
-    """Block by block the tokens that enter, what each reduction takes away and by which rule, and the MACs as a share."""
+    """Visit by visit the tokens that enter, what each reduction does and by which rule, and the MACs as a share."""
     shape = study.backbone.shape
     dense = shape.block_macs(queries=shape.tokens, keys=shape.tokens, mlp=shape.tokens)
-    settings = {part.name: part for part in schedule.reductions}
-    found = []
-    for index, block in enumerate(costs.plan(shape, schedule)):
-        steps, tokens = [], block.keys
-        for name, left in block.steps:
-            rule = settings[name].rule(shape, index)
-            steps.append({"reduction": name, "rule": rule, "removed": tokens - left, "left": left})
-            tokens = left
-        spent = shape.block_macs(queries=block.queries, keys=block.keys, mlp=block.tokens) + block.embedding_macs
-        found.append(
-            {
-                "entering": block.keys,
-                "queries": block.queries,
-                "steps": steps,
-                "leaving": block.tokens,
-                "macs_share": spent / dense,
-            }
-        )
-    return found
+    return [
+        {
+            "block": row.visit.block,
+            "step": row.visit.step,
+            "entering": row.entering,
+            "queries": row.queries,
+            "acts": [
+                {
+                    "reduction": act.reduction,
+                    "rule": act.rule,
+                    "removed": act.entering - act.leaving,
+                    "left": act.leaving,
+                    "strength": act.strength,
+                }
+                for act in row.acts
+            ],
+            "leaving": row.leaving,
+            "macs_share": costs.row_macs(shape, row) / dense,
+        }
+        for row in costs.work(shape, schedule)
+    ]
 
 
 def samples(trial: Trial, phase: str) -> dict[str, Any] | None:

@@ -23,6 +23,7 @@ const NUMBERS = { // how a number is written, and how a difference is
   latency_ms: { show: milliseconds, differ: signedShare },
   memory: { show: megabytes, differ: signedShare },
   macs: { show: macs, differ: signedShare },
+  parameters: { show: macs, differ: signedShare },
 };
 
 const named = number => t("compare.trial", { number });

@@ -28,7 +28,7 @@ function drawPanel() {
     panel.replaceChildren(...nothingFits());
     return;
   }
-  const { accuracy, latency_ratio: ratio, latency_ms: ms, macs: cost, throughput, memory } = trial.judged;
+  const { accuracy, latency_ratio: ratio, latency_ms: ms, macs: cost, parameters, throughput, memory } = trial.judged;
   const { kind, held_out: held } = trial;
   const dense = kind !== "backbone" && backbone()?.judged.macs.value;
   const expected = trial.expected && t("study.expected", { accuracy: percent(trial.expected.value) });
@@ -51,7 +51,8 @@ function drawPanel() {
       ms && fact(t("study.per_batch_of", { count: study.settings.batch_size }), signed(trial, milliseconds(ms.value)),
         throughput && signed(trial, perSecond(throughput.value))),
       memory && fact(t("study.memory"), megabytes(memory.value)),
-      cost && fact(t("study.macs"), macs(cost.value), dense && t("study.share_of_backbone", { share: percent(cost.value / dense) }))),
+      cost && fact(t("study.macs"), macs(cost.value), dense && t("study.share_of_backbone", { share: percent(cost.value / dense) })),
+      parameters && fact(t("study.parameters"), macs(parameters.value), null)),
     element("div", {}, element("h3", {}, t("trials.tokens_after")), bars(trial, study.backbone.tokens),
       kind !== "backbone" && element("p", { className: "hint" }, trial.summary),
       trial.schedule.tail === "prefix" && element("p", { className: "hint" }, t("trials.prefix_tail", { count: study.backbone.prefix }))),

@@ -10,7 +10,7 @@ let received = ""; // its text, to see whether anything is new
 const nats = value => value >= 0.01 ? value.toFixed(3) : value.toPrecision(2);
 const points = share => `${(100 * share).toFixed(1)}%`;
 const FORMATS = {
-  accuracy: percent, accuracy_drop: points, divergence: nats, latency_ratio: percent, latency_ms: milliseconds, macs, throughput: perSecond,
+  accuracy: percent, accuracy_drop: points, divergence: nats, latency_ratio: percent, latency_ms: milliseconds, macs, parameters: macs, throughput: perSecond,
   memory: megabytes,
 };
 const IN_IMAGES = ["accuracy", "accuracy_drop", "divergence"];
@@ -70,8 +70,9 @@ function drawMeasured() {
 }
 
 // --- tokens and blocks ---
-function step({ reduction, rule, removed }) {
-  return element("span", { className: "line" }, t(`trial.steps.${reduction}`, { count: removed }), " ", element("small", {}, t(`trial.rules.${rule}`)));
+function actText({ reduction, rule, removed, strength }) {
+  return element("span", { className: "line" }, t(`reductions.${reduction}.act`, { count: removed, share: percent(strength) }), " ",
+    element("small", {}, t(`reductions.${reduction}.rules.${rule}`)));
 }
 
 function drawBlocks() {
@@ -80,8 +81,8 @@ function drawBlocks() {
   const number = { className: "number" };
   const head = [{ text: t("trial.blocks.block") }, { ...number, text: t("trial.blocks.entering") }, { text: t("trial.blocks.steps") },
     { ...number, text: t("trial.blocks.leaving") }, { ...number, text: t("trial.blocks.macs"), title: t("trial.blocks.macs_meaning") }];
-  byId("blocks").replaceChildren(table(head, trial.blocks.map(({ entering, queries, steps, leaving, macs_share: share }, block) => {
-    const does = steps.map(step);
+  byId("blocks").replaceChildren(table(head, trial.blocks.map(({ entering, queries, acts, leaving, macs_share: share }, block) => {
+    const does = acts.map(actText);
     if (queries < entering) does.push(element("span", { className: "line" }, t("trial.blocks.tail", { count: queries })));
     return [`${block + 1}`, `${entering}`, does.length ? element("span", {}, ...does) : null, `${leaving}`, percent(share)];
   }), "blocks"));

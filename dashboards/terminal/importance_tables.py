@@ -42,9 +42,9 @@ def importance_table(importance: Importance) -> Table:
 
 
 def sensitivity_table(sensitivity: Sensitivity, reduction: str) -> Table:
-    """One line per block: the loss where this block alone is reduced, at each share removed."""
+    """One line per block: the loss where this block alone is reduced, at each strength."""
     blocks = sensitivity.points[reduction]
-    table = tables.table("block>", *(f"{reduction} {text.percent(point.removed, 0)}" for point in blocks[0]))
+    table = tables.table("block>", *(f"{reduction} {text.percent(point.strength, 0)}" for point in blocks[0]))
     most = max(point.loss for points in blocks for point in points) or 1.0
     for block, points in enumerate(blocks, start=1):
         row = [

@@ -9,8 +9,8 @@ It needs no labels, and as it compares two answers to the same image it varies l
 layers guide mixed-precision quantisation in the same way (Dong et al., "HAWQ", arXiv 1905.03696; Cai et al., "ZeroQ", arXiv
 2001.00281).
 
-Between measured strengths the loss is a straight line in log loss over log share removed, outside them a power law, fitted
-through all points of the block. It is 0 where nothing is removed and never falls.
+Between measured strengths the loss is a straight line in log loss over log strength, outside them a power law, fitted
+through all points of the block. It is 0 where nothing is done and never falls.
 """
 
 import math
@@ -24,16 +24,12 @@ from scipy import optimize
 
 from vittle.objectives.measurement import NORMAL_95
 from vittle.spaces.errors import VittleError
-from vittle.spaces.reduction import Context, Reduction
+from vittle.spaces.reduction import Context
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.table import REDUCTIONS
 
 Floats = NDArray[np.float64]
 
-# Of the patch tokens, as far as a reduction can remove as many at once. The most that it can is among them: a plan is drawn to
-# whatever is judged too kindly, and what lies beyond the measured strengths easily is. More strengths make no better plans
-# (simulated on recorded evaluations), and every one costs images.
-SHARES = (1 / 2, 1.0)
 LEAST = 1e-9  # nats; less is rounding
 EXPONENTS = (0.5, 4.0)  # the range of the fitted power
 TYPICAL = 2.5  # the power where one strength was measured; between 1/4 and 1/2 it was 1.5 to 3.7 in the blocks of one backbone
@@ -43,26 +39,18 @@ class Point(NamedTuple):
     """One block reduced once.
 
     Attributes:
-        removed: share of the patch tokens entering the block that were removed in it.
+        strength: how much was done in it: of a token reduction, the share of the patch tokens entering that were removed.
         loss: mean over images, nats.
         low: lower end of its 95 % interval.
         high: upper end of it.
         accuracy_drop: how much accuracy fell, as a share; None where nobody looked.
     """
 
-    removed: float
+    strength: float
     loss: float
     low: float
     high: float
     accuracy_drop: float | None = None
-
-
-class Probe(NamedTuple):
-    """A schedule that removes the share `removed` of the patch tokens in `block`, and nothing elsewhere."""
-
-    block: int
-    removed: float
-    schedule: Schedule
 
 
 @dataclass(frozen=True)
@@ -73,7 +61,7 @@ class Sensitivity:
         fingerprint: of the backbone's weights.
         data: what the images are from.
         images: how many were looked at.
-        points: for each reduction the points of each block, least removed first.
+        points: for each reduction the points of each block, weakest first.
     """
 
     fingerprint: str
@@ -84,9 +72,9 @@ class Sensitivity:
     def __post_init__(self) -> None:
         for name, blocks in self.points.items():
             for block, points in enumerate(blocks):
-                shares = [0.0, *(point.removed for point in points)]
+                shares = [0.0, *(point.strength for point in points)]
                 if len(shares) < 2 or shares != sorted(set(shares)):
-                    raise ValueError(f"block {block} of {name}: shares removed have to rise from above 0, not {shares[1:]}")
+                    raise ValueError(f"block {block} of {name}: strengths have to rise from above 0, not {shares[1:]}")
                 for _, loss, low, high, _ in points:
                     if not (math.isfinite(high) and low <= loss <= high):
                         raise ValueError(f"block {block} of {name}: loss is {loss} in [{low}, {high}]")
@@ -99,20 +87,20 @@ class Sensitivity:
         """How many blocks, from the first, were measured under a reduction; 0 where it was not."""
         return len(self.points.get(reduction, ()))
 
-    def loss(self, reduction: str, block: int, removed: float) -> float:
-        """The loss in nats where that share of the patch tokens entering `block` is removed in it."""
-        return float(self.losses(reduction, block, np.array(removed, dtype=np.float64)))
+    def loss(self, reduction: str, block: int, strength: float) -> float:
+        """The loss in nats where a reduction acts in `block` alone, as strongly."""
+        return float(self.losses(reduction, block, np.array(strength, dtype=np.float64)))
 
-    def losses(self, reduction: str, block: int, removed: Floats) -> Floats:
-        """`loss` of each share, in any shape."""
+    def losses(self, reduction: str, block: int, strength: Floats) -> Floats:
+        """`loss` of each strength, in any shape."""
         points = self.points[reduction][block]
-        shares = np.log([point.removed for point in points])
+        shares = np.log([point.strength for point in points])
         rising = optimize.isotonic_regression([point.loss for point in points]).x
         losses = np.log(np.maximum(rising, LEAST))
-        asked = np.log(np.maximum(removed, np.finfo(np.float64).tiny))
+        asked = np.log(np.maximum(strength, np.finfo(np.float64).tiny))
         inside = np.clip(asked, shares[0], shares[-1])
         found = np.exp(np.interp(inside, shares, losses) + _exponent(shares, losses) * (asked - inside))
-        return np.where(removed > 0, found, 0.0)
+        return np.where(strength > 0, found, 0.0)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -123,36 +111,10 @@ class Sensitivity:
     def from_dict(cls, document: Mapping[str, Any]) -> Self:
         """Read what `to_dict` writes."""
         points = {
-            name: tuple(tuple(Point(**point) for point in block) for block in blocks)
+            name: tuple(tuple(_point(point) for point in block) for block in blocks)
             for name, blocks in document["points"].items()
         }
         return cls(**{**document, "points": points})
-
-
-def keeping_all(context: Context, reduction: str) -> Reduction:
-    """The plain settings of a reduction, with counts that keep every token."""
-    settings = REDUCTIONS[reduction].settings
-    return settings.propose(context, settings.neutral(context))
-
-
-def probes(context: Context, reduction: str, shares: Sequence[float] = SHARES) -> list[Probe]:
-    """The schedules to measure: plain settings of one reduction, acting in a single block.
-
-    Args:
-        context: of the space that is searched; its tail decides whether the last block is probed.
-        reduction: a name out of the table.
-        shares: of the patch tokens to remove; what a block cannot do is replaced by the nearest that it can.
-    """
-    shape, settings = context.shape, keeping_all(context, reduction)
-    wanted = [shape.tokens - round(share * shape.patches) for share in shares]
-    left = sorted({settings.nearest(shape, (), shape.tokens, count) for count in wanted} - {shape.tokens}, reverse=True)
-    found = []
-    for block in range(context.blocks):
-        for count in left:
-            part = settings.following(shape, lambda at, tokens: count if at == block else tokens)  # noqa: B023
-            assert part is not None
-            found.append(Probe(block, (shape.tokens - count) / shape.patches, Schedule((part,), context.tail)))
-    return found
 
 
 def measure(
@@ -181,7 +143,8 @@ def measure(
     found: dict[str, tuple[tuple[Point, ...], ...]] = {}
     for name in reductions:
         blocks: list[list[Point]] = [[] for _ in range(context.blocks)]
-        for block, removed, schedule in probes(context, name):
+        for block, strength, settings in REDUCTIONS[name].settings.probes(context):
+            schedule = Schedule((settings,), context.tail)
             losses = evaluate(schedule)
             images = len(losses)
             if images < 2:
@@ -191,9 +154,14 @@ def measure(
             loss = float(losses.mean())
             half = NORMAL_95 * float(losses.std(ddof=1)) / math.sqrt(images)
             drop = accuracy_drop(schedule) if accuracy_drop else None
-            blocks[block].append(Point(removed, loss, loss - half, loss + half, drop))
-        found[name] = tuple(map(tuple, blocks))
+            blocks[block].append(Point(strength, loss, loss - half, loss + half, drop))
+        found[name] = tuple(map(tuple, blocks)) if any(blocks) else ()  # a reduction may have nothing to probe
     return Sensitivity(fingerprint, data, images, found)
+
+
+def _point(document: Mapping[str, Any]) -> Point:
+    """What `to_dict` writes of a point; the strength was called `removed` at first."""
+    return Point(**{"strength" if name == "removed" else name: value for name, value in document.items()})
 
 
 def _exponent(shares: Floats, losses: Floats) -> float:

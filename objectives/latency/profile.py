@@ -22,6 +22,7 @@ from vittle.objectives.measurement import Measurement
 from vittle.spaces import costs
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
+from vittle.spaces.work import Act, BlockWork
 
 PLAIN, WEIGHTED, LAST, MLP = "attention", "weighted attention", "last attention", "mlp"
 PARTS = {
@@ -71,14 +72,27 @@ class Staircase:
 
 @dataclass(frozen=True, slots=True)
 class ActingCost:
-    """What one variant of a reduction takes in a block: base + per_token * tokens that enter + per_removed * tokens removed."""
+    """What one variant of a reduction takes in a visit, as a share of the backbone's time.
+
+        base + per_token * tokens that enter + per_removed * tokens removed + per_pair * pairs of a query and a key
+
+    Of what acts in place of the attention's core it is the whole attention half, and pairs count; of all else it is what comes
+    on top, and they do not.
+    """
 
     base: float
     per_token: float
     per_removed: float
+    per_pair: float = 0.0
 
-    def at(self, tokens: int, left: int) -> float:
-        return self.base + self.per_token * tokens + self.per_removed * (tokens - left)
+    def of(self, row: BlockWork, act: Act) -> float:
+        """What an act takes."""
+        return (
+            self.base
+            + self.per_token * act.entering
+            + self.per_removed * (act.entering - act.leaving)
+            + self.per_pair * row.pairs
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +189,7 @@ class LatencyProfile:
 
     def knows(self, schedule: Schedule) -> bool:
         """Whether everything that acts in the schedule was measured."""
-        return all(name in self.acting for block in self._acting(schedule) for name, _, _ in block)
+        return self._variants(schedule) <= self.acting.keys()
 
     def ratio(self, schedule: Schedule) -> float:
         """The predicted latency as a share of the backbone's.
@@ -208,33 +222,22 @@ class LatencyProfile:
     def sums(self, schedule: Schedule) -> Sums:
         """The parts of a schedule's latency before correction."""
         shape = self.shape
-        plan = costs.plan(shape, schedule)
-        weighted = all(part.attends_in_proportion(shape) for part in schedule.reductions)
         blocks, acting = self.embed, 0.0
-        reduced = False
-        for block, steps in zip(plan, self._acting(schedule), strict=True):
-            last = block.queries < block.keys
-            part = LAST if last else WEIGHTED if weighted and reduced else PLAIN
-            attention = self.parts[part].at(block.keys)
-            blocks += attention + self.parts[MLP].at(block.tokens)
-            if block.embedding_macs:
-                whole = shape.block_macs(queries=block.queries, keys=block.keys, mlp=0)
-                acting += attention * block.embedding_macs / whole
-            acting += sum(self.acting[variant].at(tokens, left) for variant, tokens, left in steps)
-            reduced = reduced or bool(steps)
+        for row in costs.work(shape, schedule):
+            last = row.queries < row.keys
+            part = LAST if last else WEIGHTED if row.in_proportion else PLAIN
+            attention = self.parts[part].at(row.keys)
+            replaced = [self.acting[act.variant].of(row, act) for act in row.at("attention")]
+            blocks += (sum(replaced) if replaced else attention) + self.parts[MLP].at(row.mlp)
+            besides = sum(act.macs for act in row.at("tokens"))  # made together with queries, keys and values
+            if besides:
+                acting += attention * besides / shape.block_macs(queries=row.queries, keys=row.keys, mlp=0)
+            acting += sum(self.acting[act.variant].of(row, act) for act in row.acts if act.place != "attention")
         return Sums(blocks, acting)
 
-    def _acting(self, schedule: Schedule) -> list[list[tuple[str, int, int]]]:
-        """For each block (variant, tokens before, tokens left) of what acts in it."""
-        settings = {part.name: part for part in schedule.reductions}
-        found = []
-        for index, block in enumerate(costs.plan(self.shape, schedule)):
-            entering, steps = block.keys, []
-            for name, left in block.steps:
-                steps.append((settings[name].variant(self.shape, index), entering, left))
-                entering = left
-            found.append(steps)
-        return found
+    def _variants(self, schedule: Schedule) -> set[str]:
+        """The variants of all that acts in a schedule."""
+        return {act.variant for row in costs.work(self.shape, schedule) for act in row.acts}
 
     @cached_property
     def block(self) -> Staircase:

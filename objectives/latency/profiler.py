@@ -7,9 +7,9 @@ long the backbone takes: see `PLANS`.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -37,10 +37,14 @@ from vittle.objectives.latency.stand import Stand
 from vittle.objectives.latency.turns import SAMPLE_MS, Floats, Turns, take_turns
 from vittle.objectives.quality.images import Progress
 from vittle.reductions.backbone import Backbone
+from vittle.reductions.block import classify, pass_attention, pass_mlp, weighted_form
 from vittle.reductions.tokens import Tokens
-from vittle.reductions.vit import ReducedViT, classify, pass_attention, pass_mlp, weighted_form
+from vittle.reductions.vit import ReducedViT
+from vittle.spaces import costs
 from vittle.spaces.schedule import Schedule
+from vittle.spaces.shape import BackboneShape
 from vittle.spaces.space import Space, fitting
+from vittle.spaces.work import Act, BlockWork
 
 T = TypeVar("T")
 VERSION = 1  # of this protocol: a profile that was measured otherwise is not found again
@@ -52,9 +56,19 @@ VARIANTS = 17  # of reductions, about
 SITES = 6  # where each variant is timed
 TOGETHER = 3  # whole models in one round
 OPERATORS_TOGETHER = 8
-TimingSite = tuple[
-    str, Schedule, int, int
-]  # a variant, a schedule that has it, the block, and its position among what acts there
+
+
+class TimingSite(NamedTuple):
+    """Where something that acts is timed: a schedule that has it, the visit, and its position among what acts there."""
+
+    schedule: Schedule
+    visit: int
+    position: int
+
+    def acting(self, shape: BackboneShape) -> tuple[BlockWork, Act]:
+        """The visit, and what acts."""
+        row = costs.work(shape, self.schedule)[self.visit]
+        return row, row.acts[self.position]
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,34 +198,31 @@ class Profiler:
 
     def _sites(self) -> list[TimingSite]:
         """Where to time what acts: a few sites for each variant, over all sizes."""
-        found: dict[str, list[tuple[int, Schedule, int, int]]] = {}
+        found: dict[str, list[tuple[tuple[int, int, int], Schedule, int, int]]] = {}
         for schedule in self.schedules:
-            reduced = ReducedViT(self.stand.model, schedule, form="mask")
-            settings = {part.name: part for part in schedule.reductions}
-            for index, block in enumerate(reduced.plan):
-                entering = block.keys
-                for position, (name, left) in enumerate(block.steps):
-                    variant = settings[name].variant(self.shape, index)
-                    found.setdefault(variant, []).append((entering * 1000 + left, schedule, index, position))
-                    entering = left
+            for row in costs.work(self.shape, schedule):
+                for position, act in enumerate(row.acts):
+                    size = (act.entering, act.leaving, row.pairs)
+                    found.setdefault(act.variant, []).append((size, schedule, row.index, position))
         chosen: list[TimingSite] = []
-        for variant, there in sorted(found.items()):
+        for _, there in sorted(found.items()):
             there.sort(key=lambda site: site[0])
             places = np.unique(np.linspace(0, len(there) - 1, SITES).round().astype(int))
-            chosen += [(variant, *there[place][1:]) for place in places]
+            chosen += [TimingSite(*there[place][1:]) for place in places]
         return chosen
 
     def _acting(self, base: ReducedViT, mlp: Staircase, sites: Sequence[TimingSite]) -> dict[str, ActingCost]:
-        rows: dict[str, list[tuple[int, int, float]]] = {}
+        rows: dict[str, list[tuple[BlockWork, Act, float]]] = {}
         count = self.shape.prefix + self.shape.patches // 4
         yardstick = _chain(base, MLP, count, self.stand)  # quicker than the backbone, and of a share that is known
         known = self.shape.depth * mlp.at(count)
         for some in _groups(sites, OPERATORS_TOGETHER):
-            prepared = [_acting_call(self.stand, *site[1:]) for site in some]
-            turns = self._turns([call for call, _, _ in prepared], yardstick)
+            turns = self._turns([_acting_call(self.stand, site) for site in some], yardstick)
             shares = known * np.median(turns.ratios, 0)
-            for (variant, *_), (_, tokens, left), share in zip(some, prepared, shares, strict=True):
-                rows.setdefault(variant, []).append((tokens, left, float(share)))
+            for site, share in zip(some, shares, strict=True):
+                row, act = site.acting(self.shape)
+                blocks = self.shape.depth if act.place == "attention" else 1
+                rows.setdefault(act.variant, []).append((row, act, float(share) / blocks))
         return {variant: _cost(measured) for variant, measured in rows.items()}
 
     def _whole(self, bare: LatencyProfile) -> tuple[Correction, tuple[Check, ...], float, bool]:
@@ -240,7 +251,7 @@ class Profiler:
 def key(backbone: Backbone, stand: Stand) -> str:
     """What the profile of a backbone at a stand is found by, before it is measured."""
     about = {"environment": identity(environment(stand.device)), "protocol": stand.protocol(), "version": VERSION}
-    return fingerprint({"shape": asdict(backbone.shape), **about})
+    return fingerprint({"shape": backbone.shape.sizes, **about})
 
 
 def _groups(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
@@ -327,22 +338,32 @@ def _compiled(half: Callable[[Any, Tensor], Tensor], stand: Stand) -> Callable[[
     return torch.compile(half, dynamic=False) if stand.compiled else half
 
 
-def _acting_call(stand: Stand, schedule: Schedule, index: int, position: int) -> tuple[Call, int, int]:
-    """One operator on random tokens as they enter it, with the tokens before and after it."""
-    reduced = ReducedViT(stand.model, schedule)
+def _acting_call(stand: Stand, site: TimingSite) -> Call:
+    """What acts at a site, on random tokens as they enter it; in place of a core, the attention halves of all blocks."""
+    reduced = ReducedViT(stand.model, site.schedule)
     model: Any = stand.model
-    block, plan = model.blocks[index], reduced.plan[index]
-    features = _tokens(stand, plan.keys, reduced.shape.width)
-    sizes = torch.full((len(stand.images), plan.keys), 2.0, device=stand.device)
+    row, act = site.acting(reduced.shape)
+    block = model.blocks[row.visit.block]
+    features = _tokens(stand, row.entering if act.place == "route" else row.keys, reduced.shape.width)
+    sizes = torch.full((len(stand.images), features.shape[1]), 2.0, device=stand.device)
     weighted = sizes if reduced.proportional else None
+    operators: Any = reduced.operators[site.visit]
+    operator, state = operators[site.position], Tokens(features, sizes)
+    if act.place == "route":
+        return lambda: operator.select(state)
+    core = reduced.core(site.visit)
+    if act.place == "attention":
+        # Over all blocks, as the parts are timed, so that weights come from memory.
+        return lambda: [
+            pass_attention(one, one.attn.qkv, features, weighted, row.queries, reduced.form, core) for one in model.blocks
+        ]
     with torch.inference_mode():
-        attended, features = pass_attention(block, block.attn.qkv, features, weighted, plan.queries, reduced.form)
+        attended, features = pass_attention(block, block.attn.qkv, features, weighted, row.queries, reduced.form, core)
         state = Tokens(features, sizes)
-        operators: Any = reduced.operators[index]
-        for operator in operators[:position]:
-            state, attended = operator(state, attended)
-    counts = [plan.keys, *(left for _, left in plan.steps)]
-    return lambda: operators[position](state, attended), counts[position], counts[position + 1]
+        for before, earlier in zip(row.acts[: site.position], operators[: site.position], strict=True):
+            if before.place == "tokens":
+                state, attended = earlier.reduce(state, attended)
+    return lambda: operator.reduce(state, attended)
 
 
 def _staircase(measured: Sequence[tuple[int, Floats]]) -> Staircase:
@@ -354,9 +375,17 @@ def _staircase(measured: Sequence[tuple[int, Floats]]) -> Staircase:
     return Staircase(tuple(counts), *(tuple(map(float, row)) for row in (low, high, fitted)))
 
 
-def _cost(measured: Sequence[tuple[int, int, float]]) -> ActingCost:
+def _cost(measured: Sequence[tuple[BlockWork, Act, float]]) -> ActingCost:
     """The plane with least relative squared error that never falls."""
-    tokens, left, shares = (np.array(column, float) for column in zip(*measured, strict=True))
-    rows = np.stack([np.ones_like(tokens), tokens, tokens - left], 1)
-    coefficients, _ = nnls(rows / shares[:, None], np.ones_like(shares))
-    return ActingCost(*map(float, coefficients))
+    _, first, _ = measured[0]
+    shares = np.array([share for _, _, share in measured])
+    tokens, removed, pairs = (
+        np.array(column, float)
+        for column in zip(*((act.entering, act.entering - act.leaving, row.pairs) for row, act, _ in measured), strict=True)
+    )
+    grown = pairs if first.place == "attention" else removed
+    rows = np.stack([np.ones_like(tokens), tokens, grown], 1)
+    (base, per_token, per_grown), _ = nnls(rows / shares[:, None], np.ones_like(shares))
+    if first.place == "attention":
+        return ActingCost(float(base), float(per_token), 0.0, float(per_grown))
+    return ActingCost(float(base), float(per_token), float(per_grown))

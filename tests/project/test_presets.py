@@ -11,7 +11,7 @@ from vittle.objectives.quality.accuracy import to_input
 from vittle.reductions import digits
 from vittle.reductions.attention_statistics import observe
 from vittle.reductions.backbone import load_backbone
-from vittle.spaces import BackboneShape, Merging, plan
+from vittle.spaces import BackboneShape, Merging, work
 
 DEIT = BackboneShape(
     depth=12, width=384, heads=6, grid=(14, 14), prefix=1, attention_width=384, key_macs=294912, query_macs=294912,
@@ -66,9 +66,9 @@ def test_kept_with_pruning_is_diffrates_arrangement() -> None:
     pruning, merging = schedule.reductions
     assert (pruning.kept, merging.kept) == (tuple(PRUNED), tuple(MERGED))
     assert (merging.metric, merging.matching, merging.weights, merging.proportional) == ("feature", "importance", "equal", "on")
-    steps = [dict(block.steps) for block in plan(DEIT, schedule)]
-    assert steps[1] == {"pruning": 196, "merging": 194}
-    assert steps[11] == {"pruning": 3}
+    left = [{act.reduction: act.leaving for act in row.acts} for row in work(DEIT, schedule)]
+    assert left[1] == {"pruning": 196, "merging": 194}
+    assert left[11] == {"pruning": 3}
     *_, merging = presets.kept(DEIT, [180] * 12, [190] * 12, metric="key", matching="bipartite").reductions
     assert (merging.metric, merging.matching, merging.weights) == ("key", "bipartite", "equal")
 

@@ -10,8 +10,8 @@ from torch import nn
 
 from models import make_model
 from vittle.reductions.backbone import describe_backbone
+from vittle.reductions.block import attend
 from vittle.reductions.merge_embedding import MergeEmbedding
-from vittle.reductions.vit import attend
 from vittle.spaces.errors import VittleError
 
 

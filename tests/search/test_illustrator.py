@@ -115,7 +115,7 @@ def test_the_least_attended_patches_are_those_that_are_dropped(illustrator: Illu
 def test_the_untouched_model_leaves_every_patch_alone(illustrator: Illustrator, tail: str) -> None:
     shown = illustrator(Schedule.from_dict({"tail": tail}), [0])
     for block in shown["images"][0]["blocks"]:
-        assert block == {"groups": list(range(64)), "sizes": [1.0] * 64}
+        assert block == {"groups": list(range(64)), "sizes": [1.0] * 64, "told": {}}
     assert shown["images"][0]["agree"]
 
 
@@ -153,11 +153,12 @@ def test_any_model_can_be_shown(family: torch.nn.Module, images_for: Callable[[t
     model = ReducedViT(family, presets.constant(family, 3))
     states = list(model.trace(images_for(family)))
     assert len(states) == model.shape.depth - (model.schedule.tail == "prefix")
-    for (state, dropped), count in zip(states, costs.tokens(model.shape, model.schedule), strict=False):
+    for (state, dropped, told), count in zip(states, costs.tokens(model.shape, model.schedule), strict=False):
         assert state.features.shape[1] == count
         assert state.source is not None
         assert all(len(set(row.tolist())) == count for row in state.source)
         assert not dropped.any()
+        assert not any(told.values())  # merging has no more to say than where each patch went
 
 
 def test_the_first_images_are_shown_where_none_is_asked_for(illustrator: Illustrator) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from vittle.objectives.backbones.sensitivity import Point, Sensitivity, keeping_all
+from vittle.objectives.backbones.sensitivity import Point, Sensitivity
 from vittle.objectives.latency.profile import (
     LAST,
     MLP,
@@ -21,7 +21,8 @@ from vittle.objectives.latency.profile import (
     Staircase,
 )
 from vittle.search.planning import plans
-from vittle.spaces import BackboneShape, Schedule, ScheduleError, Space, VittleError, plan, tokens
+from vittle.spaces import BackboneShape, Schedule, ScheduleError, Space, VittleError, tokens, work
+from vittle.spaces.table import REDUCTIONS
 
 BOTH = ("pruning", "merging")
 SHAPE = BackboneShape(
@@ -82,13 +83,13 @@ def profile(
 def every(space: Space) -> list[Schedule]:
     """Every schedule of the plain settings of a space of one reduction."""
     shape, (name,), found = space.shape, space.reductions, {}
-    settings = keeping_all(space.context, name)
+    settings = REDUCTIONS[name].settings.keeping_all(space.context)
     for kept in itertools.combinations_with_replacement(range(shape.tokens, shape.prefix, -1), space.context.blocks):
         counts = (*kept, *[kept[-1]] * (shape.depth - len(kept)))
         part = settings.model_copy(update={"kept": counts})
         schedule = Schedule((part,) if kept[-1] < shape.tokens else (), space.context.tail)
         try:
-            plan(shape, schedule)
+            work(shape, schedule)
         except ScheduleError:
             continue
         found[schedule.id] = schedule

@@ -10,7 +10,7 @@ from models import FAMILIES, make_model
 from recorded import DENSE, SHAPE, neutral
 from vittle import presets
 from vittle.reductions.backbone import shape_of
-from vittle.spaces import BackboneShape, Choice, Schedule, Space, VittleError, macs, plan, published, shares, tokens
+from vittle.spaces import BackboneShape, Choice, Schedule, Space, VittleError, macs, published, shares, tokens, work
 from vittle.spaces.curve import Curve
 from vittle.spaces.reduction import AdapterRecord
 from vittle.spaces.table import REDUCTIONS
@@ -61,7 +61,7 @@ def test_every_value_within_its_range_is_feasible(space: Space) -> None:
         counts = tokens(space.shape, schedule)
         assert all(before >= after > 0 for before, after in zip((space.shape.tokens, *counts), counts, strict=False))
         assert counts[-1] >= space.shape.prefix
-        embedding = sum(block.embedding_macs for block in plan(space.shape, schedule))
+        embedding = sum(row.extra_macs for row in work(space.shape, schedule))
         assert 0 < macs(space.shape, schedule) <= dense + embedding
         assert embedding == 0 or any(part.adapter for part in schedule.reductions)
         assert Schedule.from_dict(schedule.to_dict()) == schedule
@@ -73,7 +73,7 @@ def test_the_ends_of_every_range_are_feasible(single: Space) -> None:
     blocks = single.context.blocks
     for whole, *values in itertools.product(range(blocks + 1), *ranges):
         kept = shares.written(single.reductions[0], [1.0] * whole + [0.0] * (blocks - whole))
-        plan(single.shape, single.schedule(kept | {one.name: value for one, value in zip(others, values, strict=True)}))
+        work(single.shape, single.schedule(kept | {one.name: value for one, value in zip(others, values, strict=True)}))
 
 
 def test_the_order_of_the_shares_means_nothing(space: Space) -> None:

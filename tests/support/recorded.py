@@ -17,7 +17,7 @@ from vittle.objectives.latency.profile import (
 )
 from vittle.objectives.measurement import Measurement, exact, proportion
 from vittle.search.coordinator import Coordinator, Outcome
-from vittle.spaces import BackboneShape, Schedule, Space, macs, tokens
+from vittle.spaces import BackboneShape, Schedule, Space, macs, tokens, work
 from vittle.spaces.table import REDUCTIONS
 from vittle.storage.records import BackboneRecord, Settings, Study
 from vittle.storage.store import Store
@@ -84,7 +84,7 @@ def latency_profile(*, error: float = 0.01, flat: tuple[int, int] | None = None,
     rng = np.random.default_rng(0)
     space = Space(SHAPE, tuple(REDUCTIONS))
     drawn = [space.schedule(space.draw(rng)) for _ in range(300)]
-    acting = {part.variant(SHAPE, block) for one in drawn for part in one.reductions for block in range(SHAPE.depth)}
+    acting = {act.variant for one in drawn for row in work(SHAPE, one) for act in row.acts}
     measured = np.linspace(0.4, 1.0, 12)
     return LatencyProfile(
         key=key,

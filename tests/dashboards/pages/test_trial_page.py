@@ -131,29 +131,30 @@ class TestTwin:
             left = 65
             for block in twin["blocks"]:
                 assert block["entering"] == left
-                for step in block["steps"]:
-                    left -= step["removed"]
-                    assert step["left"] == left
+                for act in block["acts"]:
+                    left -= act["removed"]
+                    assert act["left"] == left
                 left = min(left, block["queries"])
                 assert block["leaving"] == left
             assert [block["leaving"] for block in twin["blocks"]] == twin["tokens"]
             spent = sum(block["macs_share"] for block in twin["blocks"]) * dense + SHAPE.embed_macs + SHAPE.head_macs
             assert spent == pytest.approx(costs.macs(SHAPE, trial.schedule))
             assert twin["macs_share"] == pytest.approx(spent / costs.macs(SHAPE, Schedule()))
-        steps = [step for block in twin["blocks"] for step in block["steps"]]
-        assert [(step["reduction"], step["rule"]) for step in steps[:2]] == [("pruning", "pruning"), ("merging", "bipartite")]
+        acts = [act for block in twin["blocks"] for act in block["acts"]]
+        assert [(act["reduction"], act["rule"]) for act in acts[:2]] == [("pruning", "pruning"), ("merging", "bipartite")]
 
     def test_windows_are_named_where_they_act(self) -> None:
         document = {"merging": {"kept": [65, 61, 57, *[40] * 9], "window": 4, "global_from": 3, "matching": "energy"}}
         study = type("", (), {"backbone": type("", (), {"shape": SHAPE})})
         blocks = trial_document.blocks(study, Schedule.from_dict(document))  # type: ignore[arg-type]
-        rules = [step["rule"] for block in blocks for step in block["steps"]]
+        rules = [act["rule"] for block in blocks for act in block["acts"]]
         assert rules == ["windows", "windows", "energy"]
 
     def test_there_are_words_for_every_reduction_and_rule(self) -> None:
-        catalog = words().catalog["trial"]
-        assert set(REDUCTIONS) <= set(catalog["steps"])
-        assert {"bipartite", "energy", "importance", "windows", "pruning"} == set(catalog["rules"])
+        catalog = words().catalog["reductions"]
+        assert set(catalog) == set(REDUCTIONS)
+        rules = {rule for one in catalog.values() for rule in one["rules"]}
+        assert rules == {"bipartite", "energy", "importance", "windows", "pruning"}
 
     def test_neighbours(self, client: TestClient, store: Store) -> None:
         last = len(store.trials(NAME)) - 1

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vittle.objectives.backbones.sensitivity import TYPICAL, Point, Sensitivity, measure, probes
-from vittle.spaces import BackboneShape, Schedule, Space, VittleError, plan
+from vittle.objectives.backbones.sensitivity import TYPICAL, Point, Sensitivity, measure
+from vittle.spaces import BackboneShape, Schedule, Space, VittleError, work
 from vittle.spaces.reduction import Context
+from vittle.spaces.table import REDUCTIONS
 
 SHAPE = BackboneShape(
     depth=4, width=8, heads=2, grid=(4, 4), prefix=1, attention_width=8, key_macs=128, query_macs=128, mlp_macs=512,
@@ -38,8 +39,8 @@ def scale(block: int) -> float:
 def evaluate(schedule: Schedule) -> NDArray[np.float64]:
     """Each block loses with the 1.5th power of the share removed in it; 64 images differ by a half."""
     spread = np.linspace(0.5, 1.5, 64)
-    steps = plan(SHAPE, schedule)[: 3 if schedule.tail == "prefix" else 4]
-    return spread * sum(scale(at) * ((one.keys - one.tokens) / (one.keys - 1)) ** 1.5 for at, one in enumerate(steps))
+    rows = work(SHAPE, schedule)[: 3 if schedule.tail == "prefix" else 4]
+    return spread * sum(scale(row.index) * ((row.keys - row.leaving) / (row.keys - 1)) ** 1.5 for row in rows)
 
 
 def test_a_power_law_is_found_again_between_and_beyond_what_was_measured() -> None:
@@ -71,13 +72,12 @@ def test_a_single_point_loses_with_the_typical_power() -> None:
 @pytest.mark.parametrize(("tail", "blocks"), [("prefix", 3), ("full", 4)])
 @pytest.mark.parametrize(("name", "shares"), [("merging", [1 / 2]), ("pruning", [1 / 2, 15 / 16])])
 def test_probes_reduce_one_block_alone(name: str, shares: list[float], tail: str, blocks: int) -> None:
-    found = probes(context(tail), name)
-    assert [(one.block, one.removed) for one in found] == [(block, share) for block in range(blocks) for share in shares]
-    for block, removed, schedule in found:
-        assert schedule.tail == tail
-        acting = {at: one for at, one in enumerate(plan(SHAPE, schedule)) if one.steps}
-        assert list(acting) == [block]
-        assert acting[block].steps == ((name, 17 - round(removed * 16)),)
+    found = REDUCTIONS[name].settings.probes(context(tail))
+    assert [(one.block, one.strength) for one in found] == [(block, share) for block in range(blocks) for share in shares]
+    for block, strength, settings in found:
+        (act,) = (act for row in work(SHAPE, Schedule((settings,), tail)) for act in row.acts)
+        assert (act.reduction, act.leaving, act.strength) == (name, 17 - round(strength * 16), strength)
+        assert work(SHAPE, Schedule((settings,), tail))[block].acts == (act,)
 
 
 def test_it_measures_the_law_behind_the_losses() -> None:

@@ -28,7 +28,7 @@ from vittle.objectives.latency.profile import (
     left_out,
     spearman,
 )
-from vittle.spaces import BackboneShape, Schedule, plan
+from vittle.spaces import BackboneShape, Schedule, work
 
 SHAPE = BackboneShape(
     depth=4, width=8, heads=2, grid=(4, 4), prefix=1, attention_width=8, key_macs=128, query_macs=128, mlp_macs=512,
@@ -98,8 +98,8 @@ def test_pruning_then_merging_in_one_block() -> None:
     schedule = presets.kept(
         SHAPE, merged=[17, 5, 5, 5], pruned=[17, 9, 9, 9], metric="key", matching="bipartite", weights="size"
     )  # fmt: skip
-    (pruned, merged) = plan(SHAPE, schedule)[1].steps
-    assert (pruned, merged) == (("pruning", 9), ("merging", 5))
+    pruned, merged = work(SHAPE, schedule)[1].acts
+    assert [(one.reduction, one.leaving) for one in (pruned, merged)] == [("pruning", 9), ("merging", 5)]
     assert profile().sums(schedule).acting == pytest.approx((0.003 + 0.004) + (0.01 + 0.009 + 0.008))
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ from vittle.reductions.backbone import Backbone, describe_backbone
 from vittle.spaces import Schedule, Space
 from vittle.spaces.reduction import AdapterRecord
 from vittle.spaces.table import REDUCTIONS
+from vittle.spaces.work import Act, BlockWork, Place, Visit
 
 SMALLEST = MeasuringPlan(4, 1, 3)
 
@@ -129,17 +130,32 @@ def test_the_staircase_is_the_nearest_that_never_falls() -> None:
         assert ((other - measured) ** 2).sum() >= error - 1e-12
 
 
+def acts(sites: Iterable[tuple[int, int, float]], place: Place = "tokens") -> list[tuple[BlockWork, Act, float]]:
+    """What acting took, by the tokens before and after it; in place of a core, queries read half of the keys."""
+    share = 0.5 if place == "attention" else 1.0
+    found = []
+    for tokens, left, taken in sites:
+        row = BlockWork(0, Visit(0), tokens, tokens, tokens, tokens, key_share=share)
+        found.append((row, Act("merging", place, tokens, left, 0.1, "variant", "rule"), taken))
+    return found
+
+
 def test_the_cost_of_acting_is_a_plane_that_never_falls() -> None:
     sites = [(tokens, tokens - removed) for tokens in (65, 40, 20) for removed in (1, 5, 9)]
     exact = [(tokens, left, 0.01 + 0.002 * tokens + 0.003 * (tokens - left)) for tokens, left in sites]
-    assert dataclasses.astuple(profiler._cost(exact)) == pytest.approx((0.01, 0.002, 0.003))
-    falling = profiler._cost([(tokens, left, 0.1 - 0.001 * tokens) for tokens, left in sites])
+    assert dataclasses.astuple(profiler._cost(acts(exact))) == pytest.approx((0.01, 0.002, 0.003, 0.0))
+    falling = profiler._cost(acts((tokens, left, 0.1 - 0.001 * tokens) for tokens, left in sites))
     assert min(dataclasses.astuple(falling)) >= 0
     assert falling.per_token == pytest.approx(0.0)
-    alone = profiler._cost([(65, 60, 0.2)])
-    assert alone.at(65, 60) == pytest.approx(0.2)
-    skewed = profiler._cost([(10, 9, 0.001), (10, 9, 0.001), (10, 9, 1.0)])  # relative errors: the large one counts once
-    assert skewed.at(10, 9) < 0.01
+    ((row, act, _),) = alone = acts([(65, 60, 0.2)])
+    assert profiler._cost(alone).of(row, act) == pytest.approx(0.2)
+    ((row, act, _), *_) = skewed = acts([(10, 9, 0.001), (10, 9, 0.001), (10, 9, 1.0)])
+    assert profiler._cost(skewed).of(row, act) < 0.01  # relative errors: the large one counts once
+
+
+def test_what_replaces_attention_costs_by_the_pairs_that_it_reads() -> None:
+    sites = [(tokens, tokens, 0.01 + 0.002 * tokens + 0.003 * tokens * tokens / 2) for tokens in (20, 40, 66, 90)]
+    assert dataclasses.astuple(profiler._cost(acts(sites, "attention"))) == pytest.approx((0.01, 0.002, 0.0, 0.003))
 
 
 def test_counts_reach_both_ends_and_are_closer_together_where_there_are_few() -> None:

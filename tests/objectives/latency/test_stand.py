@@ -78,7 +78,7 @@ def test_a_measurement_says_all_that_it_takes_to_repeat_it(stand) -> None:
         assert (protocol["batch_size"], protocol["dtype"], protocol["compiled"]) == (3, "float32", False)
         assert (protocol["threads"], protocol["torch"]) == (torch.get_num_threads(), torch.__version__)
         assert {"device", "allocator", "python", "repeated"} <= set(protocol)
-        assert protocol["rival"] in protocol["forms_ms"]
+        assert protocol["baseline"] in protocol["forms_ms"]
         assert set(protocol["forms_ms"]) == {"fused", "eager"}
         assert set(protocol["attention"]) == {"form", "kernel", "backbone"}
         assert protocol["attention"]["form"] in ("mask", "channel")
@@ -172,7 +172,7 @@ def test_a_batch_is_filled_from_what_there_is(tiny, splits) -> None:
 def test_an_evaluation_has_every_objective(evaluator, timings) -> None:
     schedule = presets.constant(evaluator.model, 6)
     measured = evaluator.measure(schedule, profile="0123")
-    assert set(measured) == {"macs", "accuracy", "accuracy_drop", "divergence", *EVERY}
+    assert set(measured) == {"macs", "parameters", "accuracy", "accuracy_drop", "divergence", *EVERY}
     assert measured["accuracy"].n == 20
     assert measured["latency_ratio"].protocol["profile"] == "0123"
     assert "profile" not in evaluator.measure(schedule)["latency_ratio"].protocol
@@ -218,7 +218,7 @@ def test_a_prediction_stands_unless_the_schedule_enters_the_front(
         protocol = measured["latency_ratio"].protocol
         assert (protocol["profile"], protocol["predicted"], protocol.get("source")) == ("0123", ratio, None)
     else:
-        assert set(measured) == {"macs", "accuracy", "accuracy_drop", "divergence", *guess}
+        assert set(measured) == {"macs", "parameters", "accuracy", "accuracy_drop", "divergence", *guess}
         assert {name: measured[name] for name in guess} == guess
 
 

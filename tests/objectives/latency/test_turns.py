@@ -53,7 +53,7 @@ def take(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Turns, Scripted
     def run(law: Law, *calls: str, rounds: int = 5, precision: float | None = None) -> tuple[Turns, Scripted]:
         clock = Scripted(law)
         monkeypatch.setattr("vittle.objectives.latency.turns.Clock", lambda _device: clock)
-        monkeypatch.setattr(turns.lease, "exclusive", clock.lease)
+        monkeypatch.setattr(turns.device_lock, "exclusive", clock.lease)
         return take_turns("a", calls or ("b",), CPU, rounds=rounds, precision=precision), clock
 
     return run
