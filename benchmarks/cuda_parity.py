@@ -99,7 +99,6 @@ SCHEDULES: Mapping[str, Callable[[nn.Module], Schedule]] = {
 }
 
 
-@torch.inference_mode()
 def measure(task: Task) -> Row:
     """Every reduction on small models, the kernels of attention, and real models in the form that is chosen for them."""
     torch.backends.cudnn.allow_tf32 = False
@@ -131,7 +130,13 @@ def measure(task: Task) -> Row:
 def compare(name: str, model: nn.Module, dtype: torch.dtype, small: bool) -> tuple[Row, list[Row], list[str]]:
     """One model in one type: its identity, every reduction in every form, and what is refused with the reason."""
     rounded = copy.deepcopy(model).to(dtype)
-    exact = copy.deepcopy(rounded).double()
+    return _compared(name, rounded, copy.deepcopy(rounded).double(), dtype, small)
+
+
+@torch.inference_mode()
+def _compared(
+    name: str, rounded: nn.Module, exact: nn.Module, dtype: torch.dtype, small: bool
+) -> tuple[Row, list[Row], list[str]]:
     images = random_images(rounded, max(BATCHES))
     plain, wanted = rounded(images), exact(images.double())
     unreduced = ReducedViT(rounded, Schedule())(images)
@@ -146,7 +151,7 @@ def compare(name: str, model: nn.Module, dtype: torch.dtype, small: bool) -> tup
     refused: list[str] = []
     for title, build in SCHEDULES.items():
         try:
-            embedding = embed(title, model, dtype)
+            embedding = embed(title, rounded)
             schedule = named(build(rounded), embedding)
             reference = ReducedViT(exact, schedule, {"merging": copy.deepcopy(embedding).double()}, form="mask")
         except VittleError as error:
@@ -164,13 +169,14 @@ def compare(name: str, model: nn.Module, dtype: torch.dtype, small: bool) -> tup
     return identity, entries, refused
 
 
-def embed(title: str, model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """A merge embedding in a type: from the keys, or random."""
+def embed(title: str, model: nn.Module) -> nn.Module:
+    """A merge embedding of a model: from its keys, or random."""
     shape = shape_of(model)
     torch.manual_seed(5)
     from_keys = "from keys" in title
     embedding = MergeEmbedding.from_keys(model) if from_keys else MergeEmbedding(shape.depth, shape.width, WIDTH)
-    return embedding.to(next(model.parameters()).device, dtype)
+    weight = next(model.parameters())
+    return embedding.to(weight.device, weight.dtype)
 
 
 def named(schedule: Schedule, embedding: Any) -> Schedule:
@@ -233,6 +239,7 @@ def compare_attention(device: torch.device, task: Task) -> Iterator[Row]:
                 yield {**about, **_attended(q, k, v, log_sizes, form)}
 
 
+@torch.inference_mode()
 def _attended(q: Tensor, k: Tensor, v: Tensor, log_sizes: Tensor, form: Form) -> Row:
     start = time.perf_counter()
     try:
@@ -243,7 +250,7 @@ def _attended(q: Tensor, k: Tensor, v: Tensor, log_sizes: Tensor, form: Form) ->
     taken = time.perf_counter() - start
     logits = 0.125 * q.double() @ k.double().mT + log_sizes.double()
     wanted = logits.softmax(-1) @ v.double()
-    return {"error": relative(mixed, wanted), "finite": finite, "seconds": round(taken, 2)}
+    return {"error": relative(mixed, wanted), "finite": finite, "graphs": graphs(), "seconds": round(taken, 2)}
 
 
 def compare_real(device: torch.device, task: Task) -> Iterator[Row]:
@@ -255,28 +262,28 @@ def compare_real(device: torch.device, task: Task) -> Iterator[Row]:
                 yield {"model": name, "skipped": "no time was left"}
                 return
             rounded = copy.deepcopy(model).to(dtype)
-            exact = copy.deepcopy(rounded).double()
-            images = random_images(rounded, 5)
-            schedule = vittle.presets.constant(rounded, 9)
-            start = time.perf_counter()
-            reduced = ReducedViT(rounded, schedule)
-            answers = reduced(images)
-            finite = bool(answers.isfinite().all())
-            reference = ReducedViT(exact, schedule, form="mask")
-            yield {
-                "model": name,
-                "dtype": str(dtype).removeprefix("torch."),
-                "form": reduced.form,
-                "identity": float((ReducedViT(rounded, Schedule())(images) - rounded(images)).abs().max()),
-                "backbone": relative(rounded(images), exact(images.double())),
-                "error": relative(answers, reference(images.double())),
-                "same_places": same_places(reduced, reference, images),
-                "finite": finite,
-                "graphs": graphs(),
-                "seconds": round(time.perf_counter() - start, 1),
-            }
+            yield {"model": name, "dtype": str(dtype).removeprefix("torch."), **_real(rounded, copy.deepcopy(rounded).double())}
     if task.left > SPARE:  # nobody is promised float64, and still it should choose a form that runs
         yield {"dtype": "float64", "form": fastest_form(device, torch.float64, 3, 64, 197)}
+
+
+@torch.inference_mode()
+def _real(rounded: nn.Module, exact: nn.Module) -> Row:
+    images, schedule = random_images(rounded, 5), vittle.presets.constant(rounded, 9)
+    start = time.perf_counter()
+    reduced = ReducedViT(rounded, schedule)
+    answers, plain = reduced(images), rounded(images)
+    reference = ReducedViT(exact, schedule, form="mask")
+    return {
+        "form": reduced.form,
+        "identity": float((ReducedViT(rounded, Schedule())(images) - plain).abs().max() / plain.abs().max()),
+        "backbone": relative(plain, exact(images.double())),
+        "error": relative(answers, reference(images.double())),
+        "same_places": same_places(reduced, reference, images),
+        "finite": bool(answers.isfinite().all()),
+        "graphs": graphs(),
+        "seconds": round(time.perf_counter() - start, 1),
+    }
 
 
 def graphs() -> int:

@@ -99,7 +99,7 @@ def kill_and_resume(task: Task) -> Row:
     task.save(result)
     print(f"killed with {len(before)} trials finished, {task.left:.0f} s left", flush=True)
     before = ended(found.url)  # one more may have been written between the look and the end
-    again = Command(task.folder, "resume", STUDY, "--storage", found.url, "--json")
+    again = Command(task.folder, "resume", STUDY, "--storage", found.url)
     result["resumed"] = again.wait(task.left - 8)
     result["memory_mb"]["resumed"] = used(task)
     result["resumed"] |= {"states": states(found.url), **compare(before, found.url, trials)}
@@ -111,7 +111,7 @@ def launch_arguments(found: Material, device: str, study: str, *, budget: str, b
     return [
         "launch", "--model", found.model, "--checkpoint", str(found.checkpoint), "--data", str(found.images),
         "--batch-size", str(batch or found.batch), "--dtype", found.dtype, "--device", device, "--latency-budget", budget,
-        "--study", study, "--storage", found.url, "--json",
+        "--study", study, "--storage", found.url,
     ]  # fmt: skip
 
 
@@ -154,13 +154,25 @@ def compare(before: dict[int, Trial], url: str, trials: int) -> Row:
         "kept": sum(same),
         "lost_or_changed": len(same) - sum(same),
         "numbers_whole": sorted(after) == list(range(trials + 1)),
-        "schedules_repeated": len(after) - len({trial.schedule.id for trial in after.values()}),
+        "repeated": repeated(list(after.values()), set(before)),
         "attempts": dict(Counter(trial.attempts for trial in after.values())),
         "confirmed": sum(trial.confirmed for trial in after.values()),
         "reasons": sorted({trial.reason[:200] for trial in after.values() if trial.state == "failed" and trial.reason}),
         "devices": dict(Counter(str(one.protocol["device"]) for one in measured if "device" in one.protocol)),
         "launch_bound": dict(Counter(str(one.protocol["launch_bound"]) for one in measured if "launch_bound" in one.protocol)),
     }
+
+
+def repeated(trials: list[Trial], before: set[int]) -> list[Row]:
+    """Schedules that more than one trial has, with those trials and whether they had ended before."""
+    numbers: dict[str, list[int]] = {}
+    for trial in trials:
+        numbers.setdefault(trial.schedule.id, []).append(trial.number)
+    return [
+        {"schedule": schedule, "trials": [{"number": one, "ended_before": one in before} for one in sharing]}
+        for schedule, sharing in numbers.items()
+        if len(sharing) > 1
+    ]
 
 
 def used(task: Task) -> float | None:
@@ -179,7 +191,7 @@ def used(task: Task) -> float | None:
 def exhaust(task: Task) -> Row:
     """Memory that runs out: in one trial of a search, on a device that is full before it begins, and for the backbone."""
     found = material(task)
-    result: Row = {"in_a_trial": search_without_memory(found, task, "one", CROWDED, 2)}
+    result: Row = {"in_a_trial": search_without_memory(found, task, "one", CROWDED, 1 if task.small else 2)}
     task.save(result)
     print(f"in a trial: {result['in_a_trial']['states']}, {task.left:.0f} s left", flush=True)
     if task.device == "cuda":
@@ -187,10 +199,10 @@ def exhaust(task: Task) -> Row:
     else:
         result["full_device"] = {"skipped": "it needs CUDA"}
     task.save(result)
-    if task.left > 0.35 * task.seconds:
+    if task.left > 0.35 * task.seconds and not task.small:
         result["in_the_backbone"] = search_without_memory(found, task, "backbone", 0, 1)
     else:
-        result["in_the_backbone"] = {"skipped": "no time was left"}
+        result["in_the_backbone"] = {"skipped": "it is rehearsed once" if task.small else "no time was left"}
     return result
 
 

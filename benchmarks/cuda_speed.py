@@ -69,7 +69,6 @@ def _version(package: str) -> str | None:
         return None
 
 
-@torch.inference_mode()
 def measure_operators(task: Task) -> Row:
     """Merged models in turn with plain ToMe and with the backbone, in each of the forms that a user could run it in."""
     device = torch.device(task.device)
@@ -89,6 +88,7 @@ def measure_operators(task: Task) -> Row:
     return result
 
 
+@torch.inference_mode()
 def _agreement(name: str, device: torch.device) -> str:
     try:
         merging.check(merging.build(name, REMOVED[-1], device, torch.float32))

@@ -38,7 +38,7 @@ class Part(NamedTuple):
 
     Attributes:
         name: of its result.
-        seconds: that it may take, from its start to its end.
+        seconds: that it may take at least, from its start to its end.
         function: `module:function`, which is given a `Task` and returns a result that JSON can hold.
     """
 
@@ -92,11 +92,14 @@ def run_parts(
         save: told all results after each part, and those that a part has left when it is ended.
 
     Returns:
-        For each part its `status` (`ok`, `failed`, `timed out`, `not run`), `seconds`, `limit`, and `result` or `traceback`.
+        For each part its `status` (`ok`, `failed`, `timed out`, `not run`), `seconds`, `limit`, its `result` as far as it came,
+        `traceback` where it failed, and the last lines that it `printed`.
     """
     begun, results = time.monotonic(), {}
-    for part in parts:
-        limit = min(part.seconds, begun + seconds - time.monotonic())
+    for index, part in enumerate(parts):
+        left = begun + seconds - time.monotonic()
+        spare = left - sum(later.seconds for later in parts[index + 1 :])  # what earlier parts have left over is there to use
+        limit = max(min(part.seconds, left), spare)
         if limit < 1:
             results[part.name] = {"status": "not run", "seconds": 0.0, "limit": part.seconds, "reason": "no time was left"}
         else:
@@ -142,12 +145,11 @@ def run_part(part: Part, command: Sequence[str], folder: Path, limit: float) -> 
     reader.join(2)  # no longer: what the part has left behind may hold its output open
     found = _read(place / DONE)
     row = {"status": "failed", "seconds": round(time.monotonic() - start, 1), "limit": round(limit, 1)}
-    if found is not None:
-        return {**row, **found}
-    so_far = {} if (partial := _read(place / RUNNING)) is None else {"result": partial}
-    if timed_out:
-        return {**row, "status": "timed out", **so_far, "printed": list(printed)}
-    return {**row, "traceback": f"it ended with code {process.returncode}", **so_far, "printed": list(printed)}
+    partial = _read(place / RUNNING)
+    if found is None:
+        found = {} if partial is None else {"result": partial}
+        found |= {"status": "timed out"} if timed_out else {"traceback": f"it ended with code {process.returncode}"}
+    return {**row, **found, "printed": list(printed)}
 
 
 def work(part: Part, task: Task) -> int:
