@@ -1,18 +1,20 @@
 """Everything at once on a machine with an NVIDIA GPU: is it right, is it fast, and what happens when something breaks.
 
     python benchmarks/cuda.py                            at most 8 minutes
-    python benchmarks/cuda.py --device cpu --output F    a rehearsal at the smallest sizes, about 3 minutes on two cores
+    python benchmarks/cuda.py --device cpu --output F    a rehearsal at the smallest sizes, some minutes on two cores
 
 Each part of `PARTS` runs in a process of its own that is ended at its limit, so an error of the device in one of them spoils
 none of the others. To add one: a function in a module of this folder that takes a `parts.Task` and returns what JSON can hold,
 and a line in the table.
 
 `benchmarks/results/cuda.json` is rewritten after each part. It holds `environment`, `versions` and `parts`, for each of them
-`status`, `seconds`, `limit`, and `result` or `traceback`.
+`status`, `seconds`, `limit`, and `result` or `traceback`. Where a result has a `verdict`, what does not hold in it is printed at
+the end.
 """
 
 import datetime
 import functools
+import os
 import pkgutil
 import signal
 import sys
@@ -73,11 +75,16 @@ def main(
     path.parent.mkdir(parents=True, exist_ok=True)
     chosen = [PARTS[name]._replace(seconds=SLOWER[device] * PARTS[name].seconds) for name in parts.split(",")]
     save = functools.partial(write_results, path, device)
+    if device == "cpu":
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # what is so small is no faster on several
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and what runs is ended, too
     with tempfile.TemporaryDirectory(prefix="vittle-cuda-", ignore_cleanup_errors=True) as place:
         found = run_parts(chosen, (*script(__file__), "--device", device), Path(place), seconds, save)
     for name, row in found.items():
-        print(f"{name:14} {row['status']:10} {row['seconds']:6} s")
+        verdict = (row.get("result") or {}).get("verdict", {})
+        print(
+            f"{name:14} {row['status']:10} {row['seconds']:6} s", *(f"NOT {what}" for what, held in verdict.items() if not held)
+        )
     raise typer.Exit(int(any(row["status"] != "ok" for row in found.values())))
 
 

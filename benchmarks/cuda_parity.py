@@ -255,8 +255,8 @@ def _attended(q: Tensor, k: Tensor, v: Tensor, log_sizes: Tensor, form: Form) ->
 
 def compare_real(device: torch.device, task: Task) -> Iterator[Row]:
     """Whole models as `vittle.apply` runs them, in the form of attention that is fastest here."""
-    for name in REAL[: 1 if task.small else None]:
-        model = lively("test_vit" if task.small else name, num_classes=100).to(device)
+    for name in ("test_vit",) if task.small else REAL:
+        model = lively(name, num_classes=100).to(device)
         for dtype in DTYPES:
             if task.left < SPARE:
                 yield {"model": name, "skipped": "no time was left"}

@@ -103,6 +103,15 @@ def kill_and_resume(task: Task) -> Row:
     result["resumed"] = again.wait(task.left - 8)
     result["memory_mb"]["resumed"] = used(task)
     result["resumed"] |= {"states": states(found.url), **compare(before, found.url, trials)}
+    killed, resumed = result["killed"], result["resumed"]
+    result["verdict"] = {
+        "killed in mid-search": not killed["ended_by_itself"] and 0 < len(before) <= trials,
+        "resumed to the end": not resumed["hung"] and resumed["study"] == "complete" and resumed["numbers_whole"],
+        "no finished trial lost": resumed["kept"] == len(before) and not resumed["lost_or_changed"],
+        "no schedule tried twice": not resumed["repeated"],
+        "no traceback": not killed["traceback"] and not resumed["traceback"],
+    }
+    print(result["verdict"], flush=True)
     return result
 
 
@@ -193,14 +202,27 @@ def exhaust(task: Task) -> Row:
     found = material(task)
     result: Row = {"in_a_trial": search_without_memory(found, task, "one", CROWDED, 1 if task.small else 2)}
     task.save(result)
-    print(f"in a trial: {result['in_a_trial']['states']}, {task.left:.0f} s left", flush=True)
+    one = result["in_a_trial"]
+    result["verdict"] = {
+        "the trial failed with a reason": "OutOfMemoryError" in str(one["failed"].get(CROWDED)),
+        "no other trial failed": set(one["failed"]) <= {CROWDED},
+        "the search went on to its end": one["study"] == "complete",
+    }
+    print(f"in a trial: {one['states']}, {task.left:.0f} s left", flush=True)
     if task.device == "cuda":
-        result["full_device"] = launch_on_a_full_device(found, task)
+        full = result["full_device"] = launch_on_a_full_device(found, task)
+        result["verdict"] |= {
+            "a full device ends a launch by itself": not full["hung"] and full["code"] != 0,
+            "and without a traceback": not full["traceback"],
+        }
     else:
         result["full_device"] = {"skipped": "it needs CUDA"}
     task.save(result)
     if task.left > 0.35 * task.seconds and not task.small:
-        result["in_the_backbone"] = search_without_memory(found, task, "backbone", 0, 1)
+        backbone = result["in_the_backbone"] = search_without_memory(found, task, "backbone", 0, 1)
+        result["verdict"]["a backbone without memory ends the search with the reason"] = backbone[
+            "study"
+        ] == "failed" and "OutOfMemoryError" in str(backbone["failed"].get(0))
     else:
         result["in_the_backbone"] = {"skipped": "it is rehearsed once" if task.small else "no time was left"}
     return result
