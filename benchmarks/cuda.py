@@ -8,8 +8,7 @@ none of the others. To add one: a function in a module of this folder that takes
 and a line in the table.
 
 `benchmarks/results/cuda.json` is rewritten after each part. It holds `environment`, `versions` and `parts`, for each of them
-`status`, `seconds`, `limit`, and `result` or `traceback`. Where a result has a `verdict`, what does not hold in it is printed at
-the end.
+`status`, `seconds`, `limit`, and `result` or `traceback`. What does not hold of a result's `verdict` is printed at the end.
 """
 
 import datetime
