@@ -23,9 +23,9 @@ import typer
 
 from report import environment, write
 from vittle.objectives.evaluator import make_stand
-from vittle.objectives.latency.profile import spearman
+from vittle.objectives.latency.profile import LatencyProfile, spearman
 from vittle.objectives.latency.profiler import SECONDS, Profiler
-from vittle.objectives.latency.stand import Effort
+from vittle.objectives.latency.stand import Effort, Stand
 from vittle.reductions.backbone import describe_backbone
 from vittle.reductions.device import choose_device
 from vittle.reductions.vit import ReducedViT
@@ -83,26 +83,7 @@ def row(name: str, batch: int, schedules: int, seconds: float, device: str) -> R
     backbone = describe_backbone(timm.create_model(name).eval(), name)
     stand = make_stand(backbone, device=device, batch_size=batch)
     profile = Profiler(backbone, stand, seconds=seconds).measure()
-    generator, space = np.random.default_rng(SEED), Space(backbone.shape, ("pruning", "merging"))
-    known = {check.schedule for check in profile.checks}
-    checks: list[Row] = []
-    while len(checks) < schedules:
-        one = space.parts()[len(checks) % 3]
-        schedule = one.schedule(one.draw(generator))
-        if schedule.id in known:
-            continue
-        known.add(schedule.id)
-        measured = stand.measure(ReducedViT(stand.model, schedule), EFFORT)["latency_ratio"]
-        checks.append(
-            {
-                "schedule": schedule.id,
-                "macs": round(space.macs_share(schedule), 4),
-                "predicted": round(profile.ratio(schedule), 4),
-                "measured": round(measured.value, 4),
-                "interval": [round(measured.low, 4), round(measured.high, 4)],
-                "noisy": "noisy" in measured.protocol,
-            }
-        )
+    checks = unseen(profile, stand, schedules, EFFORT)
     return {
         "device": device,
         "model": name,
@@ -117,6 +98,31 @@ def row(name: str, batch: int, schedules: int, seconds: float, device: str) -> R
         "noisy": sum(check["noisy"] for check in checks),
         "checks": checks,
     }
+
+
+def unseen(profile: LatencyProfile, stand: Stand, schedules: int, effort: Effort) -> list[Row]:
+    """Random schedules of every reduction that a profile has not seen: what it predicts, and what is measured."""
+    generator, space = np.random.default_rng(SEED), Space(profile.shape, ("pruning", "merging"))
+    known = {check.schedule for check in profile.checks}
+    checks: list[Row] = []
+    while len(checks) < schedules:
+        one = space.parts()[len(checks) % 3]
+        schedule = one.schedule(one.draw(generator))
+        if schedule.id in known:
+            continue
+        known.add(schedule.id)
+        measured = stand.measure(ReducedViT(stand.model, schedule), effort)["latency_ratio"]
+        checks.append(
+            {
+                "schedule": schedule.id,
+                "macs": round(space.macs_share(schedule), 4),
+                "predicted": round(profile.ratio(schedule), 4),
+                "measured": round(measured.value, 4),
+                "interval": [round(measured.low, 4), round(measured.high, 4)],
+                "noisy": "noisy" in measured.protocol,
+            }
+        )
+    return checks
 
 
 def errors(checks: list[Row], name: str) -> Row:

@@ -17,19 +17,21 @@ from vittle.spaces.errors import VittleError
 class PlainToMe(nn.Module):
     """A timm Vision Transformer that merges `removed` tokens away in every block, at most half of its patch tokens.
 
-    It shares the modules of `model`.
+    It shares the modules of `model`. With `fused`, which is not as published, torch's fused attention takes the log sizes as a
+    mask: what somebody gains who changes that alone.
 
     Raises:
         VittleError: a model without a class token, with further prefix tokens, or with a head that pools patches.
     """
 
-    def __init__(self, model: nn.Module, removed: int) -> None:
+    def __init__(self, model: nn.Module, removed: int, *, fused: bool = False) -> None:
         super().__init__()
         vit: Any = model
         if vit.num_prefix_tokens != 1 or vit.global_pool != "token":
             raise VittleError("this model is not one that the paper describes; accepted: one class token, read by the head")
         self.model = vit
         self.removed = removed
+        self.fused = fused
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (b, classes) of images (b, 3, height, width)."""
@@ -37,20 +39,21 @@ class PlainToMe(nn.Module):
         tokens = vit.norm_pre(vit._pos_embed(vit.patch_embed(images)))  # (b, n, d)
         sizes = torch.ones_like(tokens[..., :1])  # (b, n, 1)
         for block in vit.blocks:
-            output, metric = attend(block.attn, block.norm1(tokens), sizes)
+            output, metric = attend(block.attn, block.norm1(tokens), sizes, fused=self.fused)
             tokens = tokens + block.ls1(output)
             tokens, sizes = merge(tokens, sizes, metric, min(self.removed, (tokens.shape[1] - 1) // 2))
             tokens = tokens + block.ls2(block.mlp(block.norm2(tokens)))
         return vit.forward_head(vit.norm(tokens))  # type: ignore[no-any-return]
 
 
-def attend(attention: Any, tokens: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+def attend(attention: Any, tokens: Tensor, sizes: Tensor, *, fused: bool = False) -> tuple[Tensor, Tensor]:
     """Proportional attention: softmax(Q K^T / sqrt(c) + log s) V.
 
     Args:
         attention: timm's `Attention`.
         tokens: (b, n, d), normalised.
         sizes: (b, n, 1) patches per token.
+        fused: in one kernel.
 
     Returns:
         The output (b, n, d), and the keys' mean over heads (b, n, c).
@@ -59,9 +62,13 @@ def attend(attention: Any, tokens: Tensor, sizes: Tensor) -> tuple[Tensor, Tenso
     h, c = attention.num_heads, attention.head_dim
     q, k, v = attention.qkv(tokens).reshape(b, n, 3, h, c).permute(2, 0, 3, 1, 4).unbind(0)  # each (b, h, n, c)
     q, k = attention.q_norm(q), attention.k_norm(k)
-    logits = (q * attention.scale) @ k.transpose(-2, -1) + sizes.log()[:, None, None, :, 0]  # (b, h, n, n)
-    mixed = (logits.softmax(dim=-1) @ v).transpose(1, 2).reshape(b, n, h * c)
-    return attention.proj(attention.norm(mixed)), k.mean(1)
+    log_sizes = sizes.log()[:, None, None, :, 0]  # (b, 1, 1, n)
+    if fused:
+        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=log_sizes, scale=attention.scale)
+    else:
+        logits = (q * attention.scale) @ k.transpose(-2, -1) + log_sizes  # (b, h, n, n)
+        mixed = logits.softmax(dim=-1) @ v
+    return attention.proj(attention.norm(mixed.transpose(1, 2).reshape(b, n, h * c))), k.mean(1)
 
 
 def merge(tokens: Tensor, sizes: Tensor, metric: Tensor, removed: int) -> tuple[Tensor, Tensor]:
