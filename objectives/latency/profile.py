@@ -2,7 +2,7 @@
 
 Every time is a share of the backbone's in its fastest form, measured in turn with it. The latency of a schedule is
 
-    embed + head + sum over blocks of  attention(keys) + mlp(tokens)  +  sum over what acts of  base + a * tokens + b * removed
+    embed + head + sum over visits of  attention(keys) + mlp(tokens)  +  sum over what acts of  base + a * tokens + b * removed
 
 and, because a whole model is not quite the sum of its parts, each of the two sums and a constant are scaled by what whole
 models under random schedules took. How wrong that is, is measured on schedules that it was not fitted to, and where it is more
