@@ -178,19 +178,19 @@ def test_an_exported_document_loads_as_its_schedule(store, tmp_path) -> None:
     assert Schedule.from_dict(entry["schedule"]) == SCHEDULE
 
 
-def phase_of(fingerprint: str, start: int = 1) -> MergeStart:
+def start_of(fingerprint: str, start: int = 1) -> MergeStart:
     curve = BlockCurve("similarity", (0.3, 0.2, 0.4), (0.2, 0.1, 0.3), (0.4, 0.3, 0.5))
     return MergeStart(start, 0, 2, True, (curve,), 256, fingerprint)
 
 
 def test_what_is_known_of_a_backbone_comes_back_and_is_replaced(store, url) -> None:
     assert store.merge_start("a") is None
-    store.save_merge_start(phase_of("a"))
-    store.save_merge_start(phase_of("b", start=2))
+    store.save_merge_start(start_of("a"))
+    store.save_merge_start(start_of("b", start=2))
     again = Store.open(url)
-    assert (again.phase("a"), again.phase("b"), again.phase("c")) == (phase_of("a"), phase_of("b", start=2), None)
-    again.save_merge_start(phase_of("a", start=2))
-    assert (store.merge_start("a"), store.merge_start("b")) == (phase_of("a", start=2), phase_of("b", start=2))
+    assert (again.merge_start("a"), again.merge_start("b"), again.merge_start("c")) == (start_of("a"), start_of("b", start=2), None)
+    again.save_merge_start(start_of("a", start=2))
+    assert (store.merge_start("a"), store.merge_start("b")) == (start_of("a", start=2), start_of("b", start=2))
 
 
 def test_two_who_measure_the_same_backbone_at_once(store) -> None:
@@ -198,7 +198,7 @@ def test_two_who_measure_the_same_backbone_at_once(store) -> None:
 
     def save(start: int) -> None:
         try:
-            store.save_merge_start(phase_of("a", start))
+            store.save_merge_start(start_of("a", start))
         except Exception as error:
             failures.append(error)
 
@@ -208,7 +208,7 @@ def test_two_who_measure_the_same_backbone_at_once(store) -> None:
     for thread in threads:
         thread.join()
     assert not failures
-    assert store.merge_start("a") in [phase_of("a", start) for start in range(3)]
+    assert store.merge_start("a") in [start_of("a", start) for start in range(3)]
 
 
 def test_a_database_in_memory_holds_studies_too() -> None:

@@ -67,7 +67,7 @@ def test_what_the_database_knows_already_it_keeps(full: Store, tmp_path: Path) -
     newer = made_merge_start(BACKBONE.fingerprint, rising=False)
     there.save_merge_start(newer)
     transfer.read(there, transfer.write(full, "mine 試し"))
-    assert there.phase(BACKBONE.fingerprint) == newer
+    assert there.merge_start(BACKBONE.fingerprint) == newer
 
 
 def test_a_study_that_was_running_is_interrupted_and_can_go_on(store: Store, tmp_path: Path) -> None:
