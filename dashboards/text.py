@@ -71,12 +71,6 @@ def predicted(measured: Measurement) -> bool:
     return measured.protocol.get("source") == "predicted"
 
 
-def estimated(measured: Measurement) -> int | None:
-    """Of how many images a value is an estimate, that was told from fewer of them; None where it is of those it has seen."""
-    seen_of = measured.protocol.get("of")
-    return seen_of if isinstance(seen_of, int) else None  # a memory tells whose it is
-
-
 def noise(measured: Measurement) -> str | None:
     """What disturbed a measurement; None where nothing did."""
     reason = measured.protocol.get("noisy")
@@ -85,7 +79,7 @@ def noise(measured: Measurement) -> str | None:
 
 def mark(measured: Measurement) -> str:
     """What stands before a value that is no plain measurement; see `MARKS`."""
-    return "~" if predicted(measured) else "†" if estimated(measured) else "!" if noise(measured) else ""
+    return "~" if predicted(measured) else "†" if measured.estimated_of else "!" if noise(measured) else ""
 
 
 def meaning(sign: str, speak: Words = ENGLISH) -> str:

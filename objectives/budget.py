@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Self
 
 from vittle.objectives.measurement import Measurement
@@ -29,7 +30,7 @@ class LatencyBudget:
         """
         match = re.fullmatch(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*(ms|%)\s*", text)
         number = float(match[1]) if match else 0.0
-        if match is None or number <= 0:
+        if match is None or not 0 < number < math.inf:
             raise VittleError(
                 f"latency budget {text!r} is not a time; accepted: milliseconds such as 4ms, or a share such as 60%"
             )
@@ -54,4 +55,5 @@ class LatencyBudget:
         return LatencyBudget(math.ceil(high / step) * step, self.relative)
 
     def __str__(self) -> str:
-        return f"{self.limit * 100:g}%" if self.relative else f"{self.limit:g}ms"
+        number, unit = (self.limit * 100, "%") if self.relative else (self.limit, "ms")
+        return f"{Decimal(f'{number:.12g}'):f}{unit}"  # never with an exponent, so that `parse` reads it

@@ -69,6 +69,12 @@ class Measurement:
         if not (math.isfinite(self.value) and self.low <= self.value <= self.high):
             raise ValueError(f"{self.objective} is {self.value} in [{self.low}, {self.high}]")
 
+    @property
+    def estimated_of(self) -> int | None:
+        """Of how many images this is an estimate, told from fewer of them; None where it is of those it has seen."""
+        seen_of = self.protocol.get("of")
+        return seen_of if isinstance(seen_of, int) else None  # a memory tells whose it is
+
 
 def exact(objective: str, value: float, protocol: Mapping[str, Any] | None = None) -> Measurement:
     """A value without spread."""

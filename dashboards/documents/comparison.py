@@ -157,7 +157,7 @@ def _measured(trial: Trial, name: str) -> Measurement | None:
 def _plain(measured: Measurement | None) -> dict[str, Any] | None:
     if measured is None:
         return None
-    return {**study_document.interval(measured), "mark": text.mark(measured), "of": text.estimated(measured)}
+    return {**study_document.interval(measured), "mark": text.mark(measured), "of": measured.estimated_of}
 
 
 def _against(first: Measurement | None, other: Measurement | None) -> dict[str, Any] | None:

@@ -194,7 +194,7 @@ def listed_trial(
         "front": on_front,
         "within_budget": timed and trial.within(study.budget),
         "confirmed": trial.confirmed,
-        "estimated_of": None if accuracy is None else text.estimated(accuracy),
+        "estimated_of": None if accuracy is None else accuracy.estimated_of,
         "worst": text.worst_class(trial, speak),
         "predicted": latency is not None and text.predicted(latency),
         "noisy": None if latency is None else text.noise(latency),

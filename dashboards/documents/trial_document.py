@@ -163,7 +163,7 @@ def _happened(trial: Trial) -> Iterator[dict[str, Any]]:
         yield {"what": "again", "at": None, "count": trial.attempts}
     accuracy = trial.measurements.get("search", {}).get("accuracy")
     if accuracy is not None:
-        total = text.estimated(accuracy) or accuracy.n
+        total = accuracy.estimated_of or accuracy.n
         # The untouched backbone is judged by its own pass over all images at once.
         seen = [n for n in rungs.sizes(total) if n <= accuracy.n] if trial.schedule.reductions else [total]
         yield {"what": "seen", "at": None, "rungs": seen, "total": total}

@@ -49,7 +49,7 @@ def seen(measured: Measurement | None) -> str:
     """How many images: 449, or 64/449 of which all are estimated."""
     if measured is None:
         return NOTHING
-    of = text.estimated(measured)
+    of = measured.estimated_of
     return f"{measured.n}" if of is None else f"{measured.n}/{of}"
 
 

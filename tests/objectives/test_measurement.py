@@ -18,7 +18,16 @@ def latency(ratio: float, high: float | None = None, ms: float = 10.0) -> dict[s
 
 @pytest.mark.parametrize(
     ("text", "limit", "relative", "shown"),
-    [("60%", 0.6, True, "60%"), ("4ms", 4, False, "4ms"), (" 4.5 ms ", 4.5, False, "4.5ms"), (".5ms", 0.5, False, "0.5ms")],
+    [
+        ("60%", 0.6, True, "60%"),
+        ("4ms", 4, False, "4ms"),
+        (" 4.5 ms ", 4.5, False, "4.5ms"),
+        (".5ms", 0.5, False, "0.5ms"),
+        ("1234.5678%", 12.345678, True, "1234.5678%"),
+        ("12345678ms", 12345678, False, "12345678ms"),
+        ("57%", 0.57, True, "57%"),
+        ("0.00002ms", 2e-5, False, "0.00002ms"),
+    ],
 )
 def test_budgets(text: str, limit: float, relative: bool, shown: str) -> None:
     budget = LatencyBudget.parse(text)
@@ -28,7 +37,7 @@ def test_budgets(text: str, limit: float, relative: bool, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["-3ms", "fast", "0%", "0ms", "", "4", "4s", "ms", "nan%", "inf ms", "1e3ms", "60%%", "4ms 5ms"]
+    "text", ["-3ms", "fast", "0%", "0ms", "", "4", "4s", "ms", "nan%", "inf ms", "1e3ms", "60%%", "4ms 5ms", f"{'9' * 400}ms"]
 )
 def test_what_is_no_budget_is_one_line(text: str) -> None:
     with pytest.raises(VittleError) as error:
