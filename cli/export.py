@@ -8,11 +8,12 @@ import typer
 from vittle.cli.answers import explain_unmet
 from vittle.cli.options import Budget, Storage, StudyName, find_study, wanted_budget
 from vittle.dashboards.terminal import study_tables
-from vittle.dashboards.terminal.console import out
+from vittle.dashboards.terminal.console import out, working
 from vittle.spaces.errors import VittleError
 from vittle.spaces.files import write_at_once
 from vittle.storage import export as exports
 from vittle.storage import records, transfer
+from vittle.storage.records import Study, Trial
 from vittle.storage.store import Store
 
 export_app = typer.Typer()
@@ -34,10 +35,30 @@ def export(
     if chosen is None:
         explain_unmet(found, trials, budget)
         raise typer.Exit(1)
-    exported = exports.document(found, chosen, records.backbone_trial(trials))
-    write_at_once(output, exports.to_yaml(exported).encode(), "give --output a file in an existing folder")
-    out.print(f"wrote {output}: trial {chosen.number} of {found.name}", highlight=False, soft_wrap=True)
+    exported = exports.document(found, chosen, records.backbone_trial(trials), budget, output.name)
+    adapters = {output.with_name(file): _adapter(found, chosen, name) for name, file in exported.get("adapters", {}).items()}
+    # The file that names the others comes last.
+    for path, content in {**adapters, output: exports.to_yaml(exported).encode()}.items():
+        write_at_once(path, content, "give --output a file in an existing folder")
+    beside = "".join(f" with {path}" for path in adapters)
+    out.print(f"wrote {output}{beside}: trial {chosen.number} of {found.name}", markup=False, highlight=False, soft_wrap=True)
     out.print(study_tables.front_table([chosen], budget, trials, shape=found.backbone.shape))
+
+
+def _adapter(study: Study, trial: Trial, name: str) -> bytes:
+    """The file of a study's adapter, which has to be the one that a trial was measured with.
+
+    Raises:
+        VittleError: it is not there any more, or is another one.
+    """
+    with working("loading"):
+        from vittle.reductions.adapters import load_adapters
+    path = Path(study.settings.adapters[name])
+    adapter = load_adapters({name: path})[name]
+    wanted = next(part.adapter for part in trial.schedule.reductions if part.name == name)
+    if adapter.name != wanted:
+        raise VittleError(f"{path} holds {adapter.name}, trial {trial.number} was measured with {wanted}; put that back there")
+    return path.read_bytes()
 
 
 @export_app.command("export-study")

@@ -7,6 +7,7 @@ import typer
 
 from vittle.cli.options import (
     DIGITS,
+    Adapters,
     BatchSize,
     Checkpoint,
     Compiled,
@@ -19,6 +20,7 @@ from vittle.cli.options import (
     StudyName,
     cpus,
     find_study,
+    parse_adapters,
     parse_seconds,
     source,
 )
@@ -155,18 +157,17 @@ def retime(study: StudyName = None, device: Device = None, storage: Storage = No
 def verify(
     certificate: Annotated[Path, typer.Argument(help="What `vittle export` wrote, such as best.yaml.", show_default=False)],
     checkpoint: Checkpoint = None,
-    adapter: Annotated[
-        Path | None, typer.Option(help="The merge embedding, where it lies elsewhere now.", show_default=False)
-    ] = None,
+    adapter: Adapters = None,
     device: Device = None,
     as_json: Json = False,
 ) -> None:
     """Measure an exported schedule again: exit code 0 where it holds, 1 where it drifted, 3 on another device."""
+    adapters = parse_adapters(adapter)
     with working("loading"):
         from vittle.reductions.device import choose_device
         from vittle.search.remeasure import verify as measure_again
     with working("measuring"):
-        verdict = measure_again(certificate, device=choose_device(device), checkpoint=checkpoint, adapter=adapter)
+        verdict = measure_again(certificate, device=choose_device(device), checkpoint=checkpoint, adapters=adapters)
     if as_json:
         print_json(measured_again.plain_verdict(verdict))
     else:

@@ -10,6 +10,7 @@ import typer
 from vittle.objectives.budget import LatencyBudget
 from vittle.spaces.errors import VittleError
 from vittle.spaces.schedule import Schedule
+from vittle.spaces.table import adapter_files
 from vittle.storage.records import Study
 from vittle.storage.store import Store
 
@@ -28,6 +29,15 @@ BatchSize = Annotated[int, typer.Option(min=1, help="Batch that latency is measu
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16: what the model computes in.")]
 Compiled = Annotated[
     bool, typer.Option("--compile", help="Time schedules through torch.compile, and the backbone's fastest form with it.")
+]
+Adapters = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--adapter",
+        metavar="NAME=FILE",
+        help="Trained weights of a reduction, such as merging=embedding.safetensors; may be given once for each.",
+        show_default=False,
+    ),
 ]
 StudyName = Annotated[str | None, typer.Argument(help="Name of the study; the newest where none is given.", show_default=False)]
 Storage = Annotated[
@@ -63,6 +73,25 @@ def wanted_budget(study: Study, text: str | None) -> LatencyBudget:
         VittleError: the text is no budget.
     """
     return study.budget if text is None else LatencyBudget.parse(text)
+
+
+def parse_adapters(given: Sequence[str] | None) -> dict[str, str]:
+    """Read `merging=embedding.safetensors`, of each reduction once; a file alone is a merge embedding.
+
+    A path is made absolute, so that a resumed study finds it from any folder.
+
+    Raises:
+        VittleError: two files of one reduction.
+    """
+    files: dict[str, str] = {}
+    for one in given or ():
+        match = re.fullmatch(r"(\w+)=(.+)", one)
+        found = adapter_files({match[1]: match[2]} if match else one)
+        for name, path in found.items():
+            if name in files:
+                raise VittleError(f"two files are given as adapter of {name}; accepted: one for each reduction")
+            files[name] = str(Path(path).resolve())
+    return files
 
 
 def parse_seconds(text: str) -> float:

@@ -1,7 +1,6 @@
 """`vittle launch`, `resume`, `extend` and `stop`: searches, begun, continued and ended."""
 
 import time
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -9,6 +8,7 @@ import typer
 from vittle.cli.answers import explain_unmet, show_front
 from vittle.cli.options import (
     DIGITS,
+    Adapters,
     BatchSize,
     Checkpoint,
     Compiled,
@@ -21,6 +21,7 @@ from vittle.cli.options import (
     StudyName,
     cpus,
     find_study,
+    parse_adapters,
     parse_bytes,
     parse_seconds,
     source,
@@ -60,9 +61,7 @@ def launch(
         bool, typer.Option("--predict/--measure-all", help="Predict latencies and measure the front, or measure every trial.")
     ] = True,
     reductions: Annotated[str, typer.Option(help="What to search, separated by commas: merging, pruning.")] = "merging",
-    adapter: Annotated[
-        Path | None, typer.Option(help="Merge embedding from `vittle train merge-embedding`.", show_default=False)
-    ] = None,
+    adapter: Adapters = None,
     trials: Annotated[int, typer.Option(min=1, help="Schedules to try.")] = 40,
     time_limit: Annotated[
         str | None, typer.Option(help="Start no trial after this long: 90s, 10m, 2h.", show_default=False)
@@ -115,7 +114,7 @@ def launch(
         compiled=compiled,
         predict=predict,
         reductions=tuple(part.strip() for part in reductions.split(",") if part.strip()),
-        adapter=None if adapter is None else str(adapter.resolve()),
+        adapters=parse_adapters(adapter),
         sampler=sampler,
         trials=trials,
         image_passes=image_passes,

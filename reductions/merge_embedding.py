@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from vittle.reductions.backbone import Backbone, fingerprint
 from vittle.spaces.errors import VittleError
 from vittle.spaces.files import write_at_once
+from vittle.spaces.reduction import AdapterRecord
 
 FORMAT = "vittle merge embedding 1"
 MODE = "modular"
@@ -81,18 +82,20 @@ class MergeEmbedding(nn.Module):
         return f"{self.mode}-{fingerprint(self)}"
 
     @property
-    def beats_key(self) -> bool:
-        """Whether more validation images were answered rightly when merging by it than by the keys."""
-        judged = self.metadata.get("validation")
-        return judged is not None and judged["decoupled"] > judged["key"]
+    def record(self) -> AdapterRecord:
+        """What a search has to know of it."""
+        return AdapterRecord(self.name, self.width)
 
-    @property
-    def verdict(self) -> str:
-        """How it did against the keys on its validation images, in one sentence."""
-        judged = self.metadata["validation"]
+    def verdict(self) -> tuple[bool, str]:
+        """Whether more validation images were answered rightly when merging by it than by the keys, and how many, in words."""
+        judged = self.metadata.get("validation")
+        if judged is None:
+            return False, f"merge embedding {self.name} was not compared with the metric key; the search keeps metric key"
         counts = f"{judged['decoupled']} of {judged['images']} validation images against {judged['key']}"
-        how = "beats" if self.beats_key else "does not beat"
-        return f"merge embedding {self.name} {how} the metric key at {self.metadata['removed']} tokens a block ({counts})"
+        at = f"the metric key at {self.metadata['removed']} tokens a block ({counts})"
+        if judged["decoupled"] > judged["key"]:
+            return True, f"merge embedding {self.name} beats {at}"
+        return False, f"merge embedding {self.name} does not beat {at}; the search keeps metric key"
 
     def save(self, path: str | Path, metadata: Mapping[str, Any]) -> None:
         """Write weights and `metadata` as safetensors, all at once; equal embeddings give equal bytes.
@@ -126,7 +129,9 @@ class MergeEmbedding(nn.Module):
             embedding = cls(len(weights) // 2, width, embedding_width)
             embedding.load_state_dict(weights)
         except FileNotFoundError:
-            raise VittleError(f"no merge embedding at {path}; make one with: vittle train merge-embedding") from None
+            raise VittleError(
+                f"no merge embedding at {path}; put it there, or make one with: vittle train merge-embedding"
+            ) from None
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError):
             raise VittleError(f"{path} is not a merge embedding; accepted: what vittle train merge-embedding writes") from None
         embedding.metadata = about

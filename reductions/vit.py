@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vittle.reductions.adapters import load_adapters
 from vittle.reductions.attention import Form
 from vittle.reductions.backbone import describe_backbone, shape_of
 from vittle.reductions.block import Core, classify, pass_attention, pass_mlp, weighted_form
-from vittle.reductions.merge_embedding import MergeEmbedding
 from vittle.reductions.operators import operators_of, projections_of
 from vittle.reductions.tokens import (
     Attention,
@@ -35,32 +35,32 @@ from vittle.reductions.tokens import (
 )
 from vittle.spaces import costs
 from vittle.spaces.errors import UnsupportedBackboneError, VittleError
-from vittle.spaces.merging import Merging
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
+from vittle.spaces.table import adapter_files
 from vittle.spaces.work import BlockWork, Place, Visit
 
 
-def apply(model: nn.Module, schedule: Schedule, adapter: str | Path | None = None) -> "ReducedViT":
+def apply(model: nn.Module, schedule: Schedule, adapters: str | Path | Mapping[str, str | Path] | None = None) -> "ReducedViT":
     """A new module that runs `schedule`, called like the backbone; `model` and its weights stay as they are.
 
     Args:
         model: a timm VisionTransformer.
         schedule: for as many blocks as the model has.
-        adapter: the file of a merge embedding, where the schedule's metric is `decoupled`.
+        adapters: files of the trained weights that the schedule needs, by reduction; a file alone is a merge embedding. A
+            schedule that was loaded from an exported file knows them already.
 
     Raises:
         UnsupportedBackboneError: the model is not understood.
         ScheduleError: the schedule does not fit the model, or needs an adapter that is not given.
-        VittleError: the adapter is not one, or belongs to another model.
+        VittleError: an adapter is not one, or belongs to another model.
     """
     shape_of(model)
-    adapters = {}
-    if adapter is not None:
-        # Weights that were rounded to half precision have another fingerprint than those that it was trained with.
-        exact = next(model.parameters()).dtype == torch.float32
-        adapters[Merging.name] = MergeEmbedding.load(adapter, describe_backbone(model, "this model") if exact else None)
-    return ReducedViT(copy.deepcopy(model), schedule, adapters)
+    files: dict[str, str | Path] = {**schedule.files, **adapter_files(adapters or {})}
+    # Weights that were rounded to half precision have another fingerprint than those that an adapter was trained with.
+    exact = bool(files) and next(model.parameters()).dtype == torch.float32
+    loaded = load_adapters(files, describe_backbone(model, "this model") if exact else None)
+    return ReducedViT(copy.deepcopy(model), schedule, loaded)
 
 
 def macs(model: nn.Module | BackboneShape, schedule: Schedule) -> int:

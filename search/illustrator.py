@@ -7,8 +7,8 @@ The model runs in float32 on the processor, whatever the study measures on: a pi
 
 import base64
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -41,12 +41,12 @@ class Illustrator:
     Attributes:
         backbone: on the processor.
         images: the first ones of the search split.
-        adapter: the file of its merge embedding, where there is one.
+        adapters: files of trained weights for it, by reduction.
     """
 
     backbone: Backbone
     images: Images
-    adapter: str | None = None
+    adapters: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, schedule: Schedule, indices: Sequence[int]) -> dict[str, Any]:
         """What happens to some images under a schedule, as plain values.
@@ -75,7 +75,7 @@ class Illustrator:
             raise VittleError(f"no image {wrong[0]}; accepted: 0 to {len(self.images) - 1}")
         pixels = self.images.pixels[chosen]
         labels = [None] * len(chosen) if self.images.labels is None else self.images.labels[chosen].tolist()
-        model = ReducedViT(self.backbone.model, schedule, adapters_for(schedule, self.adapter, self.backbone))
+        model = ReducedViT(self.backbone.model, schedule, adapters_for(schedule, self.adapters, self.backbone))
         with device_lock.shared(CPU), torch.inference_mode():
             given = to_input(pixels, self.backbone.preprocessing, CPU)
             answers = [finite(one(given)).argmax(-1).tolist() for one in (self.backbone.model, model)]
@@ -112,19 +112,25 @@ def illustrate(study: Study, schedule: Schedule, indices: Sequence[int]) -> dict
         VittleError: the study's model or its images are not to be had on this machine, or an image that there is not.
     """
     settings = study.settings
-    about = (settings.model, settings.checkpoint, study.backbone.fingerprint, settings.data, settings.seed, settings.adapter)
-    return _illustrator(*about, study.name)(schedule, indices)
+    about = (settings.model, settings.checkpoint, study.backbone.fingerprint, settings.data, settings.seed)
+    return _illustrator(*about, tuple(settings.adapters.items()), study.name)(schedule, indices)
 
 
 @lru_cache(maxsize=2)
 def _illustrator(
-    model: str, checkpoint: str | None, fingerprint: str, data: str, seed: int, adapter: str | None, study: str
+    model: str,
+    checkpoint: str | None,
+    fingerprint: str,
+    data: str,
+    seed: int,
+    adapters: tuple[tuple[str, str], ...],
+    study: str,
 ) -> Illustrator:
     backbone = known_backbone(model, checkpoint, fingerprint, f"study {study!r}")
     search = load_images(data, backbone.preprocessing, backbone.classes, seed=seed).search
     # Copies, so that the rest of thousands of images is let go.
     labels = None if search.labels is None else search.labels[:AT_HAND].copy()
-    return Illustrator(backbone, Images(search.pixels[:AT_HAND].copy(), labels), adapter)
+    return Illustrator(backbone, Images(search.pixels[:AT_HAND].copy(), labels), dict(adapters))
 
 
 def _groups(source: torch.Tensor | None, dropped: torch.Tensor, prefix: int) -> NDArray[np.int64]:

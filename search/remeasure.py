@@ -15,38 +15,41 @@ from vittle.objectives.latency.provenance import HARDWARE, IDENTITY, fingerprint
 from vittle.objectives.latency.stand import EFFORTS, Stand
 from vittle.objectives.measurement import Measurement
 from vittle.objectives.quality.images import Progress
+from vittle.reductions.adapters import load_adapters
 from vittle.reductions.backbone import Backbone, load_backbone
-from vittle.reductions.merge_embedding import MergeEmbedding
 from vittle.reductions.vit import ReducedViT
 from vittle.spaces.errors import VittleError
-from vittle.spaces.merging import Merging
 from vittle.spaces.schedule import Schedule
 from vittle.storage.certificate import Certificate, State, Verdict
 from vittle.storage.records import Study, Trial, backbone_trial, front
 from vittle.storage.store import Store
 
 
-def verify(path: Path, *, device: str, checkpoint: Path | None = None, adapter: Path | None = None) -> Verdict:
+def verify(path: Path, *, device: str, checkpoint: Path | None = None, adapters: Mapping[str, str] | None = None) -> Verdict:
     """Measure the latency of an exported schedule again, as it was measured for the export.
 
     Args:
         path: what `vittle export` wrote.
         device: where to measure.
         checkpoint: the backbone's weights, where they lie elsewhere now.
-        adapter: the merge embedding, where it lies elsewhere now.
+        adapters: files of its trained weights by reduction, where they do not lie beside it.
 
     Raises:
         VittleError: no certificate, or the weights are not those that it is of.
     """
     certificate = Certificate.load(path)
+    needed = [part.name for part in certificate.schedule.reductions if part.adapter]
+    for name in adapters or {}:
+        if name not in needed:
+            raise VittleError(f"{path} needs no adapter of {name}; accepted: {', '.join(needed) or 'none'}")
     backbone = known_backbone(
         certificate.model, checkpoint or certificate.checkpoint, certificate.fingerprint, f"certificate {path}"
     )
-    adapters = adapters_for(certificate.schedule, adapter or certificate.adapter, backbone)
+    loaded = adapters_for(certificate.schedule, adapters or {}, backbone)
     stand = make_stand(backbone, **{**certificate.stand, "device": device})
     with _threads(certificate.environment.get("threads")):
         here = environment(stand.device)
-        measured = stand.measure(ReducedViT(stand.model, certificate.schedule, adapters), EFFORTS["confirmation"])
+        measured = stand.measure(ReducedViT(stand.model, certificate.schedule, loaded), EFFORTS["confirmation"])
     then = certificate.environment
     changed = tuple((name, then.get(name), here.get(name)) for name in IDENTITY if then.get(name) != here.get(name))
     state: State = "holds" if certificate.covers(measured) else "drifted"
@@ -89,7 +92,7 @@ def retime(study: Study, store: Store, device: str, progress: Progress | None = 
     with _threads(settings.cpus_per_worker):
         stand = make_stand(backbone, **{**settings.stand, "device": device})
         for done, trial in enumerate(wanted, start=1):
-            measured[trial.number] = _timed(stand, trial.schedule, adapters_for(trial.schedule, settings.adapter, backbone))
+            measured[trial.number] = _timed(stand, trial.schedule, adapters_for(trial.schedule, settings.adapters, backbone))
             store.keep_again(study.name, trial.number, timed_on(stand), measured[trial.number])
             if progress is not None:
                 progress(done, len(wanted))
@@ -127,17 +130,20 @@ def known_backbone(model: str, checkpoint: Path | str | None, expected: str, who
     return backbone
 
 
-def adapters_for(schedule: Schedule, path: Path | str | None, backbone: Backbone) -> dict[str, Any]:
-    """The trained weights that a schedule needs, by reduction; `path` is their file.
+def adapters_for(schedule: Schedule, files: Mapping[str, str], backbone: Backbone) -> dict[str, Any]:
+    """The trained weights that a schedule needs, by reduction, from the given files or else those that it knows itself.
 
     Raises:
         VittleError: they are missing, or of another model.
     """
-    if not any(part.adapter for part in schedule.reductions):
-        return {}
-    if path is None:
-        raise VittleError("the schedule needs a merge embedding; give its file with --adapter")
-    return {Merging.name: MergeEmbedding.load(str(path), backbone).to(next(backbone.model.parameters()).device)}
+    there: dict[str, str | Path] = {**schedule.files, **files}
+    needed = [part.name for part in schedule.reductions if part.adapter]
+    for name in needed:
+        if name not in there:
+            raise VittleError(f"the schedule's {name} needs trained weights; give their file with --adapter {name}=FILE")
+    loaded = load_adapters({name: there[name] for name in needed}, backbone)
+    device = next(backbone.model.parameters()).device
+    return {name: adapter.to(device) for name, adapter in loaded.items()}
 
 
 @contextmanager

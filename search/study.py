@@ -16,10 +16,10 @@ from vittle.objectives.budget import LatencyBudget
 from vittle.objectives.latency.profile import LatencyProfile
 from vittle.objectives.quality.backbone_pass import BackbonePass
 from vittle.objectives.quality.images import Progress, Splits, left_out, load_images
+from vittle.reductions.adapters import load_adapters
 from vittle.reductions.attention_statistics import Observer
 from vittle.reductions.backbone import Backbone, load_backbone
 from vittle.reductions.device import check_dtype
-from vittle.reductions.merge_embedding import MergeEmbedding
 from vittle.reductions.vit import check_identity
 from vittle.search.coordinator import Coordinator, Knowledge
 from vittle.search.feasibility import LAUNCH_SECONDS, copied, find_profile, find_target
@@ -27,8 +27,6 @@ from vittle.search.importance import explain
 from vittle.search.sampler import check_sampler
 from vittle.search.workers import Pool, make_evaluator, object_store, ray_session
 from vittle.spaces.errors import StorageError, VittleError
-from vittle.spaces.merging import Merging
-from vittle.spaces.reduction import AdapterRecord
 from vittle.spaces.space import Space
 from vittle.storage import fronts
 from vittle.storage.claim import claimed
@@ -68,15 +66,14 @@ class Job:
     @property
     def record(self) -> BackboneRecord:
         backbone = self.backbone
-        worth_it = {name: one for name, one in backbone.adapters.items() if one.beats_key}
-        adapters = {name: AdapterRecord(one.name, one.width) for name, one in worth_it.items()}
+        adapters = {name: one.record for name, one in backbone.adapters.items() if one.verdict()[0]}
         return BackboneRecord(backbone.name, backbone.fingerprint, backbone.classes, backbone.shape, adapters)
 
     @property
     def notes(self) -> list[str]:
         """What the user should know before the search begins."""
-        unused = [f"{one.verdict}; the search keeps metric key" for one in self.backbone.adapters.values() if not one.beats_key]
-        return [*left_out(self.splits.skipped), *unused]
+        verdicts = [one.verdict() for one in self.backbone.adapters.values()]
+        return [*left_out(self.splits.skipped), *(sentence for worth_it, sentence in verdicts if not worth_it)]
 
 
 def prepare(settings: Settings, progress: Progress | None = None) -> Job:
@@ -94,8 +91,7 @@ def prepare(settings: Settings, progress: Progress | None = None) -> Job:
             f"model {settings.model!r} has no classifier to judge schedules by; accepted: one with a trained head"
         )
     Space(backbone.shape, settings.reductions)
-    if settings.adapter is not None:
-        backbone = _with_adapter(backbone, settings)
+    backbone = _with_adapters(backbone, settings)
     check_identity(backbone.model)
     splits = load_images(settings.data, backbone.preprocessing, backbone.classes, seed=settings.seed, progress=progress)
     return Job(settings, backbone, splits)
@@ -111,10 +107,13 @@ def target_device(job: Job, store: Store, target: str) -> Job:
     return replace(job, settings=job.settings.model_copy(update={"target": found.key}))
 
 
-def _with_adapter(backbone: Backbone, settings: Settings) -> Backbone:
-    if Merging.name not in settings.reductions:
-        raise VittleError(f"{settings.adapter} is a merge embedding, and merging is not searched; add it to --reductions")
-    return replace(backbone, adapters={Merging.name: MergeEmbedding.load(str(settings.adapter), backbone)})
+def _with_adapters(backbone: Backbone, settings: Settings) -> Backbone:
+    adapters = load_adapters(settings.adapters, backbone)
+    for name in adapters:
+        if name not in settings.reductions:
+            path = settings.adapters[name]
+            raise VittleError(f"{path} is an adapter of {name}, and {name} is not searched; add it to --reductions")
+    return replace(backbone, adapters=adapters)
 
 
 def run(study: Study, job: Job, store: Store, reporter: Reporter, ray_address: str | None = None) -> Study:

@@ -16,7 +16,7 @@ after it (a class-token head) the output is the same. `tail: full` computes the 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, get_args
@@ -26,7 +26,7 @@ from pydantic import ValidationError
 
 from vittle.spaces.errors import ScheduleError
 from vittle.spaces.reduction import Reduction, Tail
-from vittle.spaces.table import REDUCTIONS
+from vittle.spaces.table import REDUCTIONS, adapter_files
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,18 @@ class Schedule:
     Equal schedules have equal `id`s: reductions are kept in the order in which they act, and with `tail: prefix` whatever
     would act on patch tokens of the last block is left out, since nobody reads them.
 
+    Attributes:
+        reductions: one of each name.
+        tail: what of the last block is computed.
+        files: where the trained weights that it needs lie, by reduction; known of an exported file, and no part of what it is.
+
     Raises:
         ScheduleError: reductions that contradict each other, or an unknown tail.
     """
 
     reductions: tuple[Reduction, ...] = ()
     tail: Tail = "full"
+    files: Mapping[str, Path] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.tail not in get_args(Tail):
@@ -103,6 +109,7 @@ class Schedule:
         Raises:
             ScheduleError: no such file, or no schedule in it.
         """
+        files: dict[str, Path] = {}
         try:
             document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
@@ -110,11 +117,12 @@ class Schedule:
         except (yaml.YAMLError, UnicodeDecodeError):
             raise ScheduleError(f"{path} is not YAML; give a schedule file such as best.yaml") from None
         if isinstance(document, dict) and isinstance(document.get("schedule"), dict):
+            files = _adapter_files(document, Path(path))
             document = document["schedule"]
         if not isinstance(document, dict):
             raise ScheduleError(f"{path} holds no schedule; accepted keys: tail, {', '.join(REDUCTIONS)}")
         try:
-            return cls.from_dict(document)
+            return replace(cls.from_dict(document), files=files)
         except ScheduleError as error:
             raise ScheduleError(f"{path}: {error}") from None
 
@@ -122,3 +130,15 @@ class Schedule:
         """Write the schedule alone, as YAML that `load` reads."""
         text = yaml.safe_dump(self.to_dict(), sort_keys=False, default_flow_style=None, width=120)
         Path(path).write_text(text, encoding="utf-8")
+
+
+def _adapter_files(document: Mapping[str, Any], path: Path) -> dict[str, Path]:
+    """The files that an exported document names, which lie beside it; an old one has a single path under `adapter`."""
+    given = document.get("adapters", document.get("adapter"))
+    if given is None:
+        return {}
+    if not isinstance(given, str) and not (isinstance(given, dict) and all(isinstance(one, str) for one in given.values())):
+        raise ScheduleError(
+            f"{path}: adapters is {given!r}; accepted: a file for each reduction, such as merging: best.safetensors"
+        )
+    return {name: path.parent / file for name, file in adapter_files(given).items()}

@@ -21,7 +21,7 @@ class Certificate:
     """What an exported file claims of a schedule's latency, and how to measure it again.
 
     Attributes:
-        schedule: what is certified.
+        schedule: what is certified, with where its adapters lie.
         budget: what it was exported for.
         latency: `latency_ms` and `latency_ratio` as certified.
         stand: device, batch size, dtype and whether compiled.
@@ -29,7 +29,6 @@ class Certificate:
         model: the backbone's name.
         fingerprint: of its weights.
         checkpoint: where they lay.
-        adapter: where a merge embedding lay.
     """
 
     schedule: Schedule
@@ -40,7 +39,6 @@ class Certificate:
     model: str
     fingerprint: str
     checkpoint: str | None
-    adapter: str | None
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -67,7 +65,6 @@ class Certificate:
                 backbone["model"],
                 backbone["fingerprint"],
                 backbone["checkpoint"],
-                document.get("adapter"),
             )
         except (KeyError, TypeError, ValueError):
             raise VittleError(f"{path} has no certificate to verify; export it again with: vittle export") from None

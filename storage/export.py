@@ -2,10 +2,13 @@
 
 import io
 from collections.abc import Mapping
+from pathlib import PurePath
+from types import MappingProxyType
 from typing import Any
 
 import yaml
 
+from vittle.objectives.budget import LatencyBudget
 from vittle.objectives.latency.provenance import ENVIRONMENT
 from vittle.objectives.measurement import Measurement, Phase
 from vittle.spaces import costs
@@ -33,13 +36,21 @@ def front_entry(trial: Trial) -> dict[str, Any]:
     return entry
 
 
-def document(study: Study, trial: Trial, reference: Trial | None = None) -> dict[str, Any]:
+def document(
+    study: Study,
+    trial: Trial,
+    reference: Trial | None = None,
+    budget: LatencyBudget | None = None,
+    file: str = "best.yaml",
+) -> dict[str, Any]:
     """The exported file: the schedule, the backbone it belongs to, and what was measured, how, and with which interval.
 
     Args:
         study: whose schedule it is.
         trial: the schedule and its measurements.
         reference: the trial of the backbone itself.
+        budget: what it is exported for, and certified for; the study's own where none was asked for.
+        file: what the file will be called: those of the schedule's adapters lie beside it and are called after it.
 
     Raises:
         VittleError: the trial has no measured accuracy, so there is no evidence to export.
@@ -61,7 +72,7 @@ def document(study: Study, trial: Trial, reference: Trial | None = None) -> dict
             "classes": study.backbone.classes,
             "macs": costs.macs(shape, Schedule()),
         },
-        "budget": settings.latency_budget,
+        "budget": str(budget or study.budget),
         "tokens": list(costs.tokens(shape, trial.schedule)),
         "measured_on": {"images": "held-out" if trial.confirmed else "search", "data": settings.data},
         "measurements": _measured({**trial.judged, **trial.measurements[phase]}),
@@ -74,21 +85,35 @@ def document(study: Study, trial: Trial, reference: Trial | None = None) -> dict
         "trial": trial.number,
         "id": trial.schedule.id,
     }
-    if any(part.adapter for part in trial.schedule.reductions):
-        exported["adapter"] = settings.adapter
+    adapters = {part.name for part in trial.schedule.reductions if part.adapter} & settings.adapters.keys()
+    if adapters:
+        exported["adapters"] = {name: _beside(file, name, settings.adapters[name]) for name in sorted(adapters)}
     if reference is not None and phase in reference.measurements:
         exported["backbone"]["measurements"] = _measured({"accuracy": reference.measurements[phase]["accuracy"]})
     return exported
 
 
-def to_yaml(exported: dict[str, Any]) -> str:
-    """The document as text, with a word on how to use it."""
+def to_yaml(exported: dict[str, Any], missing: Mapping[str, str] = MappingProxyType({})) -> str:
+    """The document as text, with a word on how to use it.
+
+    Args:
+        exported: the document.
+        missing: where the files of its adapters are, by reduction, if nobody puts copies beside it.
+    """
     stream = io.StringIO()
-    adapter = f', "{exported["adapter"]}"' if "adapter" in exported else ""
-    stream.write(f'# Apply with: vittle.apply(model, vittle.Schedule.load("this file"){adapter})\n')
+    files: Mapping[str, str] = exported.get("adapters", {})
+    beside = f", with {' and '.join(map(repr, files.values()))} beside it" if files else ""
+    stream.write(f'# Apply with: vittle.apply(model, vittle.Schedule.load("this file")){beside}\n')
+    for name in sorted(files.keys() & missing.keys()):
+        stream.write(f"# Put beside this file: a copy of {missing[name]!r}, as {files[name]!r}\n")
     stream.write("# Check that it still holds, on this machine or another: vittle verify this-file\n")
     yaml.safe_dump(exported, stream, sort_keys=False, default_flow_style=None, width=120)
     return stream.getvalue()
+
+
+def _beside(file: str, name: str, source: str) -> str:
+    """What the copy of an adapter is called: `best.merging.safetensors`."""
+    return f"{PurePath(file).stem}.{name}{PurePath(source).suffix}"
 
 
 def _accuracy(measured: Measurement) -> dict[str, Any]:
@@ -102,6 +127,7 @@ def _measured(measurements: Mapping[str, Measurement]) -> dict[str, Any]:
             "interval": [one.low, one.high],
             "n": one.n,
             **({"against": one.protocol["against"]} if "against" in one.protocol else {}),
+            **({} if one.estimated_of is None else {"estimated_of": one.estimated_of}),
             **({"source": one.protocol["source"]} if "source" in one.protocol else {}),
         }
         for name, one in sorted(measurements.items())

@@ -22,6 +22,7 @@ from vittle.spaces.errors import VittleError
 from vittle.spaces.reduction import AdapterRecord, Values
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
+from vittle.spaces.table import adapter_files
 
 TrialState = Literal["running", "complete", "stopped", "infeasible", "failed"]
 StudyState = Literal["running", "complete", "interrupted", "failed"]
@@ -63,7 +64,7 @@ class Settings(BaseModel):
     predict: bool = True  # latency, from a profile that is measured once
     target: str | None = None  # key of the latency profile of another device, whose budget this is
     reductions: tuple[str, ...] = ("merging",)
-    adapter: str | None = None
+    adapters: dict[str, str] = {}  # files of trained weights, by reduction
     sampler: str = "auto"
     trials: int = 40
     time_limit: float | None = None
@@ -80,7 +81,9 @@ class Settings(BaseModel):
     @classmethod
     def _of_today(cls, given: Mapping[str, Any]) -> dict[str, Any]:
         # Studies from before every block had a share of its own hold this setting of their curves.
-        return {name: value for name, value in given.items() if name != "residuals"}
+        settings = {name: value for name, value in given.items() if name not in ("residuals", "adapter")}
+        # Those from before there were several adapters have the file of a merge embedding, or None.
+        return settings | ({"adapters": adapter_files(given["adapter"])} if given.get("adapter") else {})
 
     @property
     def budget(self) -> LatencyBudget:

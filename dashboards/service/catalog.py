@@ -100,7 +100,7 @@ class Catalog(_Part):
         models = {(one.model, place) for one in self.models for place in _places(one.checkpoint)}
         sources = {place for one in self.data for place in _places(one.source)}
         known = (settings.model, settings.checkpoint) in models and settings.data in sources
-        return known and settings.adapter is None and settings.device in self.limits.devices
+        return known and not settings.adapters and settings.device in self.limits.devices
 
 
 def first_line(error: ValidationError) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from torch import nn
 
 import vittle
 from models import make_model
@@ -14,13 +15,46 @@ from vittle.objectives.evaluator import Evaluator
 from vittle.objectives.quality.accuracy import to_input
 from vittle.objectives.quality.images import load_images
 from vittle.reductions import digits
-from vittle.reductions.backbone import load_backbone
+from vittle.reductions.adapters import Adapter, load_adapters
+from vittle.reductions.backbone import Backbone, load_backbone
 from vittle.reductions.merge_embedding import MergeEmbedding
 from vittle.search.coordinator import Coordinator
 from vittle.search.study import prepare
 from vittle.spaces.reduction import AdapterRecord
+from vittle.spaces.table import REDUCTIONS
 from vittle.storage import export
 from vittle.storage.records import Settings
+
+
+class Scores(nn.Module):
+    """What another reduction might have trained: one weight, kept as text."""
+
+    def __init__(self, weight: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(weight))
+
+    @classmethod
+    def load(cls, path: str | Path, backbone: Backbone | None = None) -> "Scores":
+        found = cls(float(Path(path).read_text()))
+        if backbone is not None:
+            found.check(backbone)
+        return found
+
+    name = property(lambda self: f"scores-{self.weight.item():g}")
+    record = property(lambda self: AdapterRecord(self.name, 1))
+
+    def check(self, backbone: Backbone) -> None:
+        if self.weight < 0:
+            raise VittleError(f"the scores were not trained for {backbone.name}")
+
+    def verdict(self) -> tuple[bool, str]:
+        return bool(self.weight > 1), f"{self.name} are worth {self.weight.item():g}; the search prunes by attention"
+
+
+@pytest.fixture
+def two(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table in which pruning has an adapter, too."""
+    monkeypatch.setitem(REDUCTIONS, "pruning", REDUCTIONS["pruning"]._replace(adapter=f"{__name__}:Scores"))
 
 
 def save(path: Path, decoupled: int) -> MergeEmbedding:
@@ -34,14 +68,14 @@ def save(path: Path, decoupled: int) -> MergeEmbedding:
 
 def test_an_embedding_that_beats_the_keys_is_searched_with(tmp_path) -> None:
     embedding = save(tmp_path / "good.safetensors", 441)
-    job = prepare(Settings(adapter=str(tmp_path / "good.safetensors")))
+    job = prepare(Settings(adapters={"merging": str(tmp_path / "good.safetensors")}))
     assert job.record.adapters == {"merging": AdapterRecord(embedding.name, 32)}
     assert job.notes == []
 
 
 def test_one_that_does_not_is_left_out_and_the_user_is_told(tmp_path) -> None:
     embedding = save(tmp_path / "tied.safetensors", 440)
-    job = prepare(Settings(adapter=str(tmp_path / "tied.safetensors")))
+    job = prepare(Settings(adapters={"merging": str(tmp_path / "tied.safetensors")}))
     assert job.record.adapters == {}
     (note,) = job.notes
     assert note == (
@@ -52,30 +86,35 @@ def test_one_that_does_not_is_left_out_and_the_user_is_told(tmp_path) -> None:
 
 def test_an_adapter_for_what_is_not_searched_is_refused(tmp_path) -> None:
     save(tmp_path / "good.safetensors", 441)
-    with pytest.raises(VittleError, match="is a merge embedding, and merging is not searched; add it to --reductions"):
-        prepare(Settings(adapter=str(tmp_path / "good.safetensors"), reductions=("pruning",)))
+    with pytest.raises(VittleError, match="is an adapter of merging, and merging is not searched; add it to --reductions"):
+        prepare(Settings(adapters={"merging": str(tmp_path / "good.safetensors")}, reductions=("pruning",)))
     with pytest.raises(VittleError, match="no merge embedding at nowhere"):
-        prepare(Settings(adapter="nowhere"))
+        prepare(Settings(adapters={"merging": "nowhere"}))
 
 
 def test_a_search_proposes_it_remembers_it_and_says_where_it_is(store, monkeypatch) -> None:
     record = {"merging": AdapterRecord("modular-0123456789ab", 32)}
     monkeypatch.setattr("recorded.BACKBONE", BACKBONE.__class__(**{**BACKBONE.__dict__, "adapters": record}))
-    study = make_study(store, adapter="/data/embedding.safetensors", trials=40)
+    study = make_study(store, adapters={"merging": "/data/embedding.safetensors"}, trials=40)
     assert store.study("study").backbone.adapters == record
     run(Coordinator(study, store))
     learned = [trial for trial in store.trials("study") if any(part.adapter for part in trial.schedule.reductions)]
     assert learned
     assert all(trial.schedule.reductions[-1].embedding_width == 32 for trial in learned)
     exported = next(export.document(study, trial) for trial in learned if trial.state == "complete")
-    assert exported["adapter"] == "/data/embedding.safetensors"
+    assert exported["adapters"] == {"merging": "best.merging.safetensors"}
     text = export.to_yaml(exported)
-    assert text.startswith(
-        '# Apply with: vittle.apply(model, vittle.Schedule.load("this file"), "/data/embedding.safetensors")\n'
+    apply_with, check_with = text.splitlines()[:2]
+    assert apply_with == (
+        "# Apply with: vittle.apply(model, vittle.Schedule.load(\"this file\")), with 'best.merging.safetensors' beside it"
     )
+    assert check_with.startswith("# Check that it still holds")
+    alone = export.to_yaml(exported, missing=study.settings.adapters).splitlines()
+    assert alone[1] == "# Put beside this file: a copy of '/data/embedding.safetensors', as 'best.merging.safetensors'"
+    assert [alone[0], *alone[2:]] == text.splitlines()
     assert vittle.Schedule.from_dict(yaml.safe_load(text)["schedule"]).id == exported["id"]
     plain = next(trial for trial in store.trials("study") if trial.schedule.reductions and trial not in learned)
-    assert "adapter" not in export.document(study, plain)
+    assert "adapters" not in export.document(study, plain)
 
 
 @torch.inference_mode()
@@ -102,7 +141,7 @@ def test_a_model_runs_with_it(tmp_path) -> None:
 
 def test_a_worker_measures_it_and_says_how_attention_was_told_the_sizes(tmp_path) -> None:
     embedding = save(tmp_path / "good.safetensors", 441)
-    job = prepare(Settings(adapter=str(tmp_path / "good.safetensors")))
+    job = prepare(Settings(adapters={"merging": str(tmp_path / "good.safetensors")}))
     splits = load_images("digits", job.backbone.preprocessing, 10)
     evaluator = Evaluator(job.backbone, splits, device="cpu", batch_size=4)
     schedule = presets.constant(
@@ -114,3 +153,71 @@ def test_a_worker_measures_it_and_says_how_attention_was_told_the_sizes(tmp_path
     embedding_macs = 12 * 96 * 32 * 65 - sum(3 * block for block in range(12)) * 96 * 32
     plain = presets.constant(job.backbone.model, 3)
     assert measured["macs"].value - vittle.macs(job.backbone.model, plain) == embedding_macs
+
+
+def test_an_old_setting_is_of_merging(tmp_path) -> None:
+    old = {name: value for name, value in Settings().model_dump(mode="json").items() if name != "adapters"}
+    assert Settings.model_validate({**old, "adapter": None}) == Settings()
+    read = Settings.model_validate({**old, "adapter": "/data/embedding.safetensors"})
+    assert read.adapters == {"merging": "/data/embedding.safetensors"}
+    assert Settings.model_validate(read.model_dump(mode="json")) == read
+
+
+@pytest.mark.parametrize("weight", [2, 1])
+def test_two_adapters_at_once(two, tmp_path, weight: int) -> None:
+    embedding = save(tmp_path / "good.safetensors", 441)
+    (tmp_path / "scores").write_text(str(weight))
+    files = {"pruning": str(tmp_path / "scores"), "merging": str(tmp_path / "good.safetensors")}
+    job = prepare(Settings(adapters=files, reductions=("pruning", "merging")))
+    assert job.backbone.adapters.keys() == {"pruning", "merging"}
+    both = {"pruning": AdapterRecord(f"scores-{weight}", 1), "merging": AdapterRecord(embedding.name, 32)}
+    worth_it = [name for name in both if name == "merging" or weight > 1]
+    assert job.record.adapters == {name: both[name] for name in worth_it}
+    assert job.notes == ([] if weight > 1 else ["scores-1 are worth 1; the search prunes by attention"])
+    with pytest.raises(VittleError, match="scores is an adapter of pruning, and pruning is not searched"):
+        prepare(Settings(adapters=files))
+    evaluator = Evaluator(job.backbone, load_images("digits", job.backbone.preprocessing, 10), device="cpu", batch_size=4)
+    assert isinstance(evaluator.adapters["pruning"], Scores)
+
+
+def test_what_cannot_be_loaded_is_one_line(two, tmp_path) -> None:
+    save(tmp_path / "good.safetensors", 441)
+    (tmp_path / "scores").write_text("-1")
+    good, scores, backbone = tmp_path / "good.safetensors", tmp_path / "scores", load_backbone()
+    for files, message in (
+        ({"sparsity": good}, "no reduction 'sparsity' has an adapter; accepted: pruning, merging"),
+        ({"merging": scores}, "scores is not a merge embedding; accepted: what vittle train merge-embedding writes"),
+        ({"merging": good, "pruning": scores}, "the scores were not trained for digits"),
+        ({"merging": tmp_path / "gone"}, "no merge embedding at .*gone; put it there, or make one with: vittle train"),
+    ):
+        with pytest.raises(VittleError, match=message) as refused:
+            load_adapters(files, backbone)
+        assert "\n" not in str(refused.value)
+    assert load_adapters({"pruning": scores})["pruning"].name == "scores--1"  # of whatever backbone
+
+
+def test_a_reduction_without_one_says_which_have() -> None:
+    with pytest.raises(VittleError, match="no reduction 'pruning' has an adapter; accepted: merging"):
+        load_adapters({"pruning": "scores"})
+
+
+def test_every_class_of_the_table_is_an_adapter(tiny: nn.Module, two) -> None:
+    found = [MergeEmbedding.from_keys(tiny), Scores(1.0)]
+    named = {entry.adapter.rpartition(":")[2] for entry in REDUCTIONS.values() if entry.adapter is not None}
+    assert {type(one).__name__ for one in found} == named
+    assert all(isinstance(one, Adapter) for one in found)
+    worth_it, sentence = found[0].verdict()
+    assert not worth_it
+    assert sentence.endswith("was not compared with the metric key; the search keeps metric key")
+
+
+@torch.inference_mode()
+def test_adapters_are_given_by_reduction_too(two, tmp_path) -> None:
+    embedding = save(tmp_path / "good.safetensors", 441)
+    (tmp_path / "scores").write_text("2")
+    backbone = load_backbone()
+    schedule = presets.constant(backbone.model, 3, metric="decoupled", embedding=embedding.name, embedding_width=32)
+    files = {"merging": tmp_path / "good.safetensors", "pruning": tmp_path / "scores"}
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    expected = vittle.apply(backbone.model, schedule, tmp_path / "good.safetensors")(images)
+    torch.testing.assert_close(vittle.apply(backbone.model, schedule, files)(images), expected, rtol=0, atol=0)

@@ -86,7 +86,9 @@ def test_what_is_no_embedding_is_refused(tiny: nn.Module, tmp_path: Path) -> Non
         with pytest.raises(VittleError, match="is not a merge embedding; accepted: ") as caught:
             MergeEmbedding.load(tmp_path / name)
         assert "\n" not in str(caught.value)
-    with pytest.raises(VittleError, match="no merge embedding at .*nowhere; make one with: vittle train merge-embedding"):
+    with pytest.raises(
+        VittleError, match="no merge embedding at .*nowhere; put it there, or make one with: vittle train merge-embedding"
+    ):
         MergeEmbedding.load(tmp_path / "nowhere")
     with pytest.raises(VittleError, match="cannot write .*; give a file in an existing folder"):
         MergeEmbedding.from_keys(tiny).save(tmp_path / "no" / "folder", {})

@@ -1,4 +1,5 @@
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +48,29 @@ def test_a_switch_survives_yaml_with_and_without_quotes(tmp_path, switch: str) -
 def test_load_reads_the_schedule_of_an_exported_document(tmp_path) -> None:
     (tmp_path / "best.yaml").write_text("schedule:\n  tail: full\n  merging: {kept: [9, 8]}\nbudget: 60%\n")
     assert Schedule.load(tmp_path / "best.yaml") == merging(9, 8)
+
+
+def test_an_exported_document_says_where_its_adapters_lie(tmp_path) -> None:
+    text = "schedule: {merging: {kept: [9, 8]}}\nbudget: 60%\n"
+    (tmp_path / "folder").mkdir()
+    for lines, files in (
+        ("", {}),
+        ("adapter: null", {}),
+        ("adapter: /data/e.safetensors", {"merging": Path("/data/e.safetensors")}),  # as it was once written
+        ("adapters: {merging: best.merging.safetensors}", {"merging": tmp_path / "folder" / "best.merging.safetensors"}),
+        ("adapters: {merging: /data/e, pruning: p}", {"merging": Path("/data/e"), "pruning": tmp_path / "folder" / "p"}),
+    ):
+        (tmp_path / "folder" / "best.yaml").write_text(text + lines)
+        schedule = Schedule.load(tmp_path / "folder" / "best.yaml")
+        assert schedule.files == files
+        assert (schedule, schedule.id, hash(schedule)) == (merging(9, 8), merging(9, 8).id, hash(merging(9, 8)))
+        assert schedule.to_dict() == merging(9, 8).to_dict()
+        assert repr(schedule) == repr(merging(9, 8))
+    for wrong in ("[best]", "3", "{merging: 3}"):
+        (tmp_path / "best.yaml").write_text(f"{text}adapters: {wrong}")
+        with pytest.raises(ScheduleError, match="best.yaml: adapters is .*; accepted: a file for each reduction") as refused:
+            Schedule.load(tmp_path / "best.yaml")
+        assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,19 @@ def test_a_file_that_is_not_one_changes_nothing(full: Store, tmp_path: Path) -> 
     assert len(full.studies()) == 2
 
 
+def test_a_file_from_before_there_were_several_adapters_is_read(full: Store, tmp_path: Path) -> None:
+    lines = list(transfer.write(full, "mine 試し"))
+    settings = json.loads(lines[0])["settings"]
+    assert settings.pop("adapters") == {}
+    there = Store.open(f"sqlite:///{tmp_path / 'there.db'}", create=True)
+    for name, adapter, read in (("none", None, {}), ("one", "/data/e.safetensors", {"merging": "/data/e.safetensors"})):
+        old = changed(lines, 0, settings={**settings, "adapter": adapter})
+        assert transfer.read(there, old, name).settings.adapters == read
+        assert there.study(name).settings.adapters == read
+        again = Store.open(f"sqlite:///{tmp_path / f'{name}.db'}", create=True)
+        assert transfer.read(again, transfer.write(there, name)).settings == there.study(name).settings
+
+
 def test_the_commands(full: Store, url: str, tmp_path: Path) -> None:
     def invoke(*arguments: str):
         return CliRunner().invoke(vittle.cli.app, list(arguments))
