@@ -11,6 +11,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from vittle.dashboards.documents import pictures, study_document, trial_document
 from vittle.dashboards.documents.pictures import Illustrations
 from vittle.dashboards.pages.common import Spoken, Watching, find_snapshot, find_trial, templates
+from vittle.objectives.budget import LatencyBudget
 from vittle.spaces.errors import VittleError
 from vittle.storage import export, records
 from vittle.storage.records import Study, Trial
@@ -47,15 +48,15 @@ def images(
 
 
 @router.get("/studies/{name:path}/trials/{number}.yaml")
-def exported_schedule(name: str, number: str, watch: Watching, speak: Spoken) -> Response:
-    """One schedule with its evidence, as a file that `vittle.Schedule.load` reads."""
+def exported_schedule(name: str, number: str, watch: Watching, speak: Spoken, budget: str | None = None) -> Response:
+    """One schedule with its evidence, as a file that `vittle.Schedule.load` reads; for the study's budget or another one."""
+    wanted = wanted_budget(budget)
     study, trials, _ = find_snapshot(watch, name, speak)
     trial = find_trial(study, trials, number, speak)
     if not study_document.exportable(trial):
         reason = speak("sentences.no_export", number=number, state=speak(f"states.{trial.state}"))
         raise HTTPException(HTTPStatus.NOT_FOUND, reason)
-    headers = {"Content-Disposition": f'attachment; filename="{file_name(study, trials, trial)}"'}
-    return Response(exported(study, trials, trial), media_type="application/yaml", headers=headers)
+    return download(study, trials, trial, wanted)
 
 
 @router.get("/studies/{name:path}/trials/{number}.json")
@@ -91,9 +92,27 @@ def _indices(text: str | None) -> tuple[int, ...]:
     return tuple(dict.fromkeys(map(int, parts)))
 
 
-def exported(study: Study, trials: Sequence[Trial], trial: Trial) -> str:
-    """The file of a trial's schedule, with its evidence."""
-    return export.to_yaml(export.document(study, trial, records.backbone_trial(trials)))
+def wanted_budget(text: str | None) -> LatencyBudget | None:
+    """The budget that was asked for; what is none is a 422."""
+    try:
+        return None if text is None else LatencyBudget.parse(text)
+    except VittleError as error:
+        raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from None
+
+
+def download(study: Study, trials: Sequence[Trial], trial: Trial, budget: LatencyBudget | None) -> Response:
+    """The file of a trial's schedule, to be kept."""
+    headers = {"Content-Disposition": f'attachment; filename="{file_name(study, trials, trial)}"'}
+    return Response(exported(study, trials, trial, budget), media_type="application/yaml", headers=headers)
+
+
+def exported(study: Study, trials: Sequence[Trial], trial: Trial, budget: LatencyBudget | None = None) -> str:
+    """The file of a trial's schedule, with its evidence, for the study's budget or another one.
+
+    Copies of the adapters that it names do not come along; it says which ones to put beside it.
+    """
+    found = export.document(study, trial, records.backbone_trial(trials), budget, file_name(study, trials, trial))
+    return export.to_yaml(found, missing=study.settings.adapters)
 
 
 def file_name(study: Study, trials: Sequence[Trial], trial: Trial) -> str:

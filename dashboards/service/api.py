@@ -6,16 +6,21 @@ from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Security
+from fastapi.responses import Response
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 
 from vittle.dashboards.documents import study_document
-from vittle.dashboards.pages.common import OpenStore, Spoken, Watching, find_study
+from vittle.dashboards.pages import trials as trial_pages
+from vittle.dashboards.pages.common import OpenStore, Spoken, Watching, find_snapshot, find_study
 from vittle.dashboards.pages.studies import list_twin, study_twin
 from vittle.dashboards.service.catalog import Limits
 from vittle.dashboards.service.jobs import Action, Job, JobState
 from vittle.dashboards.service.service import Extension, Launch, Service
+from vittle.objectives.budget import LatencyBudget
 from vittle.spaces.table import REDUCTIONS
+from vittle.storage import records
+from vittle.storage.records import Study, Trial
 from vittle.storage.store import Store
 
 
@@ -130,6 +135,10 @@ READS = _documented(
 FINDS = _documented(HTTPStatus.NOT_FOUND)
 CHANGES = _documented(HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
 ACCEPTED = HTTPStatus.ACCEPTED
+EXPORTED = {
+    "description": "A file that `vittle.Schedule.load` reads.",
+    "content": {"application/yaml": {"schema": {"type": "object"}}},
+}
 
 router = APIRouter(prefix="/api", responses=READS)
 change = APIRouter(
@@ -173,6 +182,23 @@ def activity(name: str, store: OpenStore, service: Served) -> ActivityAnswer:
     found = service.activity(study)
     job = None if found.job is None else _answers([found.job], store)[0]
     return ActivityAnswer(state=study.state, holder=found.holder, job=job, actions=found.actions)
+
+
+@router.get(
+    "/studies/{name:path}/export",
+    summary="The best schedule for a budget",
+    response_class=Response,
+    responses={**FINDS, int(HTTPStatus.OK): EXPORTED},
+)
+def export(name: str, watch: Watching, speak: Spoken, latency_budget: str | None = None) -> Response:
+    """As `vittle export` writes it; without a budget, for the study's own. Where nothing fits, the nearest one is told."""
+    asked = trial_pages.wanted_budget(latency_budget)
+    found, trials, _ = find_snapshot(watch, name, speak)
+    budget = asked or found.budget
+    best = records.best(trials, budget)
+    if best is None:
+        raise HTTPException(HTTPStatus.NOT_FOUND, _unmet(found, trials, budget))
+    return trial_pages.download(found, trials, best, budget)
 
 
 @router.get("/studies/{name:path}", summary="A study with all its trials", response_model=Detailed, responses=FINDS)
@@ -225,6 +251,14 @@ def job(id: str, store: OpenStore, service: Served) -> LoggedJob:  # noqa: A002 
     if found is None:
         raise HTTPException(HTTPStatus.NOT_FOUND, f"no job {id!r}; they are listed at /api/jobs")
     return LoggedJob(**_answers([found], store)[0].model_dump(), log=service.log(found))
+
+
+def _unmet(study: Study, trials: Sequence[Trial], budget: LatencyBudget) -> str:
+    fastest = records.nearest([trial for trial in trials if trial.state == "complete"])
+    if fastest is None:
+        return f"study {study.name!r} has no complete trial yet"
+    near = budget.covering(fastest.judged)
+    return f"nothing in study {study.name!r} fits {budget}; the nearest feasible budget is {near} (trial {fastest.number})"
 
 
 def _answers(jobs: Sequence[Job], store: Store) -> list[JobAnswer]:

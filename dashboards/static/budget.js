@@ -28,6 +28,13 @@ const wanted = () => asked?.axis === axis ? asked.value : ownBudget();
 const isOwn = () => asked?.axis !== axis && study.limit.objective === axis;
 const wantedText = () => isOwn() ? study.budget : AXES[axis].show(wanted());
 
+function askedBudget() { // as `vittle export` takes it, rounded up so that what fits still does; null for the study's own, or none of latency
+  const units = { latency_ratio: [100, "%"], latency_ms: [1, "ms"] };
+  if (isOwn() || !(axis in units)) return null;
+  const [scale, unit] = units[axis];
+  return `${Math.ceil(1e4 * scale * wanted()) / 1e4}${unit}`;
+}
+
 function fitting() { // the best trial within the wanted budget, as the study ranks its trials
   if (isOwn()) return numbered(study.best?.trial);
   return numbered(choicesOf(axis).findLast(({ limit }) => limit <= wanted())?.trial);

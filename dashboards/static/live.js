@@ -73,12 +73,17 @@ function watch(url, events, show) {
 
 // --- the files that schedules are exported as ---
 const FILES = JSON.parse(byId("files")?.textContent ?? "null"); // in a report, by trial
-const made = new Map(); // their addresses, by trial
+let made = { text: null, href: null }; // the last one
 
-function exported({ number, export: address }) { // what a link to a trial's file needs; null where it is not to be had here
-  if (!address || !FILES) return address && { href: address, download: "" };
+// What a link to a trial's file needs; null where it is not to be had here. Without a budget it is for the study's own.
+function exported({ number, export: address }, budget = null) {
+  if (!address || !FILES) return address && { href: budget ? `${address}?budget=${encodeURIComponent(budget)}` : address, download: "" };
   const file = FILES[number];
   if (!file) return null;
-  if (!made.has(number)) made.set(number, URL.createObjectURL(new Blob([file.text], { type: "application/yaml" })));
-  return { href: made.get(number), download: file.name };
+  const text = budget ? file.text.replace(/^budget: .*$/m, `budget: ${budget}`) : file.text;
+  if (made.text !== text) {
+    URL.revokeObjectURL(made.href);
+    made = { text, href: URL.createObjectURL(new Blob([text], { type: "application/yaml" })) };
+  }
+  return { href: made.href, download: file.name };
 }

@@ -30,6 +30,7 @@ function drawPanel() {
   }
   const { accuracy, latency_ratio: ratio, latency_ms: ms, macs: cost, parameters, throughput, memory } = trial.judged;
   const { kind, held_out: held } = trial;
+  const file = exported(trial, askedBudget());
   const dense = kind !== "backbone" && backbone()?.judged.macs.value;
   const expected = trial.expected && t("study.expected", { accuracy: percent(trial.expected.value) });
   const of95 = one => t("study.interval", { interval: interval(one) });
@@ -40,8 +41,8 @@ function drawPanel() {
       element("span", { className: "tag", title: kindMeaning(kind) }, tagOf(trial))),
       element("p", { className: "origin" }, trial.reason ?? originText(trial.origin))),
     element("div", { className: "act" },
-      exported(trial) && element("a", { className: "button", ...exported(trial) }, t("study.export")),
-      trial.export && !exported(trial) && element("p", { className: "hint" }, t("report.elsewhere")),
+      file && element("a", { className: "button", ...file }, t("study.export")),
+      trial.export && !file && element("p", { className: "hint" }, t("report.elsewhere")),
       trial.export && element("code", { className: "apply" }, `vittle.apply(model, vittle.Schedule.load("${trial === numbered(study.best?.trial) ? "best.yaml" : "schedule.yaml"}"))`),
       trial.url && element("a", { className: "more", href: trial.url }, t("study.all_about", { number: trial.number }))),
     element("dl", { className: "values" },

@@ -1,0 +1,175 @@
+"""The budget that a schedule is exported for: the command line, the dashboard, the report and the service say the same one."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+import yaml
+from fastapi.testclient import TestClient
+from playwright.sync_api import Page, expect
+from typer.testing import CliRunner
+
+import vittle.cli.commands
+from browsing import browser, page, serving, show
+from dashboard_study import Synthetic, open_store
+from services import BEARER, client_of, make_service
+from vittle import presets
+from vittle.dashboards.app import create_app
+from vittle.dashboards.pages import report
+from vittle.objectives.budget import LatencyBudget
+from vittle.objectives.measurement import Measurement
+from vittle.spaces.reduction import AdapterRecord
+from vittle.storage import records
+from vittle.storage.certificate import Certificate
+from vittle.storage.records import BackboneRecord, Settings
+from vittle.storage.store import Store
+
+__all__ = ["browser", "page"]  # fixtures
+
+NAME = "digits-60"
+ADAPTER = "/data/mine=1/embedding.safetensors"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    opened = open_store(tmp_path_factory.mktemp("studies"))
+    Synthetic(opened, NAME).fill(60)
+    return opened
+
+
+@pytest.fixture(scope="module")
+def address(store: Store) -> Iterator[str]:
+    with serving(store) as url:
+        yield url
+
+
+@pytest.fixture
+def reader(store: Store) -> TestClient:
+    return TestClient(create_app(store), base_url="http://127.0.0.1")
+
+
+@pytest.fixture
+def program(store: Store) -> TestClient:
+    return client_of(make_service(store, often=1000), **BEARER)
+
+
+def measured(ratio: float) -> dict[str, Measurement]:
+    """A latency as it might be measured again, at a batch of which the backbone takes 8.2 ms."""
+    one = Measurement("latency_ratio", ratio, 0.99 * ratio, 1.01 * ratio, 15)
+    return {"latency_ratio": one, "latency_ms": Measurement("latency_ms", 8.2 * ratio, 8.1 * ratio, 8.3 * ratio, 15)}
+
+
+def from_command_line(store: Store, folder: Path, budget: str) -> str:
+    url = store.engine.url.render_as_string(hide_password=False)
+    options = ["--storage", url, "--latency-budget", budget, "--output", str(folder / "best.yaml")]
+    result = CliRunner().invoke(vittle.cli.app, ["export", NAME, *options], catch_exceptions=False)
+    assert result.exit_code == 0
+    return (folder / "best.yaml").read_text()
+
+
+def from_page(opened: Page, url: str, limit: float) -> str:
+    """What the button of a study's page gives once the slider is at a budget."""
+    show(opened, url)
+    opened.evaluate("limit => ask(limit)", limit)
+    expect(opened.locator("#budget-value")).to_have_text(f"{limit:.1%}")
+    opened.wait_for_timeout(60)  # it is drawn with the next frame
+    with opened.expect_download() as download:
+        opened.locator("#panel a.button").click()
+    return download.value.path().read_text()
+
+
+def test_all_four_export_the_same_for_the_same_budget(
+    store: Store, page: Page, address: str, program: TestClient, tmp_path: Path
+) -> None:
+    best = records.best(store.trials(NAME), LatencyBudget.parse("40%"))
+    assert best is not None
+    assert best.number != records.best(store.trials(NAME), store.study(NAME).budget).number
+    (tmp_path / "report.html").write_text(report.render(store, store.study(NAME)), encoding="utf-8")
+    answer = program.get(f"/api/studies/{NAME}/export", params={"latency_budget": "40%"})
+    inside = page.context.new_page()  # may read files
+    texts = {
+        "command line": from_command_line(store, tmp_path, "40%"),
+        "dashboard": from_page(page, f"{address}/studies/{NAME}", 0.4),
+        "report": from_page(inside, (tmp_path / "report.html").as_uri(), 0.4),
+        "service": answer.text,
+    }
+    inside.close()
+    assert answer.headers["content-type"].startswith("application/yaml")
+    documents = {where: yaml.safe_load(text) for where, text in texts.items()}
+    for where, text in texts.items():
+        assert documents[where] == documents["command line"], where
+        assert (documents[where]["budget"], documents[where]["trial"]) == ("40%", best.number)
+        (tmp_path / "one.yaml").write_text(text)
+        certificate = Certificate.load(tmp_path / "one.yaml")
+        assert certificate.schedule == best.schedule
+        assert certificate.limit == 0.4
+        assert not certificate.covers(measured(0.58))
+        assert certificate.covers(measured(0.4))
+
+
+def test_without_a_budget_it_is_the_study_s_own(store: Store, reader: TestClient, program: TestClient, tmp_path: Path) -> None:
+    best = records.best(store.trials(NAME), store.study(NAME).budget)
+    assert best is not None
+    there = reader.get(f"/studies/{NAME}/trials/{best.number}.yaml").text
+    assert yaml.safe_load(there)["budget"] == "60%"
+    assert program.get(f"/api/studies/{NAME}/export").text == there == from_command_line(store, tmp_path, " 60.0 %")
+
+
+@pytest.mark.parametrize("budget", ["0%", "fast", "40", "", f"{'9' * 400}ms"])
+def test_what_is_no_budget_is_one_line(reader: TestClient, program: TestClient, budget: str) -> None:
+    for client, path in (
+        (reader, f"/studies/{NAME}/trials/0.yaml?budget={quote(budget)}"),
+        (program, f"/api/studies/{NAME}/export?latency_budget={quote(budget)}"),
+    ):
+        answer = client.get(path)
+        assert answer.status_code == 422
+        assert "is not a time; accepted: milliseconds such as 4ms, or a share such as 60%" in answer.text
+    assert program.get("/api/studies/nope/export").status_code == 404
+
+
+def test_where_nothing_fits_the_service_names_a_budget_that_something_does(program: TestClient, store: Store) -> None:
+    answer = program.get(f"/api/studies/{NAME}/export", params={"latency_budget": "1%"})
+    assert answer.status_code == 404
+    told = answer.json()["error"]
+    assert told.startswith(f"nothing in study '{NAME}' fits 1%; the nearest feasible budget is ")
+    near, number = told.split(" is ")[1].rstrip(")").split(" (trial ")
+    found = program.get(f"/api/studies/{NAME}/export", params={"latency_budget": near})
+    assert (found.status_code, yaml.safe_load(found.text)["trial"]) == (200, int(number))
+    Synthetic(store, "new")
+    assert program.get("/api/studies/new/export").json()["error"] == "study 'new' has no complete trial yet"
+
+
+def test_the_service_describes_it(program: TestClient) -> None:
+    described = program.get("/api/openapi.json").json()["paths"]["/api/studies/{name}/export"]["get"]
+    assert list(described["responses"]["200"]["content"]) == ["application/yaml"]
+    assert {"404", "422"} <= described["responses"].keys()
+    assert [one["name"] for one in described["parameters"]] == ["name", "latency_budget"]
+
+
+def test_a_stopped_trial_says_that_its_accuracy_is_an_estimate(store: Store, reader: TestClient) -> None:
+    trials = store.trials(NAME)
+    for trial in (next(one for one in trials if one.state == "stopped"), trials[0]):
+        accuracy = yaml.safe_load(reader.get(f"/studies/{NAME}/trials/{trial.number}.yaml").text)["measurements"]["accuracy"]
+        estimate = {} if trial.state == "complete" else {"estimated_of": 449}
+        assert {name: accuracy.get(name) for name in estimate} == estimate
+        assert ("estimated_of" in accuracy) == bool(estimate)
+        assert accuracy["n"] == (449 if trial.state == "complete" else 128)
+
+
+def test_a_file_from_a_page_says_what_to_put_beside_it(store: Store, tmp_path: Path) -> None:
+    opened = open_store(tmp_path)
+    made = store.study(NAME)
+    record = BackboneRecord(**{**vars(made.backbone), "adapters": {"merging": AdapterRecord("modular-0123456789ab", 32)}})
+    opened.create_study(NAME, Settings(adapters={"merging": ADAPTER}), record)
+    by = {"metric": "decoupled", "embedding": "modular-0123456789ab", "embedding_width": 32}
+    schedule = presets.constant(made.backbone.shape, 3, **by)
+    number = opened.start_trial(NAME, "sampler", schedule, {})
+    opened.finish_trial(NAME, number, "complete", records.best(store.trials(NAME), made.budget).judged)
+    client = client_of(make_service(opened), **BEARER)
+    inside = report.render(opened, opened.study(NAME))
+    text = client.get(f"/studies/{NAME}/trials/{number}.yaml").text
+    assert text.splitlines()[1] == f"# Put beside this file: a copy of '{ADAPTER}', as 'best.merging.safetensors'"
+    assert yaml.safe_load(text)["adapters"] == {"merging": "best.merging.safetensors"}
+    assert client.get(f"/api/studies/{NAME}/export").text == text
+    assert f"a copy of '{ADAPTER}', as 'best.merging.safetensors'" in inside
