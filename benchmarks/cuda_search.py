@@ -15,10 +15,12 @@ import torch
 
 from cuda_material import Material, material
 from parts import Row, Task, end, marked
-from vittle.objectives.evaluator import Evaluator, Seen
-from vittle.search import study as studies
+from vittle.objectives.evaluation import Evaluation
 from vittle.search import workers
 from vittle.search.coordinator import Assignment
+from vittle.search.inference import InferenceProblem, ScheduleEvaluator
+from vittle.search.reporter import Reporter
+from vittle.search.study import run
 from vittle.spaces.errors import VittleError
 from vittle.storage.records import Settings, Trial
 from vittle.storage.store import Store
@@ -236,12 +238,12 @@ def search_without_memory(found: Material, task: Task, study: str, crowded: int,
         gpus_per_worker=0.0 if task.small else 1 / count,
     )  # fmt: skip
     start = time.monotonic()
-    job = studies.prepare(settings)
+    problem = InferenceProblem.load(settings)
     store = Store.open(f"sqlite:///{task.folder / 'memory.db'}", create=True)
     warned: list[str] = []
     with replaced(crowd(task.device, crowded)):
-        reporter = studies.Reporter(warned=warned.append)
-        made = studies.run(store.create_study(study, settings, job.record), job, store, reporter)
+        reporter = Reporter(warned=warned.append)
+        made = run(store.create_study(study, settings, problem.subject), problem, store, reporter)
     trials = store.trials(study)
     return {
         "crowded": crowded,
@@ -260,7 +262,7 @@ def crowd(device: str, crowded: int) -> type[workers.Worker]:
     """A worker whose process may take no more of the device's memory once it is handed one trial."""
 
     class Crowded(workers.Worker):
-        def _begin(self, one: Assignment, evaluator: Evaluator) -> Iterator[Seen]:
+        def _begin(self, one: Assignment, evaluator: ScheduleEvaluator) -> Iterator[Evaluation]:
             if one.number == crowded and device == "cuda":
                 torch.cuda.empty_cache()
                 torch.cuda.set_per_process_memory_fraction(1e-4)

@@ -12,7 +12,8 @@ from typing import Any
 
 from methods import Run, Trial
 from problem import Problem
-from vittle.objectives.fronts.hypervolume import LOST, hypervolume
+from vittle.objectives.fronts.hypervolume import hypervolume
+from vittle.objectives.goals import LOST
 from vittle.objectives.quality.expectation import expected
 from vittle.spaces.schedule import Schedule
 

@@ -12,11 +12,14 @@ from methods import Run
 from methods import Trial as Tried
 from problem import WORKERS, Problem
 from vittle.objectives.latency.profile import LAST, MLP, PLAIN, WEIGHTED, ActingCost, Check, LatencyProfile, Staircase
-from vittle.search import study as studies
+from vittle.search.inference import InferenceProblem
+from vittle.search.reporter import Reporter
+from vittle.search.study import search
 from vittle.search.workers import ray_session
 from vittle.spaces import BackboneShape, Space, costs
 from vittle.spaces.reduction import Choice
-from vittle.storage.records import Settings, Trial
+from vittle.storage.records import Trial
+from vittle.storage.settings import Settings
 from vittle.storage.store import Store
 
 
@@ -27,19 +30,19 @@ def run(problem: Problem, trials: int, seed: int) -> Run:
         data=problem.source.dataset, target=profile.key, latency_budget="100%", reductions=problem.space.reductions,
         trials=trials, until_flat=False, workers=WORKERS, seed=seed,
     )  # fmt: skip
-    job = studies.Job(settings, problem.backbone, problem.splits)
+    inference = InferenceProblem(settings, problem.backbone, problem.splits)
     finished: list[tuple[Trial, float]] = []
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         store = Store.open(f"sqlite:///{Path(folder) / 'vittle.db'}", create=True)
         store.save_profile(profile)
-        study = store.create_study("benchmark", settings, job.record)
-        reporter = studies.Reporter(finished=lambda trial: finished.append((trial, time.perf_counter() - start)))
-        known = studies.measure_latency(job, store, reporter)
+        study = store.create_study("benchmark", settings, inference.subject)
+        reporter = Reporter(finished=lambda trial: finished.append((trial, time.perf_counter() - start)))
+        inference.prepare(store, reporter)
         with ray_session(settings):
-            _, coordinator = studies.search(study, job, store, reporter, known)
+            coordinator = search(study, inference, store, reporter)
     wall = time.perf_counter() - start
-    return _read(finished, coordinator.image_macs, wall)
+    return _read(finished, int(coordinator.work), wall)
 
 
 def macs_profile(space: Space) -> LatencyProfile:
@@ -84,7 +87,7 @@ def _read(finished: list[tuple[Trial, float]], image_macs: int, wall: float) -> 
     for trial, seconds in finished:
         measured = trial.measurements["search"]
         so_far += spent[trial.number]
-        if trial.origin == "backbone":  # the backbone itself is not one of the trials; the others begin when it is done
+        if trial.is_baseline:  # the backbone itself is not one of the trials; the others begin when it is done
             began, backbone = seconds, measured
             continue
         forward += measured["accuracy"].protocol["seconds"]

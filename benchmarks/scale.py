@@ -29,14 +29,17 @@ import typer
 from sqlalchemy import func, insert, select
 
 from report import environment, write
-from vittle.objectives.evaluator import Seen
+from vittle.objectives.evaluation import Evaluation
 from vittle.objectives.measurement import Measurement, exact, proportion
 from vittle.reductions.backbone import load_backbone
 from vittle.search import scheduler, workers
-from vittle.search.coordinator import Assignment, Coordinator
-from vittle.spaces import Schedule, Space, macs
-from vittle.storage import fronts, records
-from vittle.storage.records import BackboneRecord, Settings, Study
+from vittle.search.coordinator import Coordinator
+from vittle.search.schedules import ScheduleProblem
+from vittle.spaces import BackboneShape, Schedule, Space, macs
+from vittle.storage import fronts
+from vittle.storage.ranking import Ranking
+from vittle.storage.records import BackboneRecord, Study
+from vittle.storage.settings import Settings
 from vittle.storage.store import Store
 from vittle.storage.tables import MeasurementRow, TrialRow, now
 
@@ -69,36 +72,48 @@ def measured(share: float, whole: int) -> dict[str, Measurement]:
     }
 
 
-def sleeping(seconds: float) -> type[workers.Worker]:
-    """A worker that sleeps; made here, so that it travels to Ray's processes as it is."""
+class Sleeper:
+    """Evaluates by sleeping, in rungs."""
 
-    class Sleeping(workers.Worker):
-        def _ready(self) -> Any:
-            return None
+    def __init__(self, whole: int, shape: BackboneShape, seconds: float) -> None:
+        self._whole, self._shape, self._seconds = whole, shape, seconds
 
-        def _begin(self, one: Assignment, evaluator: Any) -> Iterator[Seen]:
-            del evaluator
-            shape = self._built["backbone"].shape
-            share = macs(shape, one.schedule) / macs(shape, Schedule())
-            for rung in range(1, RUNGS + 1):
-                time.sleep(seconds / RUNGS)
-                yield Seen(measured(share, macs(shape, Schedule())), complete=rung == RUNGS)
+    def climb(self, candidate: Schedule, rivals: Any, hints: Any) -> Iterator[Evaluation]:
+        """What a schedule with as many MACs might measure."""
+        del rivals, hints
+        share = macs(self._shape, candidate) / self._whole
+        for rung in range(1, RUNGS + 1):
+            time.sleep(self._seconds / RUNGS)
+            yield Evaluation(measured(share, self._whole), "complete" if rung == RUNGS else "going")
 
-    return Sleeping
+    def confirm(self, candidate: Schedule) -> dict[str, Measurement]:
+        """Not asked for."""
+        raise NotImplementedError
+
+
+class SleepingProblem(ScheduleProblem):
+    """Schedules whose evaluation takes so many seconds."""
+
+    def __init__(self, settings: Settings, subject: BackboneRecord, seconds: float) -> None:
+        super().__init__(settings, subject)
+        self._sleeper = Sleeper(macs(subject.shape, Schedule()), subject.shape, seconds)
+
+    def evaluator(self) -> Sleeper:
+        return self._sleeper
 
 
 def scaled(backbone: BackboneRecord, count: int, rounds: int, seconds: float) -> dict[str, Any]:
     """A search with so many workers: what share of their time was evaluation."""
     trials = rounds * count - 1  # and the backbone
     settings = Settings(latency_budget="500%", trials=trials, workers=count, until_flat=False, sampler="tpe", predict=False)
-    workers.Worker = sleeping(seconds)  # type: ignore[misc]
     scheduler.PATIENCE = 600.0
     with tempfile.TemporaryDirectory() as folder, workers.ray_session(settings):
         store = Store.open(f"sqlite:///{folder}/vittle.db", create=True)
         study = store.create_study("scale", settings, backbone)
         finished: list[float] = []
-        coordinator = Coordinator(study, store, lambda _: finished.append(time.monotonic()))
-        workers.Pool(settings, backbone, None).search(coordinator)  # type: ignore[arg-type]
+        problem = SleepingProblem(settings, backbone, seconds)
+        coordinator = Coordinator(study, problem, store, lambda _: finished.append(time.monotonic()))
+        workers.Pool(problem).search(coordinator)
     wall = finished[-1] - finished[0] + seconds
     return {
         "workers": count,
@@ -140,7 +155,7 @@ def filled(backbone: BackboneRecord, url: str, count: int, timed: int) -> list[d
 
 def kept(store: Store, study: Study) -> float:
     """Seconds that the front takes, once it is known."""
-    fronts.keep(store, study.name, records.standing(store.trials(study.name), study.budget))
+    fronts.keep(store, study.name, Ranking.of(store.trials(study.name), study.goals).standing)
     return statistics.median(took(lambda: fronts.standing(store, study.name)) for _ in range(9))
 
 
@@ -169,8 +184,8 @@ def trial_of(study: int, number: int, schedule: Schedule) -> dict[str, Any]:
         "number": number,
         "state": "complete",
         "origin": "sampler" if number else "backbone",
-        "schedule_id": schedule.id,
-        "schedule": schedule.to_dict(),
+        "candidate_id": schedule.id,
+        "candidate": schedule.to_dict(),
         "parameters": {},
         "attempts": 1,
         "started": now(),

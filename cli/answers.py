@@ -1,35 +1,48 @@
 """What several commands answer: the front of a study, and that nothing in it fits."""
 
-from vittle.dashboards.terminal import study_tables
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from vittle.dashboards.terminal import plain_tables, study_tables
 from vittle.dashboards.terminal.console import err, out, print_json
-from vittle.objectives.budget import LatencyBudget
-from vittle.storage import export as exports
-from vittle.storage import records
+from vittle.objectives.budget import Budget, LatencyBudget
+from vittle.storage import kinds
+from vittle.storage.ranking import Ranking
 from vittle.storage.records import Study, Trial
+from vittle.storage.settings import Settings
 
 
-def show_front(study: Study, trials: list[Trial], budget: LatencyBudget, as_json: bool) -> None:
+def show_front(study: Study, ranking: Ranking, budget: Budget, as_json: bool) -> None:
     """Print a study's front within a budget, as a table with what it is worth, or as JSON."""
-    points = records.front(trials, budget)
+    points = ranking.front(budget)
     if as_json:
-        print_json([exports.front_entry(trial) for trial in points])
-    else:
-        out.print(study_tables.front_table(points, budget, trials, shape=study.backbone.shape))
-        for sentence in study_tables.standing(trials, budget):
+        print_json([kinds.front_entry(study, trial) for trial in points])
+        return
+    out.print(front_table(study, points, ranking, budget))
+    if study.kind == Settings.kind:
+        for sentence in study_tables.standing(ranking):
             out.print(sentence, highlight=False, soft_wrap=True)
 
 
-def explain_unmet(study: Study, trials: list[Trial], budget: LatencyBudget) -> None:
+def front_table(study: Study, points: Sequence[Trial], ranking: Ranking, budget: Budget) -> Table:
+    """Trials of a study's front as a table; a plain one where its kind has none of its own."""
+    if study.kind == Settings.kind:
+        return study_tables.front_table(points, budget, ranking, shape=study.backbone.shape)
+    return plain_tables.front_table(study, points, budget, ranking)
+
+
+def explain_unmet(study: Study, ranking: Ranking, budget: Budget) -> None:
     """Say that nothing fits a budget, and which one is the nearest that something does."""
-    fastest = records.nearest(trials)
-    if fastest is None:
+    cheapest = ranking.nearest()
+    if cheapest is None:
         err.print(f"study {study.name} has measured nothing yet; continue it with: vittle resume {study.name}", highlight=False)
         return
-    near = budget.covering(fastest.judged)
-    how = "export with" if fastest.state == "complete" else "launch with"
+    near = budget.covering(cheapest.judged)
+    how = "export with" if cheapest.state == "complete" else "launch with"
+    hint = f": {how} --latency-budget {near}" if isinstance(budget, LatencyBudget) else ""
     err.print(
-        f"nothing in study {study.name} fits {budget}; the nearest feasible budget is {near} (trial {fastest.number}): "
-        f"{how} --latency-budget {near}",
+        f"nothing in study {study.name} fits {budget}; the nearest feasible budget is {near} (trial {cheapest.number}){hint}",
         highlight=False,
         soft_wrap=True,
     )

@@ -5,14 +5,13 @@ from typing import Annotated
 
 import typer
 
-from vittle.cli.answers import explain_unmet
+from vittle.cli.answers import explain_unmet, front_table
 from vittle.cli.options import Budget, Storage, StudyName, find_study, wanted_budget
-from vittle.dashboards.terminal import study_tables
 from vittle.dashboards.terminal.console import out, working
 from vittle.spaces.errors import VittleError
 from vittle.spaces.files import write_at_once
-from vittle.storage import export as exports
-from vittle.storage import records, transfer
+from vittle.storage import kinds, transfer
+from vittle.storage.ranking import Ranking
 from vittle.storage.records import Study, Trial
 from vittle.storage.store import Store
 
@@ -26,23 +25,23 @@ def export(
     output: Annotated[Path, typer.Option(help="The file to write.")] = Path("best.yaml"),
     storage: Storage = None,
 ) -> None:
-    """Write the most accurate schedule within the budget, with its measurements."""
+    """Write the best candidate within the budget, of schedules the most accurate one, with its measurements."""
     store = Store.open(storage)
     found = find_study(store, study)
     budget = wanted_budget(found, latency_budget)
-    trials = store.trials(found.name)
-    chosen = records.best(trials, budget)
+    ranking = Ranking.of(store.trials(found.name), found.goals)
+    chosen = ranking.best(budget)
     if chosen is None:
-        explain_unmet(found, trials, budget)
+        explain_unmet(found, ranking, budget)
         raise typer.Exit(1)
-    exported = exports.document(found, chosen, records.backbone_trial(trials), budget, output.name)
+    exported = kinds.document(found, chosen, ranking.baseline, budget, output.name)
     adapters = {output.with_name(file): _adapter(found, chosen, name) for name, file in exported.get("adapters", {}).items()}
     # The file that names the others comes last.
-    for path, content in {**adapters, output: exports.to_yaml(exported).encode()}.items():
+    for path, content in {**adapters, output: kinds.to_yaml(found, exported).encode()}.items():
         write_at_once(path, content, "give --output a file in an existing folder")
     beside = "".join(f" with {path}" for path in adapters)
     out.print(f"wrote {output}{beside}: trial {chosen.number} of {found.name}", markup=False, highlight=False, soft_wrap=True)
-    out.print(study_tables.front_table([chosen], budget, trials, shape=found.backbone.shape))
+    out.print(front_table(found, [chosen], ranking, budget))
 
 
 def _adapter(study: Study, trial: Trial, name: str) -> bytes:
@@ -53,7 +52,7 @@ def _adapter(study: Study, trial: Trial, name: str) -> bytes:
     """
     with working("loading"):
         from vittle.reductions.adapters import load_adapters
-    path = Path(study.settings.adapters[name])
+    path = Path(study.inference.adapters[name])
     adapter = load_adapters({name: path})[name]
     wanted = next(part.adapter for part in trial.schedule.reductions if part.name == name)
     if adapter.name != wanted:

@@ -32,7 +32,7 @@ from vittle.objectives.budget import LatencyBudget
 from vittle.spaces import costs
 from vittle.spaces.shape import BackboneShape
 from vittle.storage.certificate import EXIT_CODES
-from vittle.storage.records import Settings
+from vittle.storage.settings import Settings
 from vittle.storage.store import Store
 
 latency_app = typer.Typer()

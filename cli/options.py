@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vittle.objectives.budget import LatencyBudget
+from vittle.objectives import budget as budgets
 from vittle.spaces.errors import VittleError
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.table import adapter_files
@@ -66,13 +66,16 @@ def find_study(store: Store, name: str | None) -> Study:
     return studies[0]
 
 
-def wanted_budget(study: Study, text: str | None) -> LatencyBudget:
+def wanted_budget(study: Study, text: str | None) -> budgets.Budget:
     """The budget that was asked for, or the study's own.
 
     Raises:
-        VittleError: the text is no budget.
+        VittleError: the text is no budget, or the study's is none of latency.
     """
-    return study.budget if text is None else LatencyBudget.parse(text)
+    if text is None:
+        return study.budget
+    _ = study.inference
+    return budgets.LatencyBudget.parse(text)
 
 
 def parse_adapters(given: Sequence[str] | None) -> dict[str, str]:

@@ -29,10 +29,11 @@ from vittle.cli.options import (
 from vittle.dashboards.terminal import study_tables
 from vittle.dashboards.terminal.console import counting, err, escape, note, out, progress_bar, working
 from vittle.objectives.budget import LatencyBudget
-from vittle.spaces.errors import VittleError
 from vittle.storage import claim, records
 from vittle.storage.claim import user
-from vittle.storage.records import Settings, Study, Trial
+from vittle.storage.ranking import Ranking
+from vittle.storage.records import Study, Trial
+from vittle.storage.settings import SearchSettings, Settings
 from vittle.storage.store import Store
 
 search_app = typer.Typer()
@@ -101,8 +102,8 @@ def launch(
         records.check_name(study)
     with working("loading"):
         from vittle.reductions.device import choose_device
-        from vittle.search import study as studies
         from vittle.search.feasibility import check_budget
+        from vittle.search.inference import InferenceProblem
     settings = Settings(
         model=model,
         checkpoint=None if checkpoint is None else str(checkpoint.resolve()),
@@ -127,17 +128,18 @@ def launch(
         gpus_per_worker=gpus_per_worker if gpus_per_worker is not None else float(choose_device(device) == "cuda"),
         seed=seed,
     )
-    job = _prepare(settings)
+    with counting("images") as progress:
+        problem = InferenceProblem.load(settings, progress)
     store = Store.open(storage, create=True)
     if target is not None:
-        job = studies.target_device(job, store, target)
-    settings = job.settings
+        problem = problem.aimed_at(target, store)
+    settings = problem.settings
     there = {known.name for known in store.studies()}
     if study not in there:
         with working("budget"):
-            check_budget(job.backbone, settings, store)
-    made = store.create_study(study or records.free_name(model, there), settings, job.record, owner=user())
-    _run(studies, made, job, store, ray_address, as_json)
+            check_budget(problem.backbone, settings, store)
+    made = store.create_study(study or records.free_name(model, there), settings, problem.subject, owner=user())
+    _run(made, problem, store, ray_address, as_json)
 
 
 @search_app.command()
@@ -187,55 +189,44 @@ def stop(
     out.print(f"study {escape(found.name)} is {state}; go on with: vittle resume {escape(found.name)}", highlight=False)
 
 
-def _prepare(settings: Settings) -> Any:
-    from vittle.search.study import prepare
-
-    with counting("images") as progress:
-        return prepare(settings, progress)
-
-
 def _continue(study: Study, store: Store, ray_address: str | None, as_json: bool) -> None:
     with working("loading"):
-        from vittle.search import study as studies
-    job = _prepare(study.settings)
-    if job.backbone.fingerprint != study.backbone.fingerprint:
-        raise VittleError(
-            f"the weights of {study.settings.model} are not those that study {study.name!r} began with; "
-            f"give the same checkpoint, or launch a new study"
-        )
-    _run(studies, study, job, store, ray_address, as_json)
+        from vittle.search.problem import find_problem
+    with counting("images") as progress:
+        problem = find_problem(study.kind).load(study.settings, progress)
+    problem.check(study)
+    _run(study, problem, store, ray_address, as_json)
 
 
-def _run(studies: Any, study: Study, job: Any, store: Store, ray_address: str | None, as_json: bool) -> None:
+def _run(study: Study, problem: Any, store: Store, ray_address: str | None, as_json: bool) -> None:
+    from vittle.search.reporter import Reporter
+    from vittle.search.study import run
+
     settings = study.settings
-    note(job.notes)
+    note(problem.notes)
     done = sum(1 for trial in store.trials(study.name) if trial.state != "running")
     how = "new" if not done else "complete, nothing to do" if study.state == "complete" else "continued"
     err.print(
-        f"study [bold]{escape(study.name)}[/] ({how}): {done} of {settings.trials + 1} trials done, {escape(settings.model)} "
-        f"within {settings.latency_budget} of latency, batch {settings.batch_size} on {settings.device}, "
-        f"{settings.workers} x {settings.cpus_per_worker} CPUs",
+        f"study [bold]{escape(study.name)}[/] ({how}): {done} of {settings.trials + 1} trials done, "
+        f"{escape(_asked(settings))}, {settings.workers} x {settings.cpus_per_worker} CPUs",
         highlight=False,
         soft_wrap=True,
     )
     if study.state == "complete":
-        show_front(study, store.trials(study.name), study.budget, as_json)
+        show_front(study, Ranking.of(store.trials(study.name), study.goals), study.budget, as_json)
         return
     with progress_bar("search", total=settings.trials + 1, completed=done) as (bar, task):
         confirming: list[Any] = []
 
-        def observed(images: int, of: int) -> None:
-            bar.update(task, note=f"backbone on {images} of {of} images" if images < of else "")
-
-        def profiled(done: int, of: int) -> None:
-            bar.update(task, note=f"latency profile {done} of {of}" if done < of else "")
+        def prepared(what: str, done: int, of: int) -> None:
+            bar.update(task, note=f"{what} {done} of {of}" if done < of else "")
 
         def warned(what: str) -> None:
             err.print(f"[bold yellow]warning:[/] {escape(what)}", soft_wrap=True, highlight=False)
 
         def finished(trial: Trial) -> None:
             bar.advance(task)
-            bar.update(task, note=study_tables.trial_note(trial))
+            bar.update(task, note=study_tables.trial_note(trial, study.goals))
 
         def confirmed(trial: Trial, left: int) -> None:
             if not confirming:
@@ -248,16 +239,23 @@ def _run(studies: Any, study: Study, job: Any, store: Store, ray_address: str | 
             bar.update(task, note="")
             err.print(f"search ended: {escape(why)}", highlight=False, soft_wrap=True)
 
-        reporter = studies.Reporter(finished, confirmed, observed, profiled, warned, ended)
-        study = studies.run(study, job, store, reporter, ray_address)
-    trials = store.trials(study.name)
-    show_front(study, trials, study.budget, as_json)
+        study = run(study, problem, store, Reporter(finished, confirmed, prepared, warned, ended), ray_address)
+    ranking = Ranking.of(store.trials(study.name), study.goals)
+    show_front(study, ranking, study.budget, as_json)
     if study.state == "interrupted":
         err.print(f"interrupted; every finished trial is kept. Continue with: vittle resume {study.name}", highlight=False)
         raise typer.Exit(130)
     if study.state == "failed":
         err.print(f"search failed: {escape(str(study.ended))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1)
-    if records.best(trials, study.budget) is None:
-        explain_unmet(study, trials, study.budget)
+    if ranking.best() is None:
+        explain_unmet(study, ranking, study.budget)
         raise typer.Exit(1)
+
+
+def _asked(settings: SearchSettings) -> str:
+    """What was asked of a search, in a few words."""
+    if not isinstance(settings, Settings):
+        return f"{settings.kind} within {settings.goals.budget}"
+    within = f"{settings.model} within {settings.latency_budget} of latency"
+    return f"{within}, batch {settings.batch_size} on {settings.device}"

@@ -4,10 +4,12 @@ import typer
 
 from vittle.cli.answers import show_front
 from vittle.cli.options import Budget, Json, Storage, StudyName, find_study, wanted_budget
-from vittle.dashboards.documents import study_document
-from vittle.dashboards.terminal import importance_tables, study_tables
+from vittle.dashboards.documents import plain_document, study_document
+from vittle.dashboards.terminal import importance_tables, plain_tables, study_tables
 from vittle.dashboards.terminal.console import err, escape, out, print_json, working
 from vittle.storage import fronts
+from vittle.storage.ranking import Ranking
+from vittle.storage.settings import Settings
 from vittle.storage.store import Store
 
 studies_app = typer.Typer()
@@ -29,20 +31,22 @@ def list_trials(study: StudyName = None, storage: Storage = None, as_json: Json 
     """List every trial of a study with its state."""
     store = Store.open(storage)
     found = find_study(store, study)
-    trials = store.trials(found.name)
+    trials, plain = store.trials(found.name), found.kind != Settings.kind
     if as_json:
-        listed = zip(trials, study_document.detailed(found, trials)["trials"], strict=True)
+        document = plain_document.detailed(found, trials) if plain else study_document.detailed(found, trials)
+        listed = zip(trials, document["trials"], strict=True)
         print_json([{**entry, "measurements": study_document.measurements(trial)} for trial, entry in listed])
     else:
-        out.print(study_tables.trials_table(trials))
+        out.print(plain_tables.trials_table(found, trials) if plain else study_tables.trials_table(trials))
 
 
 @studies_app.command()
 def front(study: StudyName = None, latency_budget: Budget = None, storage: Storage = None, as_json: Json = False) -> None:
-    """Show the best trade-offs between accuracy, latency and MACs that a study has found."""
+    """Show the best trade-offs that a study has found: of schedules between accuracy, latency and MACs."""
     store = Store.open(storage)
     found = find_study(store, study)
-    show_front(found, store.trials(found.name), wanted_budget(found, latency_budget), as_json)
+    budget = wanted_budget(found, latency_budget)
+    show_front(found, Ranking.of(store.trials(found.name), found.goals), budget, as_json)
 
 
 @studies_app.command()
@@ -57,7 +61,7 @@ def importance(study: StudyName = None, storage: Storage = None, as_json: Json =
         from vittle.search.importance import FEWEST, explain
 
         told = explain(found, store)
-    sensitivity = store.sensitivity(found.backbone.fingerprint)
+    sensitivity = None if found.subject is None else store.sensitivity(found.subject.fingerprint)
     if as_json:
         print_json(study_document.worth(told, sensitivity))
     elif told is not None:

@@ -23,6 +23,7 @@ from vittle.dashboards.service import api, pages
 from vittle.dashboards.service.catalog import told
 from vittle.dashboards.service.service import Service
 from vittle.spaces.errors import StorageError
+from vittle.storage.records import OtherKindError
 from vittle.storage.store import Store
 
 # A study's name may hold anything, a slash too: `studies` comes last, since its addresses fit all others.
@@ -44,6 +45,7 @@ def create_app(store: Store, illustrate: Illustrate | None = None, service: Serv
     app.add_exception_handler(AnyHTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _not_accepted)
     app.add_exception_handler(StorageError, _away)
+    app.add_exception_handler(OtherKindError, _not_of_this_kind)
     app.get(plotlyjs.PATH, include_in_schema=False)(plotly_bundle)
     if service is not None:
         for router in (api.router, api.change):
@@ -75,6 +77,10 @@ async def _refused(request: Request, error: Exception) -> Response:
     if path.endswith(".json") or path.startswith("/api/") or request.method not in SAFE:
         return refused(status, reason, headers)
     return templates.TemplateResponse(request, "error.html", {"status": status, "reason": reason}, status, headers)
+
+
+async def _not_of_this_kind(request: Request, error: Exception) -> Response:
+    return await _refused(request, AnyHTTPException(HTTPStatus.NOT_FOUND, str(error)))
 
 
 async def _not_accepted(_request: Request, error: Exception) -> Response:

@@ -6,14 +6,15 @@ from typing import Any
 
 from vittle.dashboards.words import ENGLISH, Words
 from vittle.objectives.backbones.merge_start import MergeStart
-from vittle.objectives.budget import LatencyBudget
+from vittle.objectives.budget import Budget, LatencyBudget
 from vittle.objectives.latency.profile import LatencyProfile
 from vittle.objectives.latency.provenance import hardware
-from vittle.objectives.measurement import Measurement
+from vittle.objectives.measurement import OBJECTIVES, Measurement
 from vittle.objectives.quality.paired import Interval
 from vittle.spaces.reduction import Reduction
 from vittle.spaces.schedule import Schedule
-from vittle.storage.records import MORE, Growth, Trial
+from vittle.storage.ranking import MORE, Growth
+from vittle.storage.records import Trial
 
 MARKS = {"~": "predicted", "!": "noisy", "†": "estimated"}  # with their words under `signs`
 STRETCHES = 3  # of free tokens that a sentence names
@@ -40,8 +41,10 @@ def tokens(counts: Sequence[int]) -> str:
     return " ".join(shown if len(shown) <= 5 else [*shown[:2], "…", *shown[-2:]])
 
 
-def budget(limit: LatencyBudget, speak: Words = ENGLISH) -> str:
-    """60% of the backbone, or 4ms per batch."""
+def budget(limit: Budget, speak: Words = ENGLISH) -> str:
+    """60% of the backbone, or 4ms per batch; of another kind of study as it is written."""
+    if not isinstance(limit, LatencyBudget):
+        return str(limit)
     return speak(f"sentences.budget.{'share' if limit.relative else 'batch'}", limit=limit)
 
 
@@ -91,6 +94,20 @@ def marks(measured: Iterable[Measurement], speak: Words = ENGLISH) -> list[str]:
     """What the marks before these values mean, each of them once."""
     there = {mark(one) for one in measured}
     return [f"{sign} {meaning(sign, speak)}" for sign in MARKS if sign in there]
+
+
+def measured(one: Measurement, digits: int = 1) -> str:
+    """A value of any objective with its unit: 97.8% (to so many digits), 3.91 ms, 4.61 G, or 12.5 steps."""
+    match OBJECTIVES[one.objective].unit:
+        case "share":
+            shown = percent(one.value, digits)
+        case "ms":
+            shown = milliseconds(one.value)
+        case "MACs":
+            shown = macs(one.value)
+        case unit:
+            shown = f"{one.value:.4g} {unit}"
+    return mark(one) + shown
 
 
 def device(environment: Mapping[str, Any]) -> str:
@@ -182,7 +199,7 @@ def trial_label(trial: Trial, speak: Words = ENGLISH, *, best: bool = False) -> 
     """A trial in a list to choose from: its number, what it is, its accuracy and its latency."""
     judged = trial.judged
     parts = [speak("sentences.trial", number=trial.number)]
-    parts += [speak("sentences.backbone")] if trial.origin == "backbone" else [speak("sentences.best")] if best else []
+    parts += [speak("sentences.backbone")] if trial.is_baseline else [speak("sentences.best")] if best else []
     shown = [percent(judged[name].value) for name in ("accuracy", "latency_ratio") if name in judged]
     if len(shown) == 2:
         parts.append(speak("sentences.at_latency", accuracy=shown[0], latency=mark(judged["latency_ratio"]) + shown[1]))

@@ -7,7 +7,6 @@ before a schedule's first change are not computed again where the backbone's own
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from vittle.objectives.backbones.merge_start_measurement import IMAGES as OBSERVED
-from vittle.objectives.budget import LatencyBudget
-from vittle.objectives.fronts.front import may_enter_front
+from vittle.objectives.budget import Budget
+from vittle.objectives.evaluation import Evaluation
+from vittle.objectives.goals import Measured
 from vittle.objectives.latency import device_lock
 from vittle.objectives.latency.stand import EFFORTS, Stand
 from vittle.objectives.measurement import Measurement, Phase, exact
@@ -31,8 +31,6 @@ from vittle.reductions.device import DTYPES
 from vittle.reductions.vit import ReducedViT, check_identity
 from vittle.spaces import costs
 from vittle.spaces.schedule import Schedule
-
-Measured = Mapping[str, Measurement]
 
 
 def make_stand(
@@ -62,14 +60,6 @@ def make_stand(
         pixels = np.random.default_rng(0).integers(0, 256, size, np.uint8)
     repeated = np.resize(pixels, (batch_size, *pixels.shape[1:]))
     return Stand(model, to_input(repeated, backbone.preprocessing, where).to(DTYPES[dtype]), compiled=compiled)
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What is known of a schedule so far, and whether that is all there is to know."""
-
-    measurements: dict[str, Measurement]
-    complete: bool
 
 
 class Evaluator:
@@ -152,19 +142,19 @@ class Evaluator:
         self,
         schedule: Schedule,
         *,
-        budget: LatencyBudget | None = None,
+        budget: Budget | None = None,
         profile: str | None = None,
         predicted: Measured | None = None,
-        rivals: Sequence[Measured] | None = (),
-    ) -> Iterator[Seen]:
-        """Measure a schedule on the search images, cheapest objective first, rung by rung.
+        enters: Callable[[Measured], bool] = lambda _: True,
+    ) -> Iterator[Evaluation]:
+        """Measure a schedule on the search images, cheapest objective first, rung by rung; the last one is no longer going.
 
         Args:
             schedule: for the backbone.
-            budget: a schedule whose measured latency exceeds it is not evaluated further: `accuracy` is then missing.
+            budget: a schedule whose measured latency exceeds it is not evaluated further.
             profile: key of the latency profile that is known of the backbone, for the protocol.
-            predicted: its latency, which stands in for the measured one unless the schedule may_enter_front the front.
-            rivals: the front; None where the latency is another device's, so that it is never measured here.
+            predicted: its latency, which stands in for the measured one unless the schedule enters the front.
+            enters: whether one with these measurements may enter the front, so that its latency has to be measured.
 
         Raises:
             FloatingPointError: logits that are not finite.
@@ -174,21 +164,21 @@ class Evaluator:
         if predicted is None:
             measured |= self.stand.measure(model, EFFORTS["search"], {"profile": profile} if profile else None)
             if budget is not None and budget.excess(measured) > 0:
-                yield Seen(measured, True)
+                yield Evaluation(measured, "over budget")
                 return
         for judged, last in self._judged(model, "search"):
             measured |= judged
             if not last:
-                yield Seen(dict(measured), False)
-        if predicted is not None and rivals is not None and may_enter_front(measured, rivals):
+                yield Evaluation(dict(measured), "going")
+        if predicted is not None and enters(measured):
             about = {"profile": profile, "predicted": predicted["latency_ratio"].value}
             measured |= self.stand.measure(model, EFFORTS["search"], about)
-        yield Seen(measured, True)
+        yield Evaluation(measured, "complete")
 
     def measure(self, schedule: Schedule, phase: Phase = "search", **how: Any) -> dict[str, Measurement]:
         """Measure a schedule to the end; arguments and errors as `climb` has them, with which the search does it."""
         if phase == "search":
-            return list(self.climb(schedule, **how))[-1].measurements
+            return dict(list(self.climb(schedule, **how))[-1].measurements)
         model = ReducedViT(self.model, schedule, self.adapters)
         return {**self._sizes(schedule), **self.stand.measure(model, EFFORTS[phase]), **self.judge(schedule, phase)}
 

@@ -16,36 +16,53 @@ NORMAL_95 = 1.959964  # two-sided 95 % of a normal distribution
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """A quantity that a schedule is judged by."""
+    """A quantity that a candidate is judged by.
+
+    Attributes:
+        chosen_by: whether candidates are chosen for it, so that the best ones are flattered: what is measured of it again, on
+            data that no search saw, is reported and never selects.
+    """
 
     name: str
     unit: str
     direction: Literal["maximize", "minimize"]
     meaning: str
+    chosen_by: bool = False
 
 
-OBJECTIVES = {
-    objective.name: objective
-    for objective in (
-        Objective(
-            "accuracy",
-            "share",
-            "maximize",
-            "share of images classified as labelled, or as the backbone does where there are no labels",
-        ),
-        Objective("accuracy_drop", "share", "minimize", "accuracy that the backbone has more, on the same images"),
-        Objective("divergence", "nats", "minimize", "mean KL divergence of a schedule's answers from the backbone's"),
-        Objective("latency_ms", "ms", "minimize", "median time of one batch"),
-        Objective("latency_ratio", "share", "minimize", "median time of one batch over the backbone's, measured in turn"),
-        Objective("macs", "MACs", "minimize", "multiply-accumulates of one image"),
-        Objective("parameters", "weights", "minimize", "weights of the model that runs, shared ones counted once"),
-        Objective("throughput", "images/s", "maximize", "images of one batch over its median time"),
-        Objective("memory", "MB", "minimize", "peak memory while one batch runs, weights included"),
-    )
-}
+OBJECTIVES: dict[str, Objective] = {}
+"""By name; a kind of study that has others adds them by `define`."""
 
-SEARCHED = ("accuracy", "latency_ratio", "macs")
-"""The objectives of the front. Latency is compared as a ratio, because the machine's drift cancels in it."""
+
+def define(*objectives: Objective) -> None:
+    """Add objectives to those that there are.
+
+    Raises:
+        ValueError: there is one of that name already.
+    """
+    for one in objectives:
+        if one.name in OBJECTIVES:
+            raise ValueError(f"objective {one.name!r} is defined twice")
+        OBJECTIVES[one.name] = one
+
+
+define(
+    Objective(
+        "accuracy",
+        "share",
+        "maximize",
+        "share of images classified as labelled, or as the backbone does where there are no labels",
+        chosen_by=True,
+    ),
+    Objective("accuracy_drop", "share", "minimize", "accuracy that the backbone has more, on the same images"),
+    Objective("divergence", "nats", "minimize", "mean KL divergence of a schedule's answers from the backbone's"),
+    Objective("latency_ms", "ms", "minimize", "median time of one batch"),
+    Objective("latency_ratio", "share", "minimize", "median time of one batch over the backbone's, measured in turn"),
+    Objective("macs", "MACs", "minimize", "multiply-accumulates of one image"),
+    Objective("parameters", "weights", "minimize", "weights of the model that runs, shared ones counted once"),
+    Objective("throughput", "images/s", "maximize", "images of one batch over its median time"),
+    Objective("memory", "MB", "minimize", "peak memory while one batch runs, weights included"),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,1 @@
-"""Which schedule next, and who evaluates it: Optuna, Ray Tune, the study loop."""
+"""Which candidate next, and who evaluates it: Optuna, Ray Tune, the study loop."""

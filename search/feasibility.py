@@ -23,7 +23,7 @@ from vittle.reductions.vit import ReducedViT
 from vittle.spaces.errors import VittleError
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.space import Space
-from vittle.storage.records import Settings
+from vittle.storage.settings import Settings
 from vittle.storage.store import Store
 
 PROBE_ROUNDS = 3

@@ -111,7 +111,7 @@ def illustrate(study: Study, schedule: Schedule, indices: Sequence[int]) -> dict
     Raises:
         VittleError: the study's model or its images are not to be had on this machine, or an image that there is not.
     """
-    settings = study.settings
+    settings = study.inference
     about = (settings.model, settings.checkpoint, study.backbone.fingerprint, settings.data, settings.seed)
     return _illustrator(*about, tuple(settings.adapters.items()), study.name)(schedule, indices)
 

@@ -14,30 +14,32 @@ from optuna.importance import (
 )
 from optuna.trial import create_trial
 
+from vittle.objectives.goals import Goals
 from vittle.objectives.measurement import OBJECTIVES
 from vittle.objectives.parameter_importance import Importance, ranked
 from vittle.search.sampler import distributions
+from vittle.spaces.candidate import SearchSpace
 from vittle.spaces.errors import VittleError
 from vittle.spaces.reduction import Values
-from vittle.spaces.space import Space
+from vittle.storage import kinds
 from vittle.storage.records import Study, Trial
 from vittle.storage.store import Store
 
-EXPLAINED = ("accuracy", "latency_ratio")
 FEWEST = 10  # trials, below which nothing can be told
 BEST = 0.1  # the share of trials that counts as the best ones, but
 FEWEST_BEST = 5  # no fewer than so many
 
 
-def importance(space: Space, trials: Sequence[Trial], seed: int = 0) -> Importance | None:
-    """What each parameter of `space` is worth for accuracy and for latency, from the complete and the stopped `trials`.
+def importance(space: SearchSpace, trials: Sequence[Trial], goals: Goals, seed: int = 0) -> Importance | None:
+    """What each parameter of `space` is worth for quality and for the charted cost, from complete and stopped `trials`.
 
     A trial that the space does not hold is left out.
 
     Returns:
         The same for the same trials and seed; None where there are fewer than `FEWEST` trials to tell from.
     """
-    told = [(values, trial) for trial in trials if (values := _values(space, trial)) is not None]
+    explained = (goals.quality, goals.charted)
+    told = [(values, trial) for trial in trials if (values := _values(space, trial, explained)) is not None]
     if len(told) < FEWEST:
         return None
     best = max(BEST, FEWEST_BEST / len(told))
@@ -45,7 +47,7 @@ def importance(space: Space, trials: Sequence[Trial], seed: int = 0) -> Importan
         "ped-anova": PedAnovaImportanceEvaluator(target_quantile=best),
         "fanova": FanovaImportanceEvaluator(seed=seed),
     }
-    studies = {name: _study(space, name, told) for name in EXPLAINED}
+    studies = {name: _study(space, name, told) for name in explained}
     shares = {
         method: {name: _shares(study, evaluator) for name, study in studies.items()} for method, evaluator in methods.items()
     }
@@ -54,23 +56,23 @@ def importance(space: Space, trials: Sequence[Trial], seed: int = 0) -> Importan
 
 def explain(study: Study, store: Store) -> Importance | None:
     """What each searched parameter is worth by the trials so far; None where they are too few to tell."""
-    space = Space(study.backbone.shape, study.settings.reductions, adapters=study.backbone.adapters)
-    found = importance(space, store.trials(study.name), study.settings.seed)
+    space = kinds.find(study.kind).space(study)
+    found = importance(space, store.trials(study.name), study.goals, study.settings.seed)
     if found is not None:
         store.save_importance(study.name, found)
     return found
 
 
-def _values(space: Space, trial: Trial) -> Values | None:
-    if trial.state not in ("complete", "stopped") or not set(EXPLAINED) <= set(trial.judged):
+def _values(space: SearchSpace, trial: Trial, explained: Sequence[str]) -> Values | None:
+    if trial.state not in ("complete", "stopped") or not set(explained) <= set(trial.judged):
         return None
     try:
-        return space.encode(trial.schedule)
+        return space.encode(trial.candidate)
     except VittleError:
         return None
 
 
-def _study(space: Space, objective: str, told: Sequence[tuple[Values, Trial]]) -> optuna.Study:
+def _study(space: SearchSpace, objective: str, told: Sequence[tuple[Values, Trial]]) -> optuna.Study:
     study = optuna.create_study(direction=OBJECTIVES[objective].direction)
     searched = distributions(space)
     study.add_trials(

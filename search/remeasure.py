@@ -21,7 +21,8 @@ from vittle.reductions.vit import ReducedViT
 from vittle.spaces.errors import VittleError
 from vittle.spaces.schedule import Schedule
 from vittle.storage.certificate import Certificate, State, Verdict
-from vittle.storage.records import Study, Trial, backbone_trial, front
+from vittle.storage.ranking import Ranking
+from vittle.storage.records import Study, Trial
 from vittle.storage.store import Store
 
 
@@ -81,12 +82,12 @@ def retime(study: Study, store: Store, device: str, progress: Progress | None = 
     Raises:
         VittleError: nothing to time yet, or the weights are not those of the study.
     """
-    trials = store.trials(study.name)
-    wanted = [trial for trial in (backbone_trial(trials), *front(trials)) if trial is not None]
+    ranking = Ranking.of(store.trials(study.name), study.goals)
+    wanted = [trial for trial in (ranking.baseline, *ranking.front()) if trial is not None]
     wanted = list({trial.number: trial for trial in wanted}.values())
     if not wanted:
         raise VittleError(f"study {study.name!r} has no front to time yet; continue it with: vittle resume {study.name}")
-    settings = study.settings
+    settings = study.inference
     backbone = known_backbone(settings.model, settings.checkpoint, study.backbone.fingerprint, f"study {study.name!r}")
     measured: dict[int, Mapping[str, Measurement]] = {}
     with _threads(settings.cpus_per_worker):

@@ -2,12 +2,12 @@
 
 The database of `vittle.storage` is the truth and this study is only the sampler's memory of it: it is rebuilt from finished
 trials whenever a search starts, so it can neither be lost nor disagree. How a trial is told decides what is learnt: it learns
-divergence and latency, of a stopped trial as well, since few images tell divergence (see
-`vittle.objectives.quality.expectation`); a schedule over budget is told COMPLETE, with its constraint violated and its
-unmeasured divergence imputed, never PRUNED.
+what the goals are `learned_from` and the charted cost, of schedules divergence and latency, and of a stopped trial as well,
+since few images tell divergence (see `vittle.objectives.quality.expectation`); a candidate over budget is told COMPLETE, with
+its constraint violated and what it loses imputed where that was not measured, never PRUNED.
 
-Many values stand for one schedule. Whatever is proposed is replaced by the canonical values of its schedule before anything is
-learnt from it, so what Optuna knows is one point per schedule.
+Many values may stand for one candidate. Whatever is proposed is replaced by the canonical values of its candidate before
+anything is learnt from it, so what Optuna knows is one point per candidate.
 
 `auto` is multivariate TPE: Watanabe, "Tree-Structured Parzen Estimator: Understanding Its Algorithm Components and Their
 Roles for Better Empirical Performance", arXiv 2304.11127. Optuna 5.0 on two computed laws, 17 parameters, 40 trials of which
@@ -17,7 +17,7 @@ proposal in place of 5 ms; NSGA-III 0.163 and 0.256, NSGA-II 0.161 and 0.254, ch
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -38,34 +38,30 @@ from optuna.samplers import (
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
-from vittle.objectives.budget import LatencyBudget
-from vittle.objectives.measurement import Measurement
+from vittle.objectives.goals import Goals, Measured
+from vittle.spaces.candidate import SearchSpace
 from vittle.spaces.errors import VittleError
 from vittle.spaces.reduction import Choice, Parameter, Values
-from vittle.spaces.schedule import Schedule
-from vittle.spaces.space import Space
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 SAMPLERS = ("auto", "tpe", "nsga2", "nsga3", "gp", "random")
-BUDGET = "latency budget"
-INDISTINCT = 0.02  # nats, some half percent of accuracy: what is closer still counts no more, for it saves little
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A schedule to try with the canonical values that it stands for, and the ticket under which the outcome is told."""
+    """A candidate to try with the canonical values that it stands for, and the ticket under which its result is told."""
 
     ticket: int
     parameters: Values
-    schedule: Schedule
+    candidate: Any
 
 
 class Sampler:
-    """What to try next, with the latency budget as a constraint.
+    """What to try next, with the budget as a constraint.
 
     Args:
         space: what may be proposed.
-        budget: the constraint.
+        goals: what is to be lowered, and the budget.
         seed: the same seed, asked and told the same, proposes the same.
         kind: one of `SAMPLERS`.
         trials: how many the study is for, which sizes the populations of NSGA.
@@ -77,8 +73,8 @@ class Sampler:
 
     def __init__(
         self,
-        space: Space,
-        budget: LatencyBudget,
+        space: SearchSpace,
+        goals: Goals,
         seed: int,
         *,
         kind: str = "auto",
@@ -86,7 +82,7 @@ class Sampler:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         check_sampler(kind)
-        self._space, self._budget, self._seed, self._trials, self._clock = space, budget, seed, trials, clock
+        self._space, self._goals, self._seed, self._trials, self._clock = space, goals, seed, trials, clock
         self._distributions = distributions(space)
         self.kind = "tpe" if kind == "auto" else kind
         """Which of `SAMPLERS` proposes."""
@@ -94,7 +90,7 @@ class Sampler:
         """What asking and telling took so far."""
         self._tpe = self._make("tpe", seed)
         self._storage = InMemoryStorage()
-        directions: list[Any] = ["minimize", "minimize"]  # what is lost, and latency
+        directions: list[Any] = ["minimize", "minimize"]  # what is lost, and the charted cost
         self._study = optuna.create_study(storage=self._storage, directions=directions, sampler=self._make(self.kind, seed))
         self._number = self._storage.get_study_id_from_name(self._study.study_name)
         self._open: dict[int, optuna.Trial] = {}
@@ -102,10 +98,10 @@ class Sampler:
         self._least: float | None = None
 
     def ask(self, values: Values | None = None, turn: int | None = None) -> Proposal:
-        """Propose a schedule.
+        """Propose a candidate.
 
         Args:
-            values: the schedule to propose, if it is known.
+            values: of the candidate to propose, if it is known.
             turn: how often it was asked before, where somebody counts: the same turn draws the same random numbers, also in a
                 later run that knows only of the trials. A Gaussian process, whose fits build on each other, draws on.
         """
@@ -116,45 +112,46 @@ class Sampler:
                 seed = int(np.random.SeedSequence([self._seed, turn]).generate_state(1)[0])
                 self._study.sampler = self._make(self.kind, seed)
             proposal = self._canonical(self._study.ask(self._distributions))
-            if values is None and self.kind == "gp" and proposal.schedule.id in self._proposed:
+            if values is None and self.kind == "gp" and proposal.candidate.id in self._proposed:
                 proposal = self._instead(proposal)
-            self._proposed.add(proposal.schedule.id)
+            self._proposed.add(proposal.candidate.id)
             return proposal
 
-    def tell(self, ticket: int, measurements: Mapping[str, Measurement] | None) -> None:
+    def tell(self, ticket: int, measurements: Measured | None) -> None:
         """Report what a proposal measured, by estimate where it was stopped or not worth measuring; None where it failed."""
         with self._timed():
             trial = self._open.pop(ticket)
             if measurements is None:
                 self._study.tell(trial, state=TrialState.FAIL)
                 return
-            lost = _lost(measurements)
-            if lost is None:  # too slow to be worth measuring: it keeps more than what fits, so it loses the least, or less
+            lost = self._goals.lost(measurements)
+            if lost is None:  # too dear to be worth measuring: it keeps more than what fits, so it loses the least, or less
                 lost = self._least or 0.0
             else:
                 self._least = lost if self._least is None else min(lost, self._least)
-            trial.set_constraint(BUDGET, self._budget.excess(measurements))
-            self._study.tell(trial, [lost, measurements["latency_ratio"].value])
+            budget = self._goals.budget
+            trial.set_constraint(f"{budget.what} budget", budget.excess(measurements))
+            self._study.tell(trial, [lost, measurements[self._goals.charted].value])
 
-    def remember(self, schedule: Schedule, measurements: Mapping[str, Measurement]) -> None:
-        """Learn from a trial of an earlier run; a schedule that the space does not hold is passed over."""
+    def remember(self, candidate: Any, measurements: Measured) -> None:
+        """Learn from a trial of an earlier run; a candidate that the space does not hold is passed over."""
         try:
-            values = self._space.encode(schedule)
+            values = self._space.encode(candidate)
         except VittleError:
             return
         self.tell(self.ask(values).ticket, measurements)
 
     def _canonical(self, trial: optuna.Trial) -> Proposal:
-        """The proposal of a trial, whose values become the canonical ones of its schedule in Optuna's own memory as well."""
-        schedule = self._space.schedule(trial.params)
-        values = self._space.encode(schedule)
+        """The proposal of a trial, whose values become the canonical ones of its candidate in Optuna's own memory as well."""
+        candidate = self._space.candidate(trial.params)
+        values = self._space.encode(candidate)
         at = self._storage.get_trial_id_from_study_id_trial_number(self._number, trial.number)
         for name, distribution in self._distributions.items():
             self._storage.set_trial_param(at, name, distribution.to_internal_repr(values[name]), distribution)
         if isinstance(self._study.sampler, BaseGASampler):  # else what it did not propose itself is in no generation
             self._study.sampler.get_trial_generation(self._study, self._storage.get_trial(at))
         self._open[trial.number] = trial
-        return Proposal(trial.number, values, schedule)
+        return Proposal(trial.number, values, candidate)
 
     def _instead(self, known: Proposal) -> Proposal:
         """TPE's proposal in place of one that is known: told the same again, a Gaussian process proposes the same again."""
@@ -200,14 +197,7 @@ def check_sampler(kind: str) -> None:
         raise VittleError(f"unknown sampler {kind!r}; accepted: {', '.join(SAMPLERS)}")
 
 
-def _lost(measurements: Mapping[str, Measurement]) -> float | None:
-    """What a trial loses: divergence, which is known best; 1 - accuracy of an old trial without it; None where nobody knows."""
-    if "divergence" in measurements:
-        return max(INDISTINCT, measurements["divergence"].value)
-    return 1 - measurements["accuracy"].value if "accuracy" in measurements else None
-
-
-def distributions(space: Space) -> dict[str, BaseDistribution]:
+def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
     """The parameters of a space in Optuna's terms."""
     return {parameter.name: _distribution(parameter) for parameter in space.parameters}
 

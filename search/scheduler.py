@@ -16,10 +16,11 @@ from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler
 
-from vittle.search.coordinator import Coordinator, Outcome
+from vittle.objectives.evaluation import Evaluation
+from vittle.search.coordinator import Coordinator
 
-OUTCOMES = "outcomes"
-"""Key of a result: pairs of a trial's number and its outcome so far; none while the worker waits for the others."""
+SEEN = "seen"
+"""Key of a result: pairs of a trial's number and its evaluation so far; none while the worker waits for the others."""
 RECYCLED = "this worker is to be replaced by a fresh one"
 STILLBORN = 3  # workers, for each that is wanted, of which nothing was heard before they died
 PATIENCE = 120.0  # seconds that the first worker waits for the last
@@ -44,8 +45,8 @@ class RollCall:
         self._since: float | None = None
         self._taken = True
 
-    def empty(self) -> bool:
-        """Whether the next trial should be an empty one."""
+    def claim_empty_trial(self) -> bool:
+        """Whether the next trial is to be an empty one, which is then one fewer to come."""
         self._to_come -= 1
         return self._to_come >= 0
 
@@ -66,7 +67,7 @@ class RollCall:
 
 
 class EarlyStopping(FIFOScheduler):
-    """Stops a Tune trial when every schedule in it that still runs is beaten, or an empty one when all workers are there.
+    """Stops a Tune trial when every candidate in it that still runs is beaten, or an empty one when all workers are there.
 
     Args:
         coordinator: of the study.
@@ -96,13 +97,13 @@ class EarlyStopping(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         del tune_controller
-        outcomes: list[tuple[int, Outcome]] = result[OUTCOMES]
+        seen: list[tuple[int, Evaluation]] = result[SEEN]
         self._stillborn = 0
-        if not outcomes:
+        if not seen:
             ending = self._coordinator is None or self._coordinator.ended is not None
             return self.STOP if self._roll_call.may_go(trial.trial_id, ending=ending) else self.CONTINUE
-        climbing = [pair for pair in outcomes if not pair[1].ended]
-        if climbing and self._coordinator and all(self._coordinator.beaten_by(*pair) is not None for pair in climbing):
+        climbing = [pair for pair in seen if not pair[1].ended]
+        if climbing and self._coordinator and all(self._coordinator.judge(*pair).ended for pair in climbing):
             return self.STOP
         return self.CONTINUE
 

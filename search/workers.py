@@ -2,7 +2,7 @@
 
 Ray's stock `OptunaSearch` leaves a trial running for ever on a missing or NaN metric, never shows a result to a constraint and
 cannot resume from a database; `Bridge` takes its place. Workers are reused from trial to trial (a class trainable with
-`reuse_actors`), so the backbone and its images are loaded once in each; without that every trial costs a second more.
+`reuse_actors`), so an evaluator is made once in each; without that every trial costs a second more.
 """
 
 import contextlib
@@ -34,34 +34,29 @@ from ray import tune
 from ray.exceptions import RayError
 from ray.tune.search import Searcher
 
-from vittle.objectives.evaluator import Evaluator, Seen
-from vittle.objectives.fronts.early_stopping import beaten_by
-from vittle.objectives.measurement import Measurement
-from vittle.objectives.quality.backbone_pass import BackbonePass
-from vittle.objectives.quality.images import Splits
-from vittle.reductions.activations import Packed
-from vittle.reductions.backbone import Backbone
-from vittle.search.coordinator import Assignment, Coordinator, Outcome, over_time
-from vittle.search.scheduler import OUTCOMES, RECYCLED, EarlyStopping, RollCall
+from vittle.objectives.evaluation import Evaluation, failed
+from vittle.objectives.fronts.early_stopping import judged
+from vittle.objectives.goals import Measured
+from vittle.search.coordinator import Assignment, Coordinator
+from vittle.search.problem import Evaluator, Problem, over_time
+from vittle.search.scheduler import RECYCLED, SEEN, EarlyStopping, RollCall
 from vittle.spaces.errors import VittleError
-from vittle.spaces.schedule import Schedule
-from vittle.storage.records import Settings
+from vittle.storage.settings import SearchSettings
 
-STORE_SHARE = 0.8  # of Ray's object store that prefixes may fill
+STORE_SHARE = 0.8  # of Ray's object store that one study's arrays may fill
 WORTH_TELLING = 1.0  # seconds of rungs between two results, each of which takes Tune some 20 ms
 WAIT = 0.1  # seconds between two looks at whether all workers are there
 
 
 class Worker(tune.Trainable):
-    """Evaluates a few schedules at once, all of them a rung further with each step.
+    """Evaluates a few candidates at once, all of them a rung further with each step.
 
-    Its actor, and the backbone and images in it, outlive a Tune trial.
+    Its actor, and the evaluator in it, outlive a Tune trial.
     """
 
-    def setup(self, config: dict[str, Any], **built: Any) -> None:
-        self._settings: Settings = built["settings"]
-        self._built = built
-        self._evaluator: Evaluator | None = None
+    def setup(self, config: dict[str, Any], **given: Any) -> None:
+        self._problem: Problem[Any] = given["problem"]
+        self._evaluator: Evaluator[Any] | None = None
         self._spoilt = False
         self._take(config)
 
@@ -71,32 +66,32 @@ class Worker(tune.Trainable):
 
     def _take(self, config: dict[str, Any]) -> None:
         self._assigned: dict[int, Assignment] = {one.number: one for one in config["assignments"]}
-        self._climbs: dict[int, Iterator[Seen]] = {}
+        self._climbs: dict[int, Iterator[Evaluation]] = {}
         self._spent = dict.fromkeys(self._assigned, 0.0)
 
     def step(self) -> dict[str, Any]:
         self._check_sound()
         if not self._assigned:
             return self._wait()
-        outcomes: dict[int, Outcome] = {}
+        seen: dict[int, Evaluation] = {}
         start = time.monotonic()
         while self._assigned and time.monotonic() - start < WORTH_TELLING:
             for number, one in list(self._assigned.items()):
-                outcomes[number] = self._rung(one)
-                if outcomes[number].ended:
+                seen[number] = self._rung(one)
+                if seen[number].ended:
                     del self._assigned[number]
                 if self._spoilt:  # the others would fail for it, too
-                    return {OUTCOMES: list(outcomes.items()), "done": not self._assigned}
-        return {OUTCOMES: list(outcomes.items()), "done": not self._assigned}
+                    return {SEEN: list(seen.items()), "done": not self._assigned}
+        return {SEEN: list(seen.items()), "done": not self._assigned}
 
     def _wait(self) -> dict[str, Any]:
         """Get ready, and wait for the other workers."""
         with contextlib.suppress(Exception):  # whatever goes wrong goes wrong again where there is a trial to be told of
             self._ready()
         time.sleep(WAIT)
-        return {OUTCOMES: [], "done": False}
+        return {SEEN: [], "done": False}
 
-    def _rung(self, one: Assignment) -> Outcome:
+    def _rung(self, one: Assignment) -> Evaluation:
         try:
             evaluator = self._ready()
             with self._watched(one.number):
@@ -105,19 +100,17 @@ class Worker(tune.Trainable):
                 seen = next(self._climbs[one.number])
         except Exception as error:  # whatever a model can raise is this trial's failure, not the search's
             self._spoilt = spoils(error)
-            return Outcome(failure=f"{type(error).__name__}: {error}")
-        limit = self._settings.trial_time_limit
-        if limit is not None and self._spent[one.number] > limit and not seen.complete:
-            return Outcome(failure=over_time(limit))
+            return failed(f"{type(error).__name__}: {error}")
+        limit = self._problem.settings.trial_time_limit
+        if limit is not None and self._spent[one.number] > limit and not seen.ended:
+            return failed(over_time(limit))
         # Beaten trials also end here, at once, and not only where Tune's scheduler hears of them.
-        judged = not seen.complete and one.schedule.reductions
-        rival = beaten_by(seen.measurements, one.rivals) if judged else None
-        return Outcome(seen.measurements, complete=seen.complete, beaten_by=rival)
+        return judged(one.candidate, seen, one.rivals, self._problem.goals)
 
-    def _ready(self) -> Evaluator:
+    def _ready(self) -> Evaluator[Any]:
         # Made here and not in `setup`, so that whatever goes wrong has a trial to be told of.
         if self._evaluator is None:
-            self._evaluator = make_evaluator(**self._built)
+            self._evaluator = self._problem.evaluator()
         return self._evaluator
 
     @contextmanager
@@ -126,7 +119,7 @@ class Worker(tune.Trainable):
 
         The watch needs neither Python nor the device to come back; the coordinator is told by Ray that the worker is gone.
         """
-        limit, start = self._settings.trial_time_limit, time.monotonic()
+        limit, start = self._problem.settings.trial_time_limit, time.monotonic()
         if limit is not None:
             faulthandler.dump_traceback_later(max(0.1, limit - self._spent[number]), exit=True)
         try:
@@ -141,15 +134,8 @@ class Worker(tune.Trainable):
         if self._spoilt:
             raise RuntimeError(RECYCLED)
 
-    def _begin(self, one: Assignment, evaluator: Evaluator) -> Iterator[Seen]:
-        settings = self._settings
-        return evaluator.climb(
-            one.schedule,
-            budget=settings.budget if one.schedule.reductions else None,  # the backbone is always evaluated
-            profile=one.profile,
-            predicted=one.predicted,
-            rivals=list(one.rivals.values()) if settings.target is None else None,
-        )
+    def _begin(self, one: Assignment, evaluator: Evaluator[Any]) -> Iterator[Evaluation]:
+        return evaluator.climb(one.candidate, one.rivals, one.hints)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         del checkpoint_dir
@@ -161,7 +147,7 @@ def spoils(error: Exception) -> bool:
 
 
 class Bridge(Searcher):
-    """Lets Tune draw its trials from a coordinator, and hands every end of a schedule back to it.
+    """Lets Tune draw its trials from a coordinator, and hands every end of a candidate back to it.
 
     Args:
         coordinator: of the study.
@@ -175,7 +161,7 @@ class Bridge(Searcher):
         self._numbers: dict[str, set[int]] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        if self._roll_call.empty():
+        if self._roll_call.claim_empty_trial():
             return {"assignments": []}
         assignments = self._coordinator.batch() if self._coordinator else []
         if not assignments:
@@ -186,22 +172,22 @@ class Bridge(Searcher):
         return {"assignments": assignments}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        for number, outcome in result[OUTCOMES]:
-            if outcome.ended:
-                self._finish(trial_id, number, outcome)
+        for number, seen in result[SEEN]:
+            if seen.ended:
+                self._finish(trial_id, number, seen)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         # Also those that the scheduler has stopped; where there is no result, Ctrl-C came before the first step: they stay
         # running, and a resumed search takes them up.
-        for number, outcome in (result or {}).get(OUTCOMES, []):
-            self._finish(trial_id, number, outcome)
+        for number, seen in (result or {}).get(SEEN, []):
+            self._finish(trial_id, number, seen)
         del error  # the scheduler hears of it, too, and knows more
         self._numbers.pop(trial_id, None)
 
-    def _finish(self, trial_id: str, number: int, outcome: Outcome) -> None:
+    def _finish(self, trial_id: str, number: int, seen: Evaluation) -> None:
         if self._coordinator is not None and number in self._numbers.get(trial_id, ()):
             self._numbers[trial_id].remove(number)
-            self._coordinator.finish(number, outcome)
+            self._coordinator.finish(number, seen)
 
     def save(self, checkpoint_path: str) -> None:
         del checkpoint_path  # the database is what a search resumes from
@@ -217,29 +203,23 @@ class Pool:
     """The workers of one study on a running Ray.
 
     Args:
-        settings: of the study.
-        backbone: the backbone.
-        splits: its images.
-        dense: the backbone's own pass over the search images, which workers go on from.
+        problem: of the study, examined.
     """
 
-    def __init__(self, settings: Settings, backbone: Backbone, splits: Splits, dense: BackbonePass | None = None) -> None:
-        self._settings = settings
-        self._backbone = backbone
-        self._splits = splits
-        self._dense = dense
+    def __init__(self, problem: Problem[Any]) -> None:
+        self._problem = problem
+        self._settings = problem.settings
 
     def search(self, coordinator: Coordinator) -> None:
         """Evaluate until the coordinator has no more, or Ctrl-C."""
         settings = self._settings
-        built = {"settings": settings, "backbone": self._backbone, "splits": self._splits, "dense": self._dense}
         resources = {"cpu": settings.cpus_per_worker, "gpu": settings.gpus_per_worker}
         roll_call = RollCall(functools.partial(_room, settings))
         with tempfile.TemporaryDirectory(prefix="vittle-") as folder, _own_interrupts(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Tune warns of its own defaults
             logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what a worker died of is its trials' reason
             tune.Tuner(
-                tune.with_resources(tune.with_parameters(Worker, **built), resources),
+                tune.with_resources(tune.with_parameters(Worker, problem=self._problem), resources),
                 tune_config=tune.TuneConfig(
                     search_alg=Bridge(coordinator, roll_call),
                     scheduler=EarlyStopping(coordinator, roll_call),
@@ -250,17 +230,14 @@ class Pool:
                 run_config=tune.RunConfig(storage_path=folder, verbose=0),
             ).fit()
 
-    def confirm(self, schedules: Iterable[Schedule]) -> Iterator[dict[str, Measurement]]:
-        """Measure schedules one after another with care, on images that the search never saw, nothing else running.
-
-        Where the budget is another device's, accuracy alone is measured.
-        """
+    def confirm(self, candidates: Iterable[Any]) -> Iterator[Measured]:
+        """Measure candidates one after another with care, on data that the search never saw, nothing else running."""
         resources = {"num_cpus": self._settings.cpus_per_worker, "num_gpus": self._settings.gpus_per_worker}
         confirmer: Any = _Confirmer
-        actor = confirmer.options(**resources).remote(self._settings, ray.put(self._backbone), ray.put(self._splits))
+        actor = confirmer.options(**resources).remote(ray.put(self._problem))
         try:
-            for schedule in schedules:
-                measured: dict[str, Measurement] = ray.get(actor.measure.remote(schedule.to_dict()))
+            for candidate in candidates:
+                measured: Measured = ray.get(actor.confirm.remote(candidate))
                 yield measured
         finally:
             ray.kill(actor)
@@ -279,36 +256,30 @@ def _own_interrupts() -> Iterator[None]:
 
 @ray.remote
 class _Confirmer:
-    def __init__(self, settings: Settings, backbone: Backbone, splits: Splits) -> None:
-        self._evaluator = make_evaluator(settings, backbone, splits)
-        self._judges_only = settings.target is not None
+    def __init__(self, problem: Problem[Any]) -> None:
+        self._evaluator = problem.evaluator()
 
-    def measure(self, schedule: dict[str, Any]) -> dict[str, Measurement]:
-        confirmed = Schedule.from_dict(schedule)
-        if self._judges_only:
-            return self._evaluator.judge(confirmed, "confirmation")
-        return self._evaluator.measure(confirmed, "confirmation")
+    def confirm(self, candidate: Any) -> Measured:
+        measured: Measured = self._evaluator.confirm(candidate)
+        return measured
 
 
-def make_evaluator(settings: Settings, backbone: Backbone, splits: Splits, dense: BackbonePass | None = None) -> Evaluator:
-    """An evaluator that uses exactly the CPUs that its worker was granted: more threads than cores run many times slower."""
-    torch.set_num_threads(settings.cpus_per_worker)
-    return Evaluator(backbone, splits, known=dense, cache=settings.cache, **settings.stand)
+def object_store(most: int) -> tuple[Callable[[Any], Any], Callable[[Any], Any], int]:
+    """Where arrays are kept so that all workers of a node read them without copies: Ray's object store.
 
-
-def object_store(settings: Settings) -> tuple[Callable[[Packed], Any], Callable[[Any], Packed], int]:
-    """Where a dense pass keeps its prefixes so that all workers of a node read them without copies: Ray's object store.
+    Args:
+        most: bytes that may be kept there.
 
     Returns:
-        How to put one there, how to get it back, and how many bytes fit.
+        How to put something there, how to get it back, and how many bytes fit.
     """
     here = ray.get_runtime_context().get_node_id()
     free = int(STORE_SHARE * _nodes()[here].get("object_store_memory", 0))
-    return ray.put, ray.get, min(settings.cache, free)
+    return ray.put, ray.get, min(most, free)
 
 
 @contextmanager
-def ray_session(settings: Settings, address: str | None = None) -> Iterator[None]:
+def ray_session(settings: SearchSettings, address: str | None = None) -> Iterator[None]:
     """A Ray to run on: one that is initialised already, the cluster at `address`, or one of our own that ends with us.
 
     Raises:
@@ -336,12 +307,12 @@ def ray_session(settings: Settings, address: str | None = None) -> Iterator[None
             ray.shutdown()
 
 
-def _wanted(settings: Settings) -> dict[str, float]:
+def _wanted(settings: SearchSettings) -> dict[str, float]:
     """What a worker needs."""
     return {"CPU": settings.cpus_per_worker, "GPU": settings.gpus_per_worker}
 
 
-def _room(settings: Settings) -> int:
+def _room(settings: SearchSettings) -> int:
     """How many of the workers Ray can hold now."""
     wanted = {name: number for name, number in _wanted(settings).items() if number}
     by_node = (min(int(node.get(name, 0) / number) for name, number in wanted.items()) for node in _nodes().values())
@@ -354,7 +325,7 @@ def _nodes() -> dict[str, dict[str, float]]:
     return {node["NodeID"]: node["Resources"] for node in nodes() if node["Alive"]}
 
 
-def _check_resources(settings: Settings) -> None:
+def _check_resources(settings: SearchSettings) -> None:
     nodes = _nodes().values()
     for name, wanted in _wanted(settings).items():
         most = max((node.get(name, 0) for node in nodes), default=0)

@@ -64,15 +64,24 @@ class Schedule:
             ordered = tuple(reduction.without_last_block() for reduction in ordered)
         object.__setattr__(self, "reductions", ordered)
 
-    @cached_property
+    @property
     def id(self) -> str:
         """Twelve hexadecimal digits that are the same for the same schedule, everywhere and always."""
+        return self._id
+
+    @cached_property
+    def _id(self) -> str:
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
 
     @property
     def summary(self) -> str:
         """What reduces and how, in a few words."""
         return "; ".join(reduction.summary() for reduction in self.reductions) or "nothing reduced"
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether nothing is reduced."""
+        return not self.reductions
 
     def to_dict(self) -> dict[str, Any]:
         parts = {reduction.name: reduction.model_dump(mode="json", exclude_defaults=True) for reduction in self.reductions}

@@ -87,6 +87,10 @@ class Space:
                 others.append(proposed)
         return combination.combined(self.context, parts, others)
 
+    def candidate(self, values: Values) -> Schedule:
+        """The same, for a search that does not know what it searches."""
+        return self.schedule(values)
+
     def encode(self, schedule: Schedule) -> Values:
         """The canonical value of each parameter: what `schedule` makes this schedule of, if it can make it at all.
 

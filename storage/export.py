@@ -1,4 +1,4 @@
-"""What leaves the database: a front as plain values, and the document that carries one schedule and its evidence."""
+"""What leaves the database of an inference study: its front, and a document with a schedule and its evidence."""
 
 import io
 from collections.abc import Mapping
@@ -8,16 +8,16 @@ from typing import Any
 
 import yaml
 
-from vittle.objectives.budget import LatencyBudget
+from vittle.objectives.budget import Budget
 from vittle.objectives.latency.provenance import ENVIRONMENT
 from vittle.objectives.measurement import Measurement, Phase
 from vittle.spaces import costs
-from vittle.spaces.errors import VittleError
 from vittle.spaces.schedule import Schedule
+from vittle.storage.plain_export import check_exportable, measured
 from vittle.storage.records import Study, Trial
 
 
-def front_entry(trial: Trial) -> dict[str, Any]:
+def front_entry(_study: Study, trial: Trial) -> dict[str, Any]:
     """One point of a front. `accuracy` is on the search images; `confirmed` is on images that the search never saw."""
     judged = trial.judged
     entry: dict[str, Any] = {
@@ -40,7 +40,7 @@ def document(
     study: Study,
     trial: Trial,
     reference: Trial | None = None,
-    budget: LatencyBudget | None = None,
+    budget: Budget | None = None,
     file: str = "best.yaml",
 ) -> dict[str, Any]:
     """The exported file: the schedule, the backbone it belongs to, and what was measured, how, and with which interval.
@@ -55,11 +55,10 @@ def document(
     Raises:
         VittleError: the trial has no measured accuracy, so there is no evidence to export.
     """
-    if "accuracy" not in trial.judged:
-        raise VittleError(f"trial {trial.number} of {study.name} is {trial.state}; accepted: one whose accuracy was measured")
+    check_exportable(study, trial)
     phase: Phase = "confirmation" if trial.confirmed else "search"
     shape = study.backbone.shape
-    settings = study.settings
+    settings = study.inference
     about = trial.judged["latency_ms"].protocol
     exported: dict[str, Any] = {
         "schedule": trial.schedule.to_dict(),
@@ -75,7 +74,7 @@ def document(
         "budget": str(budget or study.budget),
         "tokens": list(costs.tokens(shape, trial.schedule)),
         "measured_on": {"images": "held-out" if trial.confirmed else "search", "data": settings.data},
-        "measurements": _measured({**trial.judged, **trial.measurements[phase]}),
+        "measurements": measured({**trial.judged, **trial.measurements[phase]}),
         "certificate": {
             "stand": settings.stand,
             "environment": {name: about[name] for name in ENVIRONMENT if name in about},
@@ -89,7 +88,7 @@ def document(
     if adapters:
         exported["adapters"] = {name: _beside(file, name, settings.adapters[name]) for name in sorted(adapters)}
     if reference is not None and phase in reference.measurements:
-        exported["backbone"]["measurements"] = _measured({"accuracy": reference.measurements[phase]["accuracy"]})
+        exported["backbone"]["measurements"] = measured({"accuracy": reference.measurements[phase]["accuracy"]})
     return exported
 
 
@@ -118,17 +117,3 @@ def _beside(file: str, name: str, source: str) -> str:
 
 def _accuracy(measured: Measurement) -> dict[str, Any]:
     return {"accuracy": measured.value, "accuracy_interval": [measured.low, measured.high], "images": measured.n}
-
-
-def _measured(measurements: Mapping[str, Measurement]) -> dict[str, Any]:
-    return {
-        name: {
-            "value": one.value,
-            "interval": [one.low, one.high],
-            "n": one.n,
-            **({"against": one.protocol["against"]} if "against" in one.protocol else {}),
-            **({} if one.estimated_of is None else {"estimated_of": one.estimated_of}),
-            **({"source": one.protocol["source"]} if "source" in one.protocol else {}),
-        }
-        for name, one in sorted(measurements.items())
-    }

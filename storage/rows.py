@@ -14,18 +14,26 @@ from sqlalchemy.orm import Session
 from vittle.objectives.measurement import Measurement
 from vittle.spaces.errors import VittleError
 from vittle.spaces.reduction import AdapterRecord
-from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
-from vittle.storage.records import BackboneRecord, Settings, Study, Trial
+from vittle.storage import kinds
+from vittle.storage.records import BackboneRecord, Study, Trial
 from vittle.storage.tables import MeasurementRow, StudyRow, TrialRow
 
 TRIAL = [
     getattr(TrialRow, name)
-    for name in ("id", "number", "state", "origin", "schedule", "parameters", "reason", "attempts", "started", "finished")
+    for name in ("id", "number", "state", "origin", "candidate", "parameters", "reason", "attempts", "started", "finished")
 ]
 MEASUREMENT = [
     getattr(MeasurementRow, name) for name in ("trial_id", "phase", "objective", "value", "low", "high", "n", "protocol")
 ]
+
+
+class Version(NamedTuple):
+    """The number of a study's row, its revision and its kind."""
+
+    id: int
+    revision: int
+    kind: str
 
 
 class Changes(NamedTuple):
@@ -35,10 +43,10 @@ class Changes(NamedTuple):
     trials: list[Trial]
 
 
-def touch(session: Session | Connection, study: str, **values: object) -> tuple[int, int]:
-    """Raise the revision of a study, and write other values of its row; its id and the revision."""
+def touch(session: Session | Connection, study: str, **values: object) -> Version:
+    """Raise the revision of a study, and write other values of its row."""
     touch_all(session, StudyRow.name == study, **values)
-    return revision(session, study)
+    return version(session, study)
 
 
 def touch_all(session: Session | Connection, which: ColumnElement[bool], **values: object) -> None:
@@ -49,22 +57,22 @@ def touch_all(session: Session | Connection, which: ColumnElement[bool], **value
 
 def touch_trial(session: Session | Connection, study: str, number: int) -> int:
     """Raise the revision of a study because of one of its trials; the trial's id."""
-    study_id, revised = touch(session, study)
+    study_id, revised, _ = touch(session, study)
     trial = session.scalars(select(TrialRow.id).where(TrialRow.study_id == study_id, TrialRow.number == number)).one()
     session.execute(update(TrialRow).where(TrialRow.id == trial).values(revision=revised))
     return trial
 
 
-def revision(session: Session | Connection, study: str) -> tuple[int, int]:
-    """The id and the revision of a study.
+def version(session: Session | Connection, study: str) -> Version:
+    """The version that a study has now.
 
     Raises:
         VittleError: there is none of that name.
     """
-    found = session.execute(select(StudyRow.id, StudyRow.revision).where(StudyRow.name == study)).one_or_none()
+    found = session.execute(select(StudyRow.id, StudyRow.revision, StudyRow.kind).where(StudyRow.name == study)).one_or_none()
     if found is None:
         raise _missing(session, study)
-    return found.id, found.revision
+    return Version(found.id, found.revision, found.kind)
 
 
 def study_row(session: Session, name: str) -> StudyRow:
@@ -98,28 +106,31 @@ def measure(session: Session | Connection, trial: int, phase: str, measurements:
         session.execute(insert(MeasurementRow), written)
 
 
-def trials(session: Session | Connection, *which: ColumnElement[bool]) -> list[Trial]:
-    """The trials for which all of that is true, by number."""
+def trials(session: Session | Connection, kind: str, *which: ColumnElement[bool]) -> list[Trial]:
+    """The trials of a study of that kind for which all of that is true, by number.
+
+    Raises:
+        OtherKindError: the kind is not known here.
+    """
     found = session.execute(select(*TRIAL).where(*which).order_by(TrialRow.number)).all()
     measured: dict[int, list[Any]] = {row.id: [] for row in found}
     for one in session.execute(select(*MEASUREMENT).join(TrialRow).where(*which).order_by(MeasurementRow.id)):
         if one.trial_id in measured:  # else the trial has come since
             measured[one.trial_id].append(one)
-    return [_trial(row, measured[row.id]) for row in found]
+    return [_trial(kind, row, measured[row.id]) for row in found]
 
 
-def trial_of(row: TrialRow) -> Trial:
-    """The trial of a row."""
-    return _trial(row, row.measurements)
+def trial_of(kind: str, row: TrialRow) -> Trial:
+    """The trial of a row of a study of that kind."""
+    return _trial(kind, row, row.measurements)
 
 
 def study_of(row: StudyRow) -> Study:
     """The study of a row."""
-    shape = {**row.backbone["shape"], "grid": tuple(row.backbone["shape"]["grid"])}
-    adapters = {name: AdapterRecord(*record) for name, record in row.backbone.get("adapters", {}).items()}
-    backbone = BackboneRecord(**{**row.backbone, "shape": BackboneShape(**shape), "adapters": adapters})
+    backbone = _backbone(row.backbone) if row.kind in kinds.KINDS and row.backbone else None
+    settings = kinds.read_settings(row.kind, row.settings)
     state: Any = row.state
-    return Study(row.name, state, Settings.model_validate(row.settings), backbone, in_utc(row.created), row.ended, row.owner)
+    return Study(row.name, state, settings, backbone, in_utc(row.created), row.ended, row.owner, row.kind)
 
 
 def in_utc(moment: datetime) -> datetime:
@@ -127,7 +138,13 @@ def in_utc(moment: datetime) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _trial(row: Any, measured: Iterable[Any]) -> Trial:
+def _backbone(document: Mapping[str, Any]) -> BackboneRecord:
+    shape = {**document["shape"], "grid": tuple(document["shape"]["grid"])}
+    adapters = {name: AdapterRecord(*record) for name, record in document.get("adapters", {}).items()}
+    return BackboneRecord(**{**document, "shape": BackboneShape(**shape), "adapters": adapters})
+
+
+def _trial(kind: str, row: Any, measured: Iterable[Any]) -> Trial:
     measurements: dict[str, dict[str, Measurement]] = {}
     for one in measured:
         found = Measurement(one.objective, one.value, one.low, one.high, one.n, one.protocol)
@@ -136,7 +153,7 @@ def _trial(row: Any, measured: Iterable[Any]) -> Trial:
         number=row.number,
         state=row.state,
         origin=row.origin,
-        schedule=Schedule.from_dict(row.schedule),
+        candidate=kinds.find(kind).decode(row.candidate),
         parameters=row.parameters,
         measurements=measurements,
         reason=row.reason,

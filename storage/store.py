@@ -21,13 +21,14 @@ from vittle.objectives.backbones.sensitivity import Sensitivity
 from vittle.objectives.latency.profile import LatencyProfile
 from vittle.objectives.measurement import Measurement
 from vittle.objectives.parameter_importance import Importance
+from vittle.spaces.candidate import Candidate
 from vittle.spaces.errors import VittleError
 from vittle.spaces.reduction import Values
-from vittle.spaces.schedule import Schedule
-from vittle.storage import rows, schema
+from vittle.storage import kinds, rows, schema
 from vittle.storage.patience import patient, reason
-from vittle.storage.records import BackboneRecord, Settings, Study, StudyState, Trial, TrialState
+from vittle.storage.records import BackboneRecord, Study, StudyState, Trial, TrialState
 from vittle.storage.rows import Changes, study_of
+from vittle.storage.settings import SearchSettings
 from vittle.storage.tables import KnowledgeRow, MeasurementRow, StudyRow, TrialRow, now
 
 ACCEPTED = "a SQLAlchemy URL such as sqlite:///vittle.db or postgresql+psycopg://user:password@host/database"
@@ -90,20 +91,26 @@ class Store:
         return None if self.engine.url.password is None else str(self.engine.url.password)
 
     @patient
-    def create_study(self, name: str, settings: Settings, backbone: BackboneRecord, owner: str | None = None) -> Study:
-        """Add a study; one that was made with the same settings on the same backbone is returned as it stands.
+    def create_study(
+        self, name: str, settings: SearchSettings, backbone: BackboneRecord | None = None, owner: str | None = None
+    ) -> Study:
+        """Add a study, of the kind of its settings; one that was made with the same on the same backbone is returned as it is.
 
         Raises:
             VittleError: the name belongs to a different study; the message says what differs.
         """
-        wanted = {"settings": settings.model_dump(mode="json"), "backbone": dataclasses.asdict(backbone)}
+        kinds.check_settings(settings)
+        about = {} if backbone is None else dataclasses.asdict(backbone)
+        wanted = {"kind": settings.kind, "settings": settings.model_dump(mode="json"), "backbone": about}
         try:
             with self.transaction() as session:
                 session.add(StudyRow(name=name, state="running", owner=owner, **wanted))
         except IntegrityError:
             pass
         study = self.study(name)
-        if study.settings != settings or study.backbone != backbone:
+        if study.kind != settings.kind:
+            raise VittleError(f"study {name!r} exists and is of kind {study.kind!r}; give another --study")
+        if study.settings != settings or study.subject != backbone:
             asked, there = settings.model_dump(), study.settings.model_dump()
             differing = [f"{key} {there[key]}, not {asked[key]}" for key in asked if asked[key] != there[key]]
             raise VittleError(f"study {name!r} exists with {'; '.join(differing) or 'another backbone'}; give another --study")
@@ -141,17 +148,18 @@ class Store:
             row.settings = {**row.settings, "trials": trials}
             return study_of(row)
 
-    def start_trial(self, study: str, origin: str, schedule: Schedule, parameters: Values) -> int:
+    def start_trial(self, study: str, origin: str, candidate: Candidate, parameters: Values) -> int:
         """Write down a trial before it runs, and return its number."""
-        values = {"origin": origin, "schedule_id": schedule.id, "schedule": schedule.to_dict(), "parameters": dict(parameters)}
+        what = {"candidate_id": candidate.id, "candidate": candidate.to_dict()}
+        values = {"origin": origin, **what, "parameters": dict(parameters)}
         return self._start_trial(study, {"state": "running", "started": now(), **values})
 
     @patient
     def _start_trial(self, study: str, values: dict[str, Any]) -> int:
         with self.engine.begin() as connection:
-            study_id, revision = rows.touch(connection, study)
+            study_id, revision, _ = rows.touch(connection, study)
             of_study = TrialRow.study_id == study_id
-            same = (TrialRow.schedule_id == values["schedule_id"], TrialRow.started == values["started"])
+            same = (TrialRow.candidate_id == values["candidate_id"], TrialRow.started == values["started"])
             written = connection.scalar(select(TrialRow.number).where(of_study, *same))
             if written is not None:  # the database went away before it could say so
                 return written
@@ -221,8 +229,9 @@ class Store:
     @patient
     def _changes(self, study: str, since: int) -> Changes:
         with self.engine.begin() as connection:
-            study_id, revision = rows.revision(connection, study)
-            return Changes(revision, rows.trials(connection, TrialRow.study_id == study_id, TrialRow.revision > since))
+            now = rows.version(connection, study)
+            changed = rows.trials(connection, now.kind, TrialRow.study_id == now.id, TrialRow.revision > since)
+            return Changes(now.revision, changed)
 
     def changes(self, study: str, since: int) -> Changes:
         """What has changed in a study since a revision that it had; of -1, all of it.
@@ -236,7 +245,7 @@ class Store:
         """A number that rises whenever a study changes, or, if none is named, any of them."""
         with self.engine.begin() as connection:
             if study is not None:
-                return rows.revision(connection, study)[1]
+                return rows.version(connection, study).revision
             return connection.scalars(select(func.count() + func.coalesce(func.sum(StudyRow.revision), 0))).one()
 
     def save_merge_start(self, found: MergeStart) -> None:
@@ -287,7 +296,7 @@ class Store:
         """The key of what was learnt in one study about the blocks of its backbone."""
         with self.transaction() as session:
             row = self.row(session, study)
-            return row.backbone["fingerprint"], IMPORTANCE.format(row.id)
+            return fingerprint_of(row), IMPORTANCE.format(row.id)
 
     def _learn(self, fingerprint: str, kind: str, document: dict[str, Any], studies: ColumnElement[bool]) -> None:
         try:
@@ -316,7 +325,7 @@ class Store:
     @staticmethod
     def id(session: Session, name: str) -> int:
         """The number of a study; like `row`, without reading what is in it."""
-        return rows.revision(session, name)[0]
+        return rows.version(session, name).id
 
     row = staticmethod(rows.study_row)
 
@@ -339,6 +348,11 @@ def _prepare_sqlite(engine: Engine, database: str | None, *, create: bool) -> No
         cursor.execute("PRAGMA journal_mode = WAL")
         cursor.execute("PRAGMA synchronous = NORMAL")  # a power cut may cost the last trials, never the file
         cursor.close()
+
+
+def fingerprint_of(study: StudyRow) -> str:
+    """The fingerprint of a study's backbone; nothing where it is about none."""
+    return str(study.backbone.get("fingerprint", ""))
 
 
 def _of_backbone(fingerprint: str) -> ColumnElement[bool]:

@@ -20,12 +20,16 @@ class Base(DeclarativeBase):
 
 
 class StudyRow(Base):
-    """A search: what was asked, of which backbone, and how far it is; `revision` counts its changes and those of its trials."""
+    """A search: what was asked, of which backbone, and how far it is; `revision` counts its changes and those of its trials.
+
+    The backbone of a study that is about none is an empty document.
+    """
 
     __tablename__ = "studies"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(200), unique=True)
+    kind: Mapped[str] = mapped_column(String(40), default="inference")
     state: Mapped[str] = mapped_column(String(20))
     ended: Mapped[str | None] = mapped_column(String(500))
     owner: Mapped[str | None] = mapped_column(String(100))
@@ -39,12 +43,12 @@ class StudyRow(Base):
 
 
 class TrialRow(Base):
-    """An attempt to evaluate a schedule; `revision` is that of its study when it last changed."""
+    """An attempt to evaluate a candidate; `revision` is that of its study when it last changed."""
 
     __tablename__ = "trials"
     __table_args__ = (
         UniqueConstraint("study_id", "number"),
-        Index("ix_trials_schedule", "study_id", "schedule_id"),
+        Index("ix_trials_candidate", "study_id", "candidate_id"),
         Index("ix_trials_state", "study_id", "state"),
         Index("ix_trials_revision", "study_id", "revision"),
     )
@@ -54,8 +58,8 @@ class TrialRow(Base):
     number: Mapped[int]
     state: Mapped[str] = mapped_column(String(20))
     origin: Mapped[str] = mapped_column(String(40))
-    schedule_id: Mapped[str] = mapped_column(String(12))
-    schedule: Mapped[dict[str, Any]] = mapped_column(JSON)
+    candidate_id: Mapped[str] = mapped_column(String(12))
+    candidate: Mapped[dict[str, Any]] = mapped_column(JSON)
     parameters: Mapped[dict[str, Any]] = mapped_column(JSON)
     reason: Mapped[str | None] = mapped_column(String(500))
     attempts: Mapped[int] = mapped_column(default=1)

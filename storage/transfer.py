@@ -8,17 +8,18 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from sqlalchemy import select, true
 from sqlalchemy.orm import Session
 
 from vittle.spaces.errors import VittleError
 from vittle.storage.records import Study
 from vittle.storage.rows import in_utc, study_of, touch_all, trial_of
-from vittle.storage.store import IMPORTANCE, Store
+from vittle.storage.settings import Settings
+from vittle.storage.store import IMPORTANCE, Store, fingerprint_of
 from vittle.storage.tables import KnowledgeRow, MeasurementRow, StudyRow, TrialRow
 
-FORMAT = 1
+OF_FORMAT_1 = {"schedule": "candidate", "schedule_id": "candidate_id"}  # what a trial's values were called before
 Moment = Annotated[AwareDatetime, BeforeValidator(lambda moment: in_utc(moment) if hasattr(moment, "tzinfo") else moment)]
 
 
@@ -30,14 +31,21 @@ class StudyLine(_Line):
     """The study itself."""
 
     line: Literal["study"] = "study"
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     name: str
+    kind: str
     state: str
     ended: str | None
     owner: str | None
     settings: dict[str, Any]
     backbone: dict[str, Any]
     created: Moment
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_now(cls, given: Any) -> Any:
+        # Files of format 1 are from before there was more than one kind.
+        return {"kind": Settings.kind, **given, "format": 2} if isinstance(given, dict) and given.get("format") == 1 else given
 
 
 class MeasurementLine(_Line):
@@ -59,14 +67,21 @@ class TrialLine(_Line):
     number: int
     state: str
     origin: str
-    schedule_id: str
-    schedule: dict[str, Any]
+    candidate_id: str
+    candidate: dict[str, Any]
     parameters: dict[str, Any]
     reason: str | None
     attempts: int = 1
     started: Moment
     finished: Moment | None
     measurements: list[MeasurementLine]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_now(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        return {OF_FORMAT_1.get(name, name): value for name, value in given.items()}
 
 
 class KnownLine(_Line):
@@ -140,8 +155,8 @@ def read(store: Store, lines: Iterable[str], name: str | None = None) -> Study:
         session.flush()
         try:
             for trial in added:
-                if trial_of(trial).schedule.id != trial.schedule_id:
-                    raise ValueError(f"trial {trial.number} has another schedule than its id says")
+                if trial_of(row.kind, trial).candidate.id != trial.candidate_id:
+                    raise ValueError(f"trial {trial.number} has another candidate than its id says")
             return study_of(row)
         except (ValueError, TypeError, KeyError) as error:
             reason = " ".join(str(error).split())
@@ -150,7 +165,7 @@ def read(store: Store, lines: Iterable[str], name: str | None = None) -> Study:
 
 def _kind(known: KnowledgeRow, study: StudyRow, trials: Iterable[TrialRow]) -> str | None:
     """Under which kind something known goes with a study; None where it does not."""
-    if known.fingerprint == study.backbone["fingerprint"]:
+    if known.fingerprint == fingerprint_of(study):
         if not known.kind.startswith(OF_STUDY):
             return known.kind
         return OF_STUDY if known.kind == IMPORTANCE.format(study.id) else None

@@ -17,7 +17,7 @@ from vittle.objectives.fronts.early_stopping import right
 from vittle.objectives.measurement import OBJECTIVES, Measurement, Phase
 from vittle.objectives.quality import paired
 from vittle.spaces import costs
-from vittle.storage import records
+from vittle.storage.ranking import Ranking
 from vittle.storage.records import Study, Trial
 
 FEWEST, MOST = 2, 4  # trials that are compared at once
@@ -31,8 +31,9 @@ Rows = Sequence[tuple[int, float, int]]  # class, share lost, images
 
 def compared(study: Study, trials: Sequence[Trial], chosen: Sequence[Trial], speak: Words) -> dict[str, Any]:
     """`FEWEST` to `MOST` trials out of all `trials` of a study; shares of 1, times in ms, blocks counted from 1."""
-    front = {trial.number for trial in records.front(trials)}
-    best = records.best(trials, study.budget)
+    ranking = Ranking.of(trials, study.goals)
+    front = {trial.number for trial in ranking.front()}
+    best = ranking.best()
     return {
         "study": study.name,
         "state": study.state,
@@ -116,7 +117,7 @@ def classes(chosen: Sequence[Trial]) -> dict[str, Any] | None:
     rows = []
     for label in sorted(set().union(*known)):
         lost = [
-            one[label][0] if label in one else 0.0 if trial.origin == "backbone" else None
+            one[label][0] if label in one else 0.0 if trial.is_baseline else None
             for trial, one in zip(chosen, known, strict=True)
         ]
         images = max(one[label][1] for one in known if label in one)

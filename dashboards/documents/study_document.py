@@ -14,8 +14,9 @@ from vittle.objectives.backbones.sensitivity import Sensitivity
 from vittle.objectives.measurement import OBJECTIVES, Measurement, Phase
 from vittle.objectives.parameter_importance import METHODS, Importance
 from vittle.spaces import costs
-from vittle.storage import records
-from vittle.storage.records import Standing, Study, Trial
+from vittle.storage.ranking import MORE, Ranking, Standing
+from vittle.storage.records import Study, Trial, seconds_left
+from vittle.storage.settings import Settings
 
 COSTS = ("latency_ratio", "latency_ms", "macs", "memory")  # that a budget may be given in on a page
 PACKED = ("right", "each", "samples", "classes")  # of a protocol: what every image, round and class showed
@@ -32,20 +33,22 @@ def trial_url(study: str, number: int) -> str:
 
 
 def listed(study: Study, standing: Standing) -> dict[str, Any]:
-    """A study in the list: what was asked, how far it is, and the best schedule so far."""
+    """A study of any kind in the list: what was asked, how far it is, the best candidate so far; None what it does not have."""
+    asked = study.settings if isinstance(study.settings, Settings) else None
     return {
         "name": study.name,
+        "kind": study.kind,
         "state": study.state,
         "ended": study.ended,
         "owner": study.owner,
         "created": study.created.isoformat(),
-        "model": study.backbone.name,
-        "data": study.settings.data,
+        "model": None if study.subject is None else study.subject.name,
+        "data": None if asked is None else asked.data,
         "device": study.settings.device,
-        "budget": study.settings.latency_budget,
+        "budget": asked.latency_budget if asked else str(study.budget) if study.known else None,
         "finished": standing.finished,
         "planned": study.settings.trials,
-        "best": None if standing.best is None else _headline(standing.best),
+        "best": None if standing.best is None else _headline(study, standing.best),
         "url": study_url(study.name),
     }
 
@@ -59,10 +62,10 @@ def detailed(
         importance: what its parameters are worth.
         speak: the language of its sentences.
     """
-    trials = records.ranked(trials)
-    standing, expected = records.standing(trials, study.budget), records.expectations(trials)
+    ranking = Ranking.of(trials, study.goals)
+    standing, expected = ranking.standing, ranking.expected
     front = {trial.number for trial in standing.points}
-    nearest, bend = records.nearest(trials), records.knee(trials)
+    nearest, bend = ranking.nearest(), ranking.knee()
     shape = study.backbone.shape
     return {
         **listed(study, standing),
@@ -76,19 +79,19 @@ def detailed(
             "prefix": shape.prefix,
         },
         "limit": {"value": study.budget.limit, "objective": study.budget.objective, "text": text.budget(study.budget, speak)},
-        "against": _against(trials),
+        "against": _against(ranking),
         "objectives": {name: dataclasses.asdict(objective) for name, objective in OBJECTIVES.items()},
         "counts": dict(Counter(trial.state for trial in trials)),
         "nearest": None
         if nearest is None
         else {"trial": nearest.number, "latency_ratio": nearest.judged["latency_ratio"].value},
         "importance": None if importance is None else _importance(importance, speak),
-        "optimism": _optimism(study, trials, speak),
-        "outlook": _outlook(study, trials, speak),
-        "tied": sorted(records.tied_with_best(trials, study.budget)),
-        "choices": {name: [one._asdict() for one in records.best_by_budget(trials, name)] for name in COSTS},
+        "optimism": _optimism(ranking, speak),
+        "outlook": _outlook(ranking, speak),
+        "tied": sorted(ranking.tied_with_best()),
+        "choices": {name: [one._asdict() for one in ranking.best_by_budget(name)] for name in COSTS},
         "knee": None if bend is None else bend.number,
-        "seconds_left": records.seconds_left(trials, study.settings.trials) if study.state == "running" else None,
+        "seconds_left": seconds_left(trials, study.settings.trials) if study.state == "running" else None,
         "trials": [
             listed_trial(study, trial, expected.get(trial.number, {}), speak, on_front=trial.number in front)
             for trial in trials
@@ -106,20 +109,21 @@ def worth(importance: Importance | None, sensitivity: Sensitivity | None, speak:
 
 def offered(study: Study, trials: Sequence[Trial], chosen: Iterable[Trial], speak: Words = ENGLISH) -> list[tuple[int, str]]:
     """Trials to choose from, as a number and a line each: those on the front, the best one, and the chosen ones."""
-    best = records.best(trials, study.budget)
-    there = {trial.number: trial for trial in (*records.front(trials), *chosen, *([] if best is None else [best]))}
+    ranking = Ranking.of(trials, study.goals)
+    best = ranking.best()
+    there = {trial.number: trial for trial in (*ranking.front(), *chosen, *([] if best is None else [best]))}
     return [(number, text.trial_label(trial, speak, best=trial is best)) for number, trial in sorted(there.items())]
 
 
-def exportable(trial: Trial) -> bool:
-    """Whether there is evidence to export a schedule with: its accuracy was measured."""
-    return "accuracy" in trial.judged
+def exportable(study: Study, trial: Trial) -> bool:
+    """Whether there is evidence to export a candidate with: its quality was measured."""
+    return study.goals.quality in trial.judged
 
 
-def quoted(trial: Trial) -> Measurement:
-    """The accuracy to tell of a complete trial: on images that no search saw, once it was measured on them."""
+def quoted(study: Study, trial: Trial) -> Measurement:
+    """The quality to tell of a complete trial: on data that no search saw, once it was measured on them."""
     phase: Phase = "confirmation" if trial.confirmed else "search"
-    return trial.measurements[phase]["accuracy"]
+    return trial.measurements[phase][study.goals.quality]
 
 
 def _importance(importance: Importance, speak: Words) -> dict[str, Any]:
@@ -133,40 +137,45 @@ def _importance(importance: Importance, speak: Words) -> dict[str, Any]:
     }
 
 
-def _optimism(study: Study, trials: Sequence[Trial], speak: Words) -> dict[str, Any] | None:
-    found = records.optimism(trials, study.budget)
+def _optimism(ranking: Ranking, speak: Words) -> dict[str, Any] | None:
+    found = ranking.optimism()
     return None if found is None else {**found._asdict(), "text": text.optimism(found, speak)}
 
 
-def _outlook(study: Study, trials: Sequence[Trial], speak: Words) -> dict[str, Any] | None:
+def _outlook(ranking: Ranking, speak: Words) -> dict[str, Any] | None:
     """The front's hypervolume, and what more trials are expected to add to it, as shares."""
-    grown = records.growth(trials, study.budget)
+    grown = ranking.growth()
     if grown is None:
         return None
     rises = np.flatnonzero(np.diff(grown.volumes, prepend=0.0)) + 1  # elsewhere nothing changes
     steps = [[0, 0.0], *([int(count), float(grown.volumes[count - 1])] for count in rises), [len(grown.volumes), grown.volume]]
     return {
         "hypervolume": grown.volume,
-        "trials": records.MORE,
+        "trials": MORE,
         **grown.outlook._asdict(),
         "steps": steps,
         "text": text.outlook(grown, speak),
     }
 
 
-def _against(trials: Sequence[Trial]) -> str | None:
+def _against(ranking: Ranking) -> str | None:
     """What an answer is compared with: labels, or the backbone's answer."""
-    backbone = records.backbone_trial(trials)
+    backbone = ranking.baseline
     return None if backbone is None else backbone.judged["accuracy"].protocol.get("against")
 
 
-def _headline(trial: Trial) -> dict[str, Any]:
+def _headline(study: Study, trial: Trial) -> dict[str, Any]:
+    """The quality and the charted cost of a trial, each by its name and as a text."""
+    goals = study.goals
+    quality, cost = quoted(study, trial), trial.judged[goals.charted]
     return {
         "trial": trial.number,
-        "accuracy": quoted(trial).value,
+        goals.quality: quality.value,
         "images": "held-out" if trial.confirmed else "search",
-        "latency_ratio": trial.judged["latency_ratio"].value,
-        "mark": text.mark(trial.judged["latency_ratio"]),
+        goals.charted: cost.value,
+        "mark": text.mark(cost),
+        "quality": text.measured(quality),
+        "cost": text.measured(cost),
     }
 
 
@@ -209,7 +218,7 @@ def listed_trial(
         "expected": measured(expected.get("accuracy")),
         "held_out": measured(held_out.get("accuracy")),
         "timed_on": _timed_on(trial),
-        "export": f"{trial_url(study.name, trial.number)}.yaml" if exportable(trial) else None,
+        "export": f"{trial_url(study.name, trial.number)}.yaml" if exportable(study, trial) else None,
     }
 
 
@@ -217,7 +226,7 @@ def kind(trial: Trial, *, on_front: bool) -> str:
     """How a trial is drawn: its state, with the complete ones told apart."""
     if trial.state != "complete":
         return trial.state
-    return "backbone" if trial.origin == "backbone" else "front" if on_front else "dominated"
+    return "backbone" if trial.is_baseline else "front" if on_front else "dominated"
 
 
 def measurements(trial: Trial) -> dict[str, dict[str, Any]]:

@@ -14,7 +14,7 @@ from vittle.objectives.measurement import OBJECTIVES, Measurement
 from vittle.objectives.quality import rungs
 from vittle.spaces import costs
 from vittle.spaces.schedule import Schedule
-from vittle.storage import records
+from vittle.storage.ranking import Ranking
 from vittle.storage.records import Study, Trial
 
 ORDER = ("search", "confirmation")  # of phases; those of other devices and what came late follow
@@ -30,9 +30,10 @@ def detailed(study: Study, trials: Sequence[Trial], trial: Trial, speak: Words =
         trial: one of them.
         speak: the language of its sentences.
     """
-    points = {point.number for point in records.front(trials)}
-    best = records.best(trials, study.budget)
-    expected = records.expectations(trials).get(trial.number, {})
+    ranking = Ranking.of(trials, study.goals)
+    points = {point.number for point in ranking.front()}
+    best = ranking.best()
+    expected = ranking.expected.get(trial.number, {})
     url = study_document.study_url(study.name)
     numbers = [one.number for one in trials]
     place = numbers.index(trial.number)
@@ -45,9 +46,9 @@ def detailed(study: Study, trials: Sequence[Trial], trial: Trial, speak: Words =
             "name": study.name,
             "state": study.state,
             "url": url,
-            "budget": study.settings.latency_budget,
+            "budget": study.inference.latency_budget,
             "limit": {"value": study.budget.limit, "objective": study.budget.objective},
-            "batch_size": study.settings.batch_size,
+            "batch_size": study.inference.batch_size,
             "tokens": study.backbone.shape.tokens,
             "prefix": study.backbone.shape.prefix,
         },

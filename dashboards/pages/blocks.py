@@ -7,13 +7,13 @@ from fastapi.responses import HTMLResponse, JSONResponse
 
 from vittle.dashboards import text
 from vittle.dashboards.documents import study_document
-from vittle.dashboards.pages.common import OpenStore, Spoken, find_study, templates
+from vittle.dashboards.pages.common import INFERENCE, OpenStore, Spoken, find_study, templates
 from vittle.dashboards.words import Words
 from vittle.objectives.backbones.merge_start import STATISTICS, MergeStart
 from vittle.objectives.backbones.sensitivity import Sensitivity
 from vittle.storage.records import Study
 
-router = APIRouter()
+router = APIRouter(dependencies=INFERENCE)
 
 
 @router.get("/studies/{name:path}/detector.json")

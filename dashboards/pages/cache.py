@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 from pydantic_core import to_json
 
-from vittle.storage.records import Ranked, Study, Trial
+from vittle.storage.ranking import Ranking
+from vittle.storage.records import Study, Trial
 from vittle.storage.store import Store
 
 KEPT = 8  # studies
@@ -25,7 +26,7 @@ class Snapshot(NamedTuple):
     """A study as it was at a revision, or a little later."""
 
     study: Study
-    trials: Ranked
+    trials: Ranking
     revision: int
 
 
@@ -114,7 +115,8 @@ class _Watched:
         revision, changed = store.changes(self.name, known)
         self.trials |= {trial.number: trial for trial in changed}
         study = store.study(self.name)  # after its revision, so that it is no older
-        self.seen = Snapshot(study, Ranked(self.trials[number] for number in sorted(self.trials)), revision)
+        ranking = Ranking.of((self.trials[number] for number in sorted(self.trials)), study.goals)
+        self.seen = Snapshot(study, ranking, revision)
         return self.seen
 
 

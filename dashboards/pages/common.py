@@ -18,7 +18,7 @@ from vittle.dashboards.pages import plotlyjs
 from vittle.dashboards.pages.cache import Snapshot, Watch
 from vittle.dashboards.words import ENGLISH, Words
 from vittle.spaces.errors import VittleError
-from vittle.storage.records import Study, Trial
+from vittle.storage.records import OtherKindError, Study, Trial
 from vittle.storage.store import Store
 
 HERE = Path(__file__).parent.parent
@@ -95,10 +95,20 @@ def cached_json(request: Request, watch: Watch, name: str, key: str, make: Calla
     return Response(document.body, media_type="application/json", headers={**headers, "Content-Encoding": "gzip"})
 
 
+def inference_only(name: str, store: OpenStore, speak: Spoken) -> None:
+    """Refuse a page that only inference studies have, where the study is of another kind."""
+    _ = find_study(store, name, speak).inference
+
+
+INFERENCE = [Depends(inference_only)]
+
+
 @contextmanager
 def _or_not_found(store: Store, name: str, speak: Words) -> Iterator[None]:
     try:
         yield
+    except OtherKindError:
+        raise
     except VittleError:
         names = [study.name for study in store.studies()[:OFFERED]]
         others = speak("sentences.there_are", names=", ".join(names)) if names else speak("sentences.there_are_none")

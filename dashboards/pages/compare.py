@@ -9,12 +9,12 @@ from fastapi.responses import HTMLResponse, JSONResponse
 
 from vittle.dashboards.documents import comparison, pictures, study_document
 from vittle.dashboards.documents.comparison import FEWEST, MOST
-from vittle.dashboards.pages.common import Spoken, Watching, find_snapshot, find_trial, templates
+from vittle.dashboards.pages.common import INFERENCE, Spoken, Watching, find_snapshot, find_trial, templates
 from vittle.dashboards.words import Words
-from vittle.storage import records
+from vittle.storage.ranking import Ranking
 from vittle.storage.records import Study, Trial
 
-router = APIRouter()
+router = APIRouter(dependencies=INFERENCE)
 SHOWN = 40  # characters of a query that a refusal repeats
 
 
@@ -63,7 +63,7 @@ def _asked(study: Study, trials: Sequence[Trial], query: str | None, speak: Word
 
 
 def _usual(study: Study, trials: Sequence[Trial]) -> list[Trial]:
-    front = records.front(trials)
-    first = [records.best(trials, study.budget), records.backbone_trial(trials), *reversed(front)]
+    ranking = Ranking.of(trials, study.goals)
+    first = [ranking.best(), ranking.baseline, *reversed(ranking.front())]
     found = list({trial.number: trial for trial in first if trial is not None}.values())
     return found[:FEWEST] if len(found) >= FEWEST else []

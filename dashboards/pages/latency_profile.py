@@ -10,15 +10,16 @@ from fastapi.responses import HTMLResponse, JSONResponse
 
 from vittle.dashboards import text
 from vittle.dashboards.documents import study_document
-from vittle.dashboards.pages.common import OpenStore, Spoken, find_study, find_trial, templates
+from vittle.dashboards.pages.common import INFERENCE, OpenStore, Spoken, find_study, find_trial, templates
 from vittle.dashboards.words import Words
 from vittle.objectives.latency.profile import LatencyProfile
 from vittle.spaces import costs
 from vittle.storage import records
+from vittle.storage.ranking import Ranking
 from vittle.storage.records import Study, Trial
 from vittle.storage.store import Store
 
-router = APIRouter()
+router = APIRouter(dependencies=INFERENCE)
 
 
 @router.get("/studies/{name:path}/profile.json")
@@ -64,7 +65,8 @@ def _known(store: Store, trials: Sequence[Trial]) -> LatencyProfile | None:
 def _chosen(study: Study, trials: list[Trial], number: str | None, speak: Words) -> Trial | None:
     if number is not None:
         return find_trial(study, trials, number, speak)
-    return records.best(trials, study.budget) or records.backbone_trial(trials)
+    ranking = Ranking.of(trials, study.goals)
+    return ranking.best() or ranking.baseline
 
 
 def _standing(study: Study, trial: Trial, profile: LatencyProfile | None, speak: Words) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from vittle.dashboards.pages import plotlyjs, studies
 from vittle.dashboards.pages.common import HERE, templates
 from vittle.dashboards.pages.trials import exported, file_name
 from vittle.spaces.errors import VittleError
-from vittle.storage import records
+from vittle.storage.ranking import Ranking
 from vittle.storage.records import Study, Trial
 from vittle.storage.store import Store
 
@@ -48,7 +48,7 @@ def render(
     """
     if language not in words.languages():
         raise VittleError(f"no words in language {language!r}; accepted: {', '.join(words.languages())}")
-    spoken, trials = words.words(language), records.ranked(store.trials(study.name))
+    spoken, trials = words.words(language), Ranking.of(store.trials(study.name), study.goals)
     context = {**studies.context(study, spoken), "t": spoken, "report": datetime.now(UTC)}
     data = {
         "twin": _here(studies.twin(store, study, trials, spoken)),
@@ -65,14 +65,15 @@ def _here(twin: dict[str, Any]) -> dict[str, Any]:
 
 def _exported(study: Study, trials: Sequence[Trial]) -> list[Trial]:
     """The trials whose files go along: all of them, or the front and those that rank best within the budget."""
-    expected, front = records.expectations(trials), {trial.number for trial in records.front(trials)}
+    ranking = Ranking.of(trials, study.goals)
+    expected, front = ranking.expected, {trial.number for trial in ranking.front()}
 
     def place(trial: Trial) -> tuple[bool, bool, float]:
         accuracy = expected.get(trial.number, trial.judged)["accuracy"]
         fits = study.budget.objective in trial.judged and trial.within(study.budget)
         return trial.number not in front, not fits, -accuracy.value
 
-    ordered = sorted((trial for trial in trials if study_document.exportable(trial)), key=place)
+    ordered = sorted((trial for trial in trials if study_document.exportable(study, trial)), key=place)
     return ordered[: len(front) + MOST]
 
 

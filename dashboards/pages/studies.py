@@ -7,11 +7,12 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 
 from vittle.dashboards import text
-from vittle.dashboards.documents import study_document
+from vittle.dashboards.documents import plain_document, study_document
 from vittle.dashboards.pages.common import OpenStore, Spoken, Watching, cached_json, find_study, templates
 from vittle.dashboards.words import ENGLISH, Words
 from vittle.storage import fronts
 from vittle.storage.records import Study, Trial
+from vittle.storage.settings import Settings
 from vittle.storage.store import Store
 
 router = APIRouter()
@@ -33,13 +34,18 @@ def list_twin(store: OpenStore) -> JSONResponse:
 @router.get("/studies/{name:path}.json")
 def study_twin(request: Request, name: str, store: OpenStore, watch: Watching, speak: Spoken) -> Response:
     """One study with all its trials, as JSON."""
-    return cached_json(request, watch, name, "study", lambda seen: twin(store, seen.study, seen.trials, speak))
+    return cached_json(request, watch, name, "study", lambda seen: _document(store, seen.study, seen.trials, speak))
 
 
 @router.get("/studies/{name:path}")
 def study_page(request: Request, name: str, store: OpenStore, speak: Spoken) -> HTMLResponse:
-    """One study: its chart, the front as a table, and the chosen schedule."""
-    return templates.TemplateResponse(request, "study.html", context(find_study(store, name, speak), speak))
+    """One study: its chart, the front and the chosen schedule; a plain table where its kind has no page of its own."""
+    study = find_study(store, name, speak)
+    if study.kind == Settings.kind:
+        return templates.TemplateResponse(request, "study.html", context(study, speak))
+    document = plain_document.detailed(study, store.trials(name)) if study.known else None
+    plain = {"study": study, "twin": document, "address": f"{study_document.study_url(name)}.json"}
+    return templates.TemplateResponse(request, "plain_study.html", plain)
 
 
 def context(study: Study, speak: Words) -> dict[str, Any]:
@@ -53,8 +59,14 @@ def context(study: Study, speak: Words) -> dict[str, Any]:
 
 
 def twin(store: Store, study: Study, trials: Sequence[Trial], speak: Words = ENGLISH) -> dict[str, Any]:
-    """What the page of a study shows."""
+    """What the page of an inference study shows."""
     return study_document.detailed(study, trials, store.importance(study.name), speak)
+
+
+def _document(store: Store, study: Study, trials: Sequence[Trial], speak: Words) -> dict[str, Any]:
+    if study.kind == Settings.kind:
+        return twin(store, study, trials, speak)
+    return plain_document.detailed(study, trials)
 
 
 def _listed(store: Store) -> list[dict[str, object]]:

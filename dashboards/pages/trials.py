@@ -10,11 +10,13 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 
 from vittle.dashboards.documents import pictures, study_document, trial_document
 from vittle.dashboards.documents.pictures import Illustrations
-from vittle.dashboards.pages.common import Spoken, Watching, find_snapshot, find_trial, templates
-from vittle.objectives.budget import LatencyBudget
+from vittle.dashboards.pages.common import INFERENCE, Spoken, Watching, find_snapshot, find_trial, templates
+from vittle.objectives.budget import Budget, LatencyBudget
 from vittle.spaces.errors import VittleError
-from vittle.storage import export, records
-from vittle.storage.records import Study, Trial
+from vittle.storage import kinds
+from vittle.storage.ranking import Ranking
+from vittle.storage.records import Study, Trial, baseline_trial
+from vittle.storage.settings import Settings
 
 router = APIRouter()
 
@@ -30,7 +32,7 @@ Drawn = Annotated[Illustrations, Depends(_illustrations)]
 
 
 # A name may hold anything, a slash too: hence `:path`, with the longer addresses first.
-@router.get("/studies/{name:path}/trials/{number}/images.json")
+@router.get("/studies/{name:path}/trials/{number}/images.json", dependencies=INFERENCE)
 def images(
     name: str, number: str, watch: Watching, speak: Spoken, illustrations: Drawn, indices: str | None = None
 ) -> JSONResponse:
@@ -53,20 +55,22 @@ def exported_schedule(name: str, number: str, watch: Watching, speak: Spoken, bu
     wanted = wanted_budget(budget)
     study, trials, _ = find_snapshot(watch, name, speak)
     trial = find_trial(study, trials, number, speak)
-    if not study_document.exportable(trial):
+    if not study_document.exportable(study, trial):
         reason = speak("sentences.no_export", number=number, state=speak(f"states.{trial.state}"))
         raise HTTPException(HTTPStatus.NOT_FOUND, reason)
+    if wanted is not None:
+        _ = study.inference  # whose budget is one of latency
     return download(study, trials, trial, wanted)
 
 
-@router.get("/studies/{name:path}/trials/{number}.json")
+@router.get("/studies/{name:path}/trials/{number}.json", dependencies=INFERENCE)
 def trial_json(name: str, number: str, watch: Watching, speak: Spoken) -> JSONResponse:
     """One trial with everything that is known of it, as JSON."""
     study, trials, _ = find_snapshot(watch, name, speak)
     return JSONResponse(trial_document.detailed(study, trials, find_trial(study, trials, number, speak), speak))
 
 
-@router.get("/studies/{name:path}/trials/{number}")
+@router.get("/studies/{name:path}/trials/{number}", dependencies=INFERENCE)
 def trial_page(request: Request, name: str, number: str, watch: Watching, speak: Spoken, illustrations: Drawn) -> HTMLResponse:
     """One trial: what was measured, what it does to tokens and images, and how it went."""
     study, trials, _ = find_snapshot(watch, name, speak)
@@ -100,24 +104,25 @@ def wanted_budget(text: str | None) -> LatencyBudget | None:
         raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from None
 
 
-def download(study: Study, trials: Sequence[Trial], trial: Trial, budget: LatencyBudget | None) -> Response:
-    """The file of a trial's schedule, to be kept."""
+def download(study: Study, trials: Sequence[Trial], trial: Trial, budget: Budget | None) -> Response:
+    """The file of a trial's candidate, to be kept."""
     headers = {"Content-Disposition": f'attachment; filename="{file_name(study, trials, trial)}"'}
     return Response(exported(study, trials, trial, budget), media_type="application/yaml", headers=headers)
 
 
-def exported(study: Study, trials: Sequence[Trial], trial: Trial, budget: LatencyBudget | None = None) -> str:
-    """The file of a trial's schedule, with its evidence, for the study's budget or another one.
+def exported(study: Study, trials: Sequence[Trial], trial: Trial, budget: Budget | None = None) -> str:
+    """The file of a trial's candidate, with its evidence, for the study's budget or another one.
 
     Copies of the adapters that it names do not come along; it says which ones to put beside it.
     """
-    found = export.document(study, trial, records.backbone_trial(trials), budget, file_name(study, trials, trial))
-    return export.to_yaml(found, missing=study.settings.adapters)
+    found = kinds.document(study, trial, baseline_trial(trials), budget, file_name(study, trials, trial))
+    adapters = study.settings.adapters if isinstance(study.settings, Settings) else {}
+    return kinds.to_yaml(study, found, missing=adapters)
 
 
 def file_name(study: Study, trials: Sequence[Trial], trial: Trial) -> str:
     """What that file is called."""
-    best = records.best(trials, study.budget)
+    best = Ranking.of(trials, study.goals).best()
     return "best.yaml" if best is not None and best.number == trial.number else f"{slug(study.name)}-trial-{trial.number}.yaml"
 
 

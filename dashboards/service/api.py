@@ -17,10 +17,10 @@ from vittle.dashboards.pages.studies import list_twin, study_twin
 from vittle.dashboards.service.catalog import Limits
 from vittle.dashboards.service.jobs import Action, Job, JobState
 from vittle.dashboards.service.service import Extension, Launch, Service
-from vittle.objectives.budget import LatencyBudget
+from vittle.objectives.budget import Budget
 from vittle.spaces.table import REDUCTIONS
-from vittle.storage import records
-from vittle.storage.records import Study, Trial
+from vittle.storage.ranking import Ranking
+from vittle.storage.records import Study
 from vittle.storage.store import Store
 
 
@@ -45,11 +45,12 @@ class Listed(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     name: str
+    kind: str
     state: str
-    model: str
-    data: str
+    model: str | None = Field(description="None of a study that is about no model.")
+    data: str | None
     device: str
-    budget: str
+    budget: str | None = Field(description="None of a kind of study that this server does not know.")
     finished: int
     planned: int
     url: str
@@ -194,8 +195,10 @@ def export(name: str, watch: Watching, speak: Spoken, latency_budget: str | None
     """As `vittle export` writes it; without a budget, for the study's own. Where nothing fits, the nearest one is told."""
     asked = trial_pages.wanted_budget(latency_budget)
     found, trials, _ = find_snapshot(watch, name, speak)
+    if asked is not None:
+        _ = found.inference  # whose budget is one of latency
     budget = asked or found.budget
-    best = records.best(trials, budget)
+    best = trials.best(budget)
     if best is None:
         raise HTTPException(HTTPStatus.NOT_FOUND, _unmet(found, trials, budget))
     return trial_pages.download(found, trials, best, budget)
@@ -253,12 +256,12 @@ def job(id: str, store: OpenStore, service: Served) -> LoggedJob:  # noqa: A002 
     return LoggedJob(**_answers([found], store)[0].model_dump(), log=service.log(found))
 
 
-def _unmet(study: Study, trials: Sequence[Trial], budget: LatencyBudget) -> str:
-    fastest = records.nearest([trial for trial in trials if trial.state == "complete"])
-    if fastest is None:
+def _unmet(study: Study, trials: Ranking, budget: Budget) -> str:
+    cheapest = Ranking.of((trial for trial in trials if trial.state == "complete"), study.goals).nearest()
+    if cheapest is None:
         return f"study {study.name!r} has no complete trial yet"
-    near = budget.covering(fastest.judged)
-    return f"nothing in study {study.name!r} fits {budget}; the nearest feasible budget is {near} (trial {fastest.number})"
+    near = budget.covering(cheapest.judged)
+    return f"nothing in study {study.name!r} fits {budget}; the nearest feasible budget is {near} (trial {cheapest.number})"
 
 
 def _answers(jobs: Sequence[Job], store: Store) -> list[JobAnswer]:

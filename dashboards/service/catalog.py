@@ -8,7 +8,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from vittle.spaces.errors import VittleError
-from vittle.storage.records import Settings
+from vittle.storage.settings import SearchSettings, Settings
 
 DIGITS = "digits"  # the embedded default
 
@@ -95,8 +95,10 @@ class Catalog(_Part):
         """
         return self.data[_place(name, [one.name for one in self.data], "data")]
 
-    def holds(self, settings: Settings) -> bool:
+    def holds(self, settings: SearchSettings) -> bool:
         """Whether a study could have been launched from here: its model, its images and its device are in the catalog."""
+        if not isinstance(settings, Settings):
+            return False
         models = {(one.model, place) for one in self.models for place in _places(one.checkpoint)}
         sources = {place for one in self.data for place in _places(one.source)}
         known = (settings.model, settings.checkpoint) in models and settings.data in sources

@@ -5,15 +5,13 @@ from typing import Any
 
 from vittle.dashboards import text
 from vittle.dashboards.terminal.latency_tables import RetimedRow
-from vittle.objectives.budget import LatencyBudget
+from vittle.objectives.budget import Budget
 from vittle.objectives.measurement import Measurement
 from vittle.storage.certificate import Verdict
 from vittle.storage.records import Trial
 
 
-def retimed(
-    trials: Sequence[Trial], measured: Mapping[int, Mapping[str, Measurement]], budget: LatencyBudget
-) -> list[RetimedRow]:
+def retimed(trials: Sequence[Trial], measured: Mapping[int, Mapping[str, Measurement]], budget: Budget) -> list[RetimedRow]:
     """A row for each trial of a front that was timed again, fastest before first."""
     name = budget.objective
     before = {trial.number: trial.judged[name] for trial in trials}

@@ -1,6 +1,6 @@
 """Tables for the command line. Every function returns a table for the caller to print."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.table import Table
 from rich.text import Text
@@ -9,14 +9,16 @@ from vittle.dashboards import text
 from vittle.dashboards.documents import study_document
 from vittle.dashboards.terminal import tables
 from vittle.objectives.backbones.merge_start import BlockCurve, MergeStart
-from vittle.objectives.budget import LatencyBudget
-from vittle.objectives.quality.expectation import Measured
+from vittle.objectives.budget import Budget
+from vittle.objectives.goals import Goals, Measured
+from vittle.objectives.measurement import OBJECTIVES, Measurement
 from vittle.spaces import costs
 from vittle.spaces.shape import BackboneShape
-from vittle.storage import records
-from vittle.storage.records import Standing, Study, Trial
+from vittle.storage.ranking import Ranking, Standing
+from vittle.storage.records import Study, Trial
 
 CURVE_COLORS = {"similarity": "blue", "partner": "magenta", "sink": "yellow"}
+SHOWN = ("accuracy", "latency_ratio")  # whose marks are explained
 STYLES = {
     "running": "cyan",
     "complete": "green",
@@ -28,26 +30,26 @@ STYLES = {
 
 
 def studies_table(studies: Iterable[tuple[Study, Standing]]) -> Table:
-    """One line per study: what was asked, how far it is, and the best schedule so far."""
+    """One line per study of any kind: what was asked, how far it is, and the best candidate so far."""
     table = tables.table("study", "state", "model", "budget", "trials>", "best so far", "started")
-    found = []
+    found: list[Measurement] = []
     for study, (finished, _, best) in studies:
-        found += [] if best is None else [best]
+        found += [] if best is None else _told(study.goals, [best])
         table.add_row(
             tables.as_is(study.name),
-            _state(study.state),
-            tables.as_is(study.backbone.name),
-            f"{study.budget} on {study.settings.device}",
+            state_text(study.state),
+            tables.as_is(study.kind if study.subject is None else study.subject.name),
+            f"{study.budget} on {study.settings.device}" if study.known else tables.NOTHING,
             f"{finished} of {study.settings.trials}",
-            _headline(best),
+            _headline(study, best),
             f"{study.created:%d %b %H:%M}",
         )
-    table.caption = _marks(found)
+    table.caption = marks(found)
     return table
 
 
 def trials_table(trials: Sequence[Trial]) -> Table:
-    """One line per trial, whatever became of it; with reasons where there are any."""
+    """One line per trial of an inference study, whatever became of it; with reasons where there are any."""
     reasons = any(trial.reason for trial in trials)
     columns = ("trial>", "state", "accuracy>", "images>", "latency>", "ms>", "MACs>", "origin", "took>")
     table = tables.table(*columns, *(["reason"] if reasons else []))
@@ -55,7 +57,7 @@ def trials_table(trials: Sequence[Trial]) -> Table:
         judged = trial.judged
         table.add_row(
             str(trial.number),
-            _state(trial.state),
+            state_text(trial.state),
             tables.share(judged.get("accuracy")),
             tables.seen(judged.get("accuracy")),
             tables.share(judged.get("latency_ratio"), spread=False),  # the front has it
@@ -65,52 +67,64 @@ def trials_table(trials: Sequence[Trial]) -> Table:
             tables.NOTHING if trial.seconds is None else f"{trial.seconds:.1f} s",
             *([tables.as_is(trial.reason or "")] if reasons else []),
         )
-    table.caption = _marks(trials)
+    table.caption = marks(trial.judged[name] for trial in trials for name in SHOWN if name in trial.judged)
     return table
 
 
-def front_table(points: Sequence[Trial], budget: LatencyBudget, trials: Sequence[Trial], *, shape: BackboneShape) -> Table:
-    """One line per trial of a front, the best one for the budget marked, and the backbone last for comparison.
+def front_table(points: Sequence[Trial], budget: Budget, ranking: Ranking, *, shape: BackboneShape) -> Table:
+    """One line per trial of an inference study's front, the best one for the budget marked, and the backbone last to compare.
 
     Args:
         points: the front, in the order to show.
         budget: what the best one has to hold.
-        trials: all of the study.
+        ranking: all trials of the study.
         shape: the backbone's, which the token counts need.
     """
     table = tables.table("trial>", "accuracy>", "expected>", "held-out>", "latency>", "ms>", "MACs>", "tokens left", "how")
-    reference, expected = records.backbone_trial(trials), records.expectations(trials)
-    best, tied = records.best(trials, budget), records.tied_with_best(trials, budget)
-    signs = {**dict.fromkeys(tied, "≈ "), **({best.number: "* "} if best is not None else {})}
+    reference, expected = ranking.baseline, ranking.expected
+    signs = best_signs(ranking, budget)
     for trial in points:
         if reference is None or trial.number != reference.number:
             _add_front_row(table, trial, expected[trial.number], shape, signs.get(trial.number, ""))
     if reference is not None:
         table.add_section()
         _add_front_row(table, reference, expected[reference.number], shape, signs.get(reference.number, ""))
-    holder = f"* best for {budget}" if best is not None else f"none holds {budget} beyond the noise"
-    holder += "; ≈ no different from it beyond the noise" if tied & {trial.number for trial in points} else ""
-    marks = _marks([*points, *([] if reference is None else [reference])])
+    shown = [*points, *([] if reference is None else [reference])]
+    told = marks(trial.judged[name] for trial in shown for name in SHOWN if name in trial.judged)
     table.caption = (
-        f"{holder}; ± is 95%; expected on images not seen; latency in % of the backbone's and in ms for one batch"
-        + (f"; {marks}" if marks else "")
+        f"{signs_told(signs, points, budget)}; ± is 95%; expected on images not seen; latency in % of the backbone's and in ms "
+        "for one batch" + (f"; {told}" if told else "")
     )
     return table
 
 
-def trial_note(trial: Trial) -> str:
+def best_signs(ranking: Ranking, budget: Budget) -> dict[int, str]:
+    """What stands before the numbers of the best trial for a budget and of those that are no different from it."""
+    best = ranking.best(budget)
+    tied = dict.fromkeys(ranking.tied_with_best(budget), "≈ ")
+    return {**tied, **({best.number: "* "} if best is not None else {})}
+
+
+def signs_told(signs: Mapping[int, str], points: Sequence[Trial], budget: Budget) -> str:
+    """What the signs before the numbers of these trials mean."""
+    holder = f"* best for {budget}" if "* " in signs.values() else f"none holds {budget} beyond the noise"
+    tied = any(signs.get(trial.number) == "≈ " for trial in points)
+    return holder + ("; ≈ no different from it beyond the noise" if tied else "")
+
+
+def trial_note(trial: Trial, goals: Goals) -> str:
     """What became of a trial, in a few words."""
-    if "accuracy" not in trial.judged:
+    if goals.quality not in trial.judged:
         return f"trial {trial.number} {trial.state}"
-    accuracy, latency = trial.judged["accuracy"], trial.judged["latency_ratio"]
-    taken = text.mark(latency) + text.percent(latency.value, 0)
+    quality, cost = text.measured(trial.judged[goals.quality], 2), text.measured(trial.judged[goals.charted], 0)
+    of = f" {goals.budget.what}" if OBJECTIVES[goals.charted].unit == "share" else ""
     stopped = ", stopped" if trial.state == "stopped" else ""
-    return f"trial {trial.number}: {text.mark(accuracy)}{text.percent(accuracy.value, 2)} at {taken} latency{stopped}"
+    return f"trial {trial.number}: {quality} at {cost}{of}{stopped}"
 
 
-def standing(trials: Sequence[Trial], budget: LatencyBudget) -> list[str]:
+def standing(ranking: Ranking) -> list[str]:
     """What the front is worth on other images, and what more trials would add: a sentence for each that is known."""
-    curse, grown = records.optimism(trials, budget), records.growth(trials, budget)
+    curse, grown = ranking.optimism(), ranking.growth()
     return [*([] if curse is None else [text.optimism(curse)]), *([] if grown is None else [text.outlook(grown)])]
 
 
@@ -150,23 +164,28 @@ def _add_front_row(table: Table, trial: Trial, expected: Measured, shape: Backbo
         tables.milliseconds(judged.get("latency_ms")),
         tables.macs(judged.get("macs")),
         text.tokens(costs.tokens(shape, trial.schedule)),
-        tables.as_is(trial.schedule.summary if trial.origin == "backbone" else f"{trial.origin}: {trial.schedule.summary}"),
+        tables.as_is(trial.schedule.summary if trial.is_baseline else f"{trial.origin}: {trial.schedule.summary}"),
         style="bold" if sign.startswith("*") else "",
     )
 
 
-def _marks(trials: Sequence[Trial]) -> str | None:
-    """What the marks at the accuracies and latencies of these trials mean; None where none is marked."""
-    marked = [trial.judged[name] for trial in trials for name in ("accuracy", "latency_ratio") if name in trial.judged]
-    return "; ".join(text.marks(marked)) or None
+def marks(measured: Iterable[Measurement]) -> str | None:
+    """What the marks at these values mean; None where none is marked."""
+    return "; ".join(text.marks(measured)) or None
 
 
-def _state(state: str) -> Text:
+def _told(goals: Goals, trials: Sequence[Trial]) -> list[Measurement]:
+    """The qualities and charted costs of trials."""
+    return [trial.judged[name] for trial in trials for name in (goals.quality, goals.charted) if name in trial.judged]
+
+
+def state_text(state: str) -> Text:
+    """A state in its colour."""
     return Text(state, STYLES.get(state, ""))
 
 
-def _headline(best: Trial | None) -> str:
+def _headline(study: Study, best: Trial | None) -> str:
     if best is None:
         return tables.NOTHING
-    accuracy, latency = study_document.quoted(best), best.judged["latency_ratio"]
-    return f"{text.percent(accuracy.value)} at {tables.share(latency, spread=False)}"
+    quality, cost = study_document.quoted(study, best), best.judged[study.goals.charted]
+    return f"{text.measured(quality)} at {text.measured(cost)}"

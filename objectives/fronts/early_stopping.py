@@ -1,12 +1,12 @@
 """Whether a trial is beaten for good before it has seen all images: a rival costs no more and is better beyond doubt.
 
-The one rule that stops trials. Of the rivals that cost no more in anything, the one closest to the backbone is compared with
-the trial on the images that both have seen, after every rung: is it closer on more of them beyond doubt (`paired.closer`), and
-right on no fewer? Where nobody has written down how close answers are, the most accurate rival has to be right on more of them
-beyond doubt (`paired.better`). The tests may be looked at as often as wanted: a trial that is no worse than a given rival is
-stopped with a chance of at most `LEVEL`, and with the few looks of rungs of about a fifth of that. The best rival was chosen by
-the same images, which flatters it: the best of 40 that are all as good as the trial stops it with a chance of 7.5 %, as
-simulated.
+The one rule that stops trials, which `judged` keeps. Of the rivals that cost no more in anything, the one closest to the
+baseline is compared with the trial on the images that both have seen, after every rung: is it closer on more of them beyond
+doubt (`paired.closer`), and right on no fewer? Where nobody has written down how close answers are, the most accurate rival has
+to be right on more of them beyond doubt (`paired.better`). The tests may be looked at as often as wanted: a trial that is no
+worse than a given rival is stopped with a chance of at most `LEVEL`, and with the few looks of rungs of about a fifth of that.
+The best rival was chosen by the same images, which flatters it: the best of 40 that are all as good as the trial stops it with
+a chance of 7.5 %, as simulated. Where an evaluator writes down neither, nobody is beaten.
 """
 
 from collections.abc import Mapping
@@ -15,13 +15,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vittle.objectives.measurement import SEARCHED, Measurement
+from vittle.objectives.evaluation import Evaluation
+from vittle.objectives.goals import Goals, Measured, oriented
+from vittle.objectives.measurement import Measurement
 from vittle.objectives.quality import paired
+from vittle.spaces.candidate import Candidate
 
 LEVEL = 0.05
-COSTS = tuple(name for name in SEARCHED if name != "accuracy")
 
-Measured = Mapping[str, Measurement]
+
+def judged(candidate: Candidate, seen: Evaluation, rivals: Mapping[int, Measured], goals: Goals) -> Evaluation:
+    """What was seen of a candidate, as `beaten` where it need not go on; what has ended, and the baseline, stay as they are."""
+    if seen.ended or candidate.is_baseline:
+        return seen
+    rival = beaten_by(seen.measurements, rivals, goals)
+    return seen if rival is None else Evaluation(seen.measurements, "beaten", rival=rival)
 
 
 def right(accuracy: Measurement) -> NDArray[np.bool_] | None:
@@ -30,34 +38,34 @@ def right(accuracy: Measurement) -> NDArray[np.bool_] | None:
     return None if packed is None else paired.unpack(packed, accuracy.n)
 
 
-def beaten_by(trial: Measured, rivals: Mapping[int, Measured]) -> int | None:
-    """The number of the rival that beats a trial beyond doubt; None where none does."""
-    seen = right(trial["accuracy"])
+def beaten_by(trial: Measured, rivals: Mapping[int, Measured], goals: Goals) -> int | None:
+    """The number of the rival that beats a trial beyond doubt; None where none does, or its quality is not known yet."""
+    seen = right(trial[goals.quality]) if goals.quality in trial else None
     cheaper = {
         number: rival
         for number, rival in rivals.items()
-        if all(rival[cost].value <= trial[cost].value for cost in COSTS) and "right" in rival["accuracy"].protocol
+        if all(rival[cost].value <= trial[cost].value for cost in goals.costs) and "right" in rival[goals.quality].protocol
     }
     if seen is None or not cheaper:
         return None
-    apart = _apart(trial)
-    known = {number: codes for number, rival in cheaper.items() if (codes := _apart(rival)) is not None}
+    apart = _apart(trial, goals)
+    known = {number: codes for number, rival in cheaper.items() if (codes := _apart(rival, goals)) is not None}
     if apart is None or not known:
-        number = max(cheaper, key=lambda one: (cheaper[one]["accuracy"].value, -one))
-        return number if paired.better(_first(cheaper[number], len(seen)), seen, LEVEL) else None
-    number = min(known, key=lambda one: (cheaper[one]["divergence"].value, one))
-    no_fewer = _first(cheaper[number], len(seen)).sum() >= seen.sum()
+        number = max(cheaper, key=lambda one: (goals.upward(cheaper[one][goals.quality].value), -one))
+        return number if paired.better(_first(cheaper[number], len(seen), goals), seen, LEVEL) else None
+    number = min(known, key=lambda one: (oriented(cheaper[one][goals.learned_from]), one))
+    no_fewer = _first(cheaper[number], len(seen), goals).sum() >= seen.sum()
     return number if no_fewer and paired.closer(known[number], apart, LEVEL) else None
 
 
-def _apart(measured: Measured) -> NDArray[np.uint8] | None:
-    """Codes of how far each answer is from the backbone's; None where nobody wrote it down."""
-    each: Any = measured["divergence"].protocol.get("each") if "divergence" in measured else None
+def _apart(measured: Measured, goals: Goals) -> NDArray[np.uint8] | None:
+    """Codes of how far each answer is from the baseline's; None where nobody wrote it down."""
+    each: Any = measured[goals.learned_from].protocol.get("each") if goals.learned_from in measured else None
     return None if each is None else paired.unpack_divergence(each)
 
 
-def _first(rival: Measured, images: int) -> NDArray[np.bool_]:
+def _first(rival: Measured, images: int, goals: Goals) -> NDArray[np.bool_]:
     """Which of the first images a rival answers rightly."""
-    answers = right(rival["accuracy"])
+    answers = right(rival[goals.quality])
     assert answers is not None  # only those that wrote it down are compared with
     return answers[:images]

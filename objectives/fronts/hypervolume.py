@@ -2,38 +2,38 @@
 
 A front's quality is its hypervolume: the area, between a reference point and the front, of all that some trial beats (Zitzler &
 Thiele, "Multiobjective evolutionary algorithms: a comparative case study and the strength Pareto approach", 1999). Here it is a
-share: 1 is the backbone's accuracy at no cost, 0 is no trial that is worth having.
+share: 1 is the baseline's quality at no cost, 0 is no trial that is worth having.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vittle.objectives.measurement import NORMAL_95, Measurement
+from vittle.objectives.goals import Goals, Measured
+from vittle.objectives.measurement import NORMAL_95
 from vittle.objectives.quality.paired import Right, unpack
 
-LOST = 0.1  # a schedule that loses more of the backbone's accuracy is wanted by nobody
 PATIENCE = 20
 NEAR = 64  # trials that are resampled
 DRAWS = 100
 
-Measured = Mapping[str, Measurement]
 Volumes = NDArray[np.float64]
 
 
 class ReferencePoint(NamedTuple):
-    """The worst schedule that anybody would take: the least accuracy, and the most latency as a share of the backbone's."""
+    """The worst candidate that anybody would take: the least quality, turned so that more is better, and the most cost."""
 
-    accuracy: float
-    latency_ratio: float
+    quality: float
+    cost: float
 
     @classmethod
-    def of(cls, accuracy: float, budget: float) -> Self:
-        """From the backbone's accuracy and the budget as a share of its latency."""
-        return cls(accuracy - LOST, min(1.0, budget))
+    def of(cls, goals: Goals, baseline: Measured) -> Self:
+        """From what the baseline measured and the budget."""
+        worst = goals.upward(baseline[goals.quality].value) - goals.worth
+        return cls(worst, min(goals.dearest(baseline), goals.allowed(baseline)))
 
 
 class Outlook(NamedTuple):
@@ -52,12 +52,12 @@ def hypervolume(points: ArrayLike, reference: tuple[float, float]) -> float:
     return float(widths @ (reference[1] - np.minimum.accumulate(inside[:, 1])))
 
 
-def volumes(measured: Sequence[Measured], reference: ReferencePoint) -> Volumes:
-    """The hypervolume after each trial, (n,); one without accuracy or latency adds nothing."""
+def volumes(measured: Sequence[Measured], reference: ReferencePoint, goals: Goals) -> Volumes:
+    """The hypervolume after each trial, (n,); one without quality or cost adds nothing."""
     front, volume, after = np.empty((0, 2)), 0.0, np.empty(len(measured))
     for trial, one in enumerate(measured):
-        if _placed(one):
-            point = _points(np.array([one["accuracy"].value]), np.array([one["latency_ratio"].value]), reference)
+        if _placed(one, goals):
+            point = _points(_qualities([one], goals), np.array([one[goals.charted].value]), reference, goals)
             if (point < 1).all() and not (front <= point).all(1).any():
                 front = np.concatenate([front[(front < point).any(1)], point])
                 volume = hypervolume(front, (1, 1))
@@ -65,35 +65,39 @@ def volumes(measured: Sequence[Measured], reference: ReferencePoint) -> Volumes:
     return after
 
 
-def spread(measured: Sequence[Measured], reference: ReferencePoint, seed: int = 0, backbone: Right | None = None) -> float:
+def spread(
+    measured: Sequence[Measured], reference: ReferencePoint, goals: Goals, seed: int = 0, baseline: Right | None = None
+) -> float:
     """Standard error of the hypervolume of all trials, from a bootstrap over the images.
 
     Images are drawn with replacement, the same for every trial that has answered all of them (`right` in the protocol of its
-    accuracy, as `paired.pack` writes it); the others vary within their intervals. Only trials near the front can matter.
+    quality, as `paired.pack` writes it); the others vary within their intervals. Only trials near the front can matter.
 
     Args:
         measured: the measurements of each trial, by objective.
         reference: the worst that counts.
+        goals: of their study.
         seed: of the draws.
-        backbone: (n,) the backbone's answers to the same images. With them the reference moves along with the draw, and the
-            error is that of what is lost against the backbone: smaller, the more the answers agree.
+        baseline: (n,) the baseline's answers to the same images. With them the reference moves along with the draw, and the
+            error is that of what is lost against the baseline: smaller, the more the answers agree.
     """
-    near = _near([one for one in measured if _placed(one) and one["latency_ratio"].value < reference.latency_ratio])
+    charted, quality = goals.charted, goals.quality
+    near = _near([one for one in measured if _placed(one, goals) and one[charted].value < reference.cost], goals)
     if not near:
         return 0.0
     random = np.random.default_rng(seed)
-    accuracies, costs = [one["accuracy"] for one in near], np.array([one["latency_ratio"].value for one in near])
-    errors = np.array([(one.high - one.low) / (2 * NORMAL_95) for one in accuracies])
-    drawn = np.array([one.value for one in accuracies]) + errors * random.standard_normal((DRAWS, len(near)))
-    n = max((one.n for one in accuracies if "right" in one.protocol), default=0) if backbone is None else len(backbone)
-    answered = [place for place, one in enumerate(accuracies) if one.n == n and "right" in one.protocol]
+    judged, costs = [one[quality] for one in near], np.array([one[charted].value for one in near])
+    errors = np.array([(one.high - one.low) / (2 * NORMAL_95) for one in judged])
+    drawn = _qualities(near, goals) + errors * random.standard_normal((DRAWS, len(near)))
+    n = max((one.n for one in judged if "right" in one.protocol), default=0) if baseline is None else len(baseline)
+    answered = [place for place, one in enumerate(judged) if one.n == n and "right" in one.protocol]
     if answered:
         counts = _draws(n, random)
-        right = np.stack([unpack(accuracies[place].protocol["right"], n) for place in answered])
+        right = np.stack([unpack(judged[place].protocol["right"], n) for place in answered])
         drawn[:, answered] = counts @ right.T.astype(np.float32) / n
-        if backbone is not None:
-            drawn[:, answered] -= (counts @ backbone.astype(np.float32) / n - backbone.mean())[:, None]
-    return float(np.std([hypervolume(_points(row, costs, reference), (1, 1)) for row in drawn], ddof=1))
+        if baseline is not None:
+            drawn[:, answered] -= (counts @ baseline.astype(np.float32) / n - baseline.mean())[:, None]
+    return float(np.std([hypervolume(_points(row, costs, reference, goals), (1, 1)) for row in drawn], ddof=1))
 
 
 def flat(volumes: Volumes, spread: float, patience: int | None = None) -> bool:
@@ -145,19 +149,26 @@ def outlook(volumes: Volumes, spread: float, more: int = 100) -> Outlook:
     return Outlook((steady + saturating) / 2, max(0.0, saturating - noise), steady + noise)
 
 
-def _placed(one: Measured) -> bool:
-    return "accuracy" in one and "latency_ratio" in one
+def _placed(one: Measured, goals: Goals) -> bool:
+    return goals.quality in one and goals.charted in one
 
 
-def _points(accuracies: NDArray[np.float64], costs: NDArray[np.float64], reference: ReferencePoint) -> NDArray[np.float64]:
-    """Accuracies and latency ratios (k,) as points (k, 2): the reference at (1, 1), the backbone at no cost at (0, 0)."""
-    return np.stack([costs / reference.latency_ratio, 1 - (accuracies - reference.accuracy) / LOST], -1)
+def _qualities(trials: Sequence[Measured], goals: Goals) -> NDArray[np.float64]:
+    """The quality of each, (k,), turned so that more is better."""
+    return np.array([goals.upward(one[goals.quality].value) for one in trials])
 
 
-def _near(trials: Sequence[Measured]) -> list[Measured]:
-    """The front in accuracy and latency, and those that miss it by least, up to `NEAR`."""
-    by_cost = sorted(trials, key=lambda one: (one["latency_ratio"].value, -one["accuracy"].value))
-    values = np.array([one["accuracy"].value for one in by_cost])
+def _points(
+    qualities: NDArray[np.float64], costs: NDArray[np.float64], reference: ReferencePoint, goals: Goals
+) -> NDArray[np.float64]:
+    """Qualities and costs (k,) as points (k, 2): the reference at (1, 1), the baseline at no cost at (0, 0)."""
+    return np.stack([costs / reference.cost, 1 - (qualities - reference.quality) / goals.worth], -1)
+
+
+def _near(trials: Sequence[Measured], goals: Goals) -> list[Measured]:
+    """The front in quality and cost, and those that miss it by least, up to `NEAR`."""
+    by_cost = sorted(trials, key=lambda one: (one[goals.charted].value, -goals.upward(one[goals.quality].value)))
+    values = _qualities(by_cost, goals)
     short = np.maximum.accumulate(values) - values
     kept = max(NEAR, int(np.count_nonzero(short == 0)))
     return [by_cost[place] for place in np.argsort(short, kind="stable")[:kept]]

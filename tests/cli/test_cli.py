@@ -13,10 +13,9 @@ import pytest
 from typer.testing import CliRunner
 
 import vittle.cli.commands
-from recorded import make_study, run
+from recorded import coordinate, make_study, run
 from refusals import refusal
 from vittle import Schedule
-from vittle.search.coordinator import Coordinator
 from vittle.storage.records import Study
 from vittle.storage.store import Store
 
@@ -41,7 +40,7 @@ def studied(home: Path) -> str:
     """The URL of a database with a finished study."""
     url = f"sqlite:///{home / 'studied.db'}"
     store = Store.open(url, create=True)
-    run(Coordinator(make_study(store, "demo", trials=40), store))
+    run(coordinate(make_study(store, "demo", trials=40), store))
     store.set_state("demo", "complete")
     return url
 

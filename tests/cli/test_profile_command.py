@@ -19,9 +19,10 @@ from vittle.objectives.latency.profile import LatencyProfile
 from vittle.objectives.quality.images import load_images
 from vittle.reductions.attention_statistics import Observer
 from vittle.reductions.backbone import load_backbone
-from vittle.search import study as studies
-from vittle.search.coordinator import Knowledge
-from vittle.search.study import Job, Reporter, examine_backbone
+from vittle.search import inference
+from vittle.search.inference import InferenceProblem
+from vittle.search.reporter import Reporter
+from vittle.search.schedules import Knowledge
 from vittle.storage.records import Settings
 from vittle.storage.store import Store
 
@@ -33,9 +34,9 @@ def invoke(*arguments: str):
 
 
 @pytest.fixture
-def job() -> Job:
+def job() -> InferenceProblem:
     backbone = load_backbone()
-    return Job(Settings(), backbone, load_images("digits", backbone.preprocessing, 10))
+    return InferenceProblem(Settings(), backbone, load_images("digits", backbone.preprocessing, 10))
 
 
 def test_what_is_printed_is_what_is_kept(url: str) -> None:
@@ -112,14 +113,15 @@ def test_the_sentence_says_where_how_sure_and_whether_it_is_a_rule_of_thumb() ->
 def no_shelf(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is kept for workers, and no Ray is asked for room."""
     nothing = (lambda packed: packed, lambda kept: kept, 0)
-    monkeypatch.setattr(studies, "object_store", lambda _settings: nothing)
+    monkeypatch.setattr(inference, "object_store", lambda _most: nothing)
 
 
 @pytest.mark.usefixtures("no_shelf")
-def test_a_search_measures_its_backbone_once(url: str, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_measures_its_backbone_once(url: str, job: InferenceProblem, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store.open(url, create=True)
     told: list[tuple[int, int]] = []
-    _, known = examine_backbone(job, store, Reporter(observed=lambda *done: told.append(done)), Knowledge())
+    job.examine(store, Reporter(prepared=lambda _what, *done: told.append(done)))
+    known = job.known
     merge_start, sensitivity = store.merge_start(job.backbone.fingerprint), store.sensitivity(job.backbone.fingerprint)
     assert merge_start is not None
     assert merge_start == measured_alone(job.backbone, job.splits.search, "cpu")  # the same images, in one pass for everything
@@ -128,40 +130,44 @@ def test_a_search_measures_its_backbone_once(url: str, job: Job, monkeypatch: py
     def measured_again(*_: object, **__: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(studies, "Observer", measured_again)
-    monkeypatch.setattr(studies, "measure", measured_again)
-    _, again = examine_backbone(job, store, Reporter(warned=pytest.fail), Knowledge())
-    assert (store.merge_start(job.backbone.fingerprint), again.sensitivity) == (merge_start, sensitivity)
+    monkeypatch.setattr(inference, "Observer", measured_again)
+    monkeypatch.setattr(inference, "measure", measured_again)
+    job.examine(store, Reporter(warned=pytest.fail))
+    again = job.known
+    assert (again.merge_start, again.sensitivity) == (merge_start, sensitivity)
     assert 0 < again.image_macs < known.image_macs
 
 
 @pytest.mark.usefixtures("no_shelf")
-def test_a_failure_is_told_and_does_not_end_a_search(url: str, job: Job) -> None:
+def test_a_failure_is_told_and_does_not_end_a_search(url: str, job: InferenceProblem) -> None:
     store = Store.open(url, create=True)
     with torch.no_grad():
         job.backbone.model.blocks[3].mlp.fc2.bias[0] = float("inf")
     warnings: list[str] = []
-    assert examine_backbone(job, store, Reporter(warned=warnings.append), Knowledge()) == (None, Knowledge())
+    job.examine(store, Reporter(warned=warnings.append))
+    assert (job.dense, job.known) == (None, Knowledge())
     (warning,) = warnings
     assert warning.startswith(
         "the backbone's blocks cannot be looked at (this model cannot be reduced: an empty schedule changes its "
     )
     assert store.merge_start(job.backbone.fingerprint) is None
     with pytest.warns(UserWarning, match="cannot be looked at"):  # nobody listens: still not silent
-        examine_backbone(job, store, Reporter(), Knowledge())
+        job.examine(store, Reporter())
 
 
 @pytest.mark.usefixtures("no_shelf")
-def test_attention_that_overflows_costs_the_start_and_nothing_else(url: str, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attention_that_overflows_costs_the_start_and_nothing_else(
+    url: str, job: InferenceProblem, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = Store.open(url, create=True)
     statistics = Observer.statistics
     monkeypatch.setattr(Observer, "statistics", lambda self: {**statistics(self), "sink": statistics(self)["sink"] * np.nan})
     warnings: list[str] = []
-    dense, known = examine_backbone(job, store, Reporter(warned=warnings.append), Knowledge())
+    job.examine(store, Reporter(warned=warnings.append))
     (warning,) = warnings
     assert warning.startswith("where merging may start is not known (the sink of block 0 is not finite")
-    assert dense is not None
-    assert known.sensitivity is not None
+    assert job.dense is not None
+    assert job.known.sensitivity is not None
 
 
 def test_images_without_labels_are_enough(tmp_path: Path, url: str) -> None:

@@ -9,13 +9,18 @@ import torch
 
 from models import make_model
 from vittle import Schedule, presets
+from vittle.objectives.budget import LatencyBudget
 from vittle.objectives.evaluator import Evaluator
 from vittle.objectives.fronts import early_stopping
+from vittle.objectives.fronts.front import may_enter_front
+from vittle.objectives.goals import inference_goals
 from vittle.objectives.measurement import exact
 from vittle.objectives.quality.accuracy import BackboneAnswers, divergence, judge, losses
 from vittle.objectives.quality.images import Images, Splits
 from vittle.reductions.backbone import describe_backbone
 from vittle.spaces import Space, costs
+
+GOALS = inference_goals(LatencyBudget.parse("60%"))
 
 
 @pytest.fixture
@@ -36,6 +41,11 @@ def many() -> Splits:
 
 def evaluator(backbone, splits, **how) -> Evaluator:
     return Evaluator(backbone, splits, device="cpu", batch_size=2, **how)
+
+
+def never(measured) -> bool:
+    """No front is entered, so latency is not measured."""
+    return False
 
 
 def predicted(share: float = 0.5):
@@ -63,7 +73,7 @@ def test_what_is_kept_of_the_backbones_pass_changes_no_outcome(backbone, many, s
     cached = evaluator(backbone, many, known=known)
     for schedule in drawn(backbone, 8):
         ends = [
-            [without_effort(seen.measurements) for seen in one.climb(schedule, predicted=predicted(), rivals=None)]
+            [without_effort(seen.measurements) for seen in one.climb(schedule, predicted=predicted(), enters=never)]
             for one in (plain, cached)
         ]
         assert ends[0] == ends[1]
@@ -90,7 +100,7 @@ def test_schedules_that_climb_together_count_their_own_work(backbone, many) -> N
     def work(*together: Schedule) -> list[float]:
         measuring = evaluator(backbone, many)
         measuring.know(measuring.record())
-        rungs = zip(*(measuring.climb(one, predicted=predicted(), rivals=None) for one in together), strict=True)
+        rungs = zip(*(measuring.climb(one, predicted=predicted(), enters=never) for one in together), strict=True)
         return [seen.measurements["accuracy"].protocol["image_macs"] for seen in list(rungs)[-1]]
 
     first, second = presets.constant(backbone.shape, 6), presets.constant(backbone.shape, 2)
@@ -99,9 +109,9 @@ def test_schedules_that_climb_together_count_their_own_work(backbone, many) -> N
 
 def test_rungs_double_and_tell_more_and_more(backbone, many) -> None:
     schedule = presets.constant(backbone.shape, 6)
-    seen = list(evaluator(backbone, many).climb(schedule, predicted=predicted(), rivals=None))
+    seen = list(evaluator(backbone, many).climb(schedule, predicted=predicted(), enters=never))
     assert [one.measurements["accuracy"].n for one in seen] == [32, 64, 128, 200]
-    assert [one.complete for one in seen] == [False, False, False, True]
+    assert [one.verdict for one in seen] == ["going", "going", "going", "complete"]
     assert [one.measurements["accuracy"].protocol.get("of") for one in seen] == [200, 200, 200, None]
     answers = [early_stopping.right(one.measurements["accuracy"]) for one in seen]
     assert all((answers[-1][: len(part)] == part).all() for part in answers)
@@ -113,7 +123,7 @@ def test_an_estimate_stands_on_all_images_of_the_backbone(backbone, many) -> Non
     """A schedule that changes nothing is estimated exactly, however few images it has seen."""
     whole = evaluator(backbone, many)
     reference = whole.judge(Schedule(), "search")["accuracy"]
-    first = next(whole.climb(Schedule((), "prefix"), predicted=predicted(), rivals=None)).measurements
+    first = next(whole.climb(Schedule((), "prefix"), predicted=predicted(), enters=never)).measurements
     assert first["accuracy"].n == 32
     assert first["accuracy"].value == pytest.approx(reference.value)
     assert first["accuracy_drop"].value == 0
@@ -133,10 +143,10 @@ def test_without_labels_the_backbones_answers_are_right(backbone, many) -> None:
 def test_the_latency_of_a_trial_that_enters_the_front_is_measured(backbone, many) -> None:
     measuring = evaluator(backbone, many)
     schedule = presets.constant(backbone.shape, 6)
-    measured = measuring.measure(schedule, predicted=predicted(), rivals=[], profile="key")
+    measured = measuring.measure(schedule, predicted=predicted(), enters=lambda _: True, profile="key")
     assert measured["latency_ratio"].protocol["predicted"] == 0.5
     rival = {**measured, "latency_ratio": exact("latency_ratio", 0.4), "macs": exact("macs", 1)}
-    beaten = measuring.measure(schedule, predicted=predicted(), rivals=[rival])
+    beaten = measuring.measure(schedule, predicted=predicted(), enters=lambda found: may_enter_front(found, [rival], GOALS))
     assert beaten["latency_ratio"] == exact("latency_ratio", 0.5)
 
 
@@ -195,3 +205,17 @@ def test_nobody_who_holds_the_device_asks_for_it_again(backbone, many, monkeypat
         for phase in phases:
             ask(measuring, schedule, *phase)
     assert not held
+
+
+def test_what_is_over_the_budget_is_said_and_not_judged(backbone, many) -> None:
+    """The last evaluation alone has a verdict, whatever the way to it."""
+    schedule = presets.constant(backbone.shape, 6)
+    (over,) = evaluator(backbone, many).climb(schedule, budget=LatencyBudget.parse("0.001%"))
+    assert over.verdict == "over budget"
+    assert "accuracy" not in over.measurements
+    assert GOALS.budget.objective in over.measurements
+    within = list(evaluator(backbone, many).climb(schedule, budget=LatencyBudget.parse("100000%")))
+    assert [one.verdict for one in within] == ["going"] * 3 + ["complete"]
+    assert all(set(GOALS.objectives) <= set(one.measurements) for one in within)
+    (dense,) = evaluator(backbone, many).climb(Schedule())
+    assert dense.verdict == "complete"

@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 
 from vittle import VittleError
-from vittle.objectives.budget import LatencyBudget
+from vittle.objectives.budget import CostBudget, LatencyBudget
 from vittle.objectives.fronts.front import best, front, may_enter_front, tied
-from vittle.objectives.measurement import Measurement, exact, proportion
+from vittle.objectives.goals import Goals, inference_goals
+from vittle.objectives.measurement import OBJECTIVES, Measurement, Objective, define, exact, proportion
+
+GOALS = inference_goals(LatencyBudget.parse("60%"))
 
 
 def latency(ratio: float, high: float | None = None, ms: float = 10.0) -> dict[str, Measurement]:
@@ -112,7 +115,7 @@ def test_front_against_brute_force(noise: float, wrong: float) -> None:
         values = rng.integers(0, 5, (size, 3))  # coarse, so that ties and duplicates occur
         candidates = [candidate(a / 10, 0.1 + r / 10, int(m), noise, wrong) for a, r, m in values]
         expected = [i for i, one in enumerate(candidates) if not any(beats(other, one) for other in candidates)]
-        found = front(candidates)
+        found = front(candidates, GOALS)
         assert sorted(found) == expected
         assert found == sorted(expected, key=lambda i: (candidates[i]["latency_ratio"].value, i))
         sizes.add(len(found))
@@ -123,33 +126,33 @@ def test_what_is_beaten_itself_still_beats() -> None:
     # The middle one beats the last, whose accuracy is unsure, by latency; the first beats the middle one by accuracy alone.
     first, middle, last = candidate(0.9, 0.5, 1, noise=0.3), candidate(0.8, 0.5, 1), candidate(0.8, 0.6, 1, 0.05, wrong=0.3)
     assert (beats(first, middle), beats(middle, last), beats(first, last)) == (True, True, False)
-    assert front([first, middle, last]) == [0]
+    assert front([first, middle, last], GOALS) == [0]
 
 
 def test_only_what_is_apart_beats() -> None:
     slow = candidate(0.9, 0.50, 100, noise=0.02)
-    assert front([slow, candidate(0.9, 0.47, 100, noise=0.02)]) == [1, 0]  # tied: both stay
-    assert front([slow, candidate(0.9, 0.45, 100, noise=0.02)]) == [1]
-    assert front([slow, candidate(0.89, 0.45, 100, noise=0.02)]) == [1, 0]  # worse in accuracy, by whatever
-    assert front([slow, candidate(0.9, 0.50, 99, noise=0.02)]) == [1]  # MACs have no noise
-    assert front([slow, candidate(0.95, 0.50, 100, noise=0.02, wrong=0.04)]) == [1]
-    assert front([slow, candidate(0.95, 0.50, 100, noise=0.02, wrong=0.06)]) == [0, 1]
-    assert front([slow] * 3) == [0, 1, 2]
-    assert front([slow, candidate(0.8, 0.45, 100, noise=0.02)], ("latency_ratio", "macs")) == [1]
+    assert front([slow, candidate(0.9, 0.47, 100, noise=0.02)], GOALS) == [1, 0]  # tied: both stay
+    assert front([slow, candidate(0.9, 0.45, 100, noise=0.02)], GOALS) == [1]
+    assert front([slow, candidate(0.89, 0.45, 100, noise=0.02)], GOALS) == [1, 0]  # worse in accuracy, by whatever
+    assert front([slow, candidate(0.9, 0.50, 99, noise=0.02)], GOALS) == [1]  # MACs have no noise
+    assert front([slow, candidate(0.95, 0.50, 100, noise=0.02, wrong=0.04)], GOALS) == [1]
+    assert front([slow, candidate(0.95, 0.50, 100, noise=0.02, wrong=0.06)], GOALS) == [0, 1]
+    assert front([slow] * 3, GOALS) == [0, 1, 2]
+    assert front([slow, candidate(0.8, 0.45, 100, noise=0.02)], GOALS, ("latency_ratio", "macs")) == [1]
 
 
 def test_tied_is_within_the_noise_of_accuracy_and_latency() -> None:
     one = candidate(0.9, 0.50, 100, noise=0.02, wrong=0.01)
-    assert tied(one, candidate(0.9, 0.539, 1, noise=0.02))
-    assert tied(candidate(0.919, 0.461, 1, 0.02, 0.01), one)
+    assert tied(one, candidate(0.9, 0.539, 1, noise=0.02), GOALS)
+    assert tied(candidate(0.919, 0.461, 1, 0.02, 0.01), one, GOALS)
     for other in (candidate(0.9, 0.541, 100, 0.02), candidate(0.9, 0.459, 100, 0.02), candidate(0.921, 0.5, 100, wrong=0.01)):
-        assert not tied(one, other)
-        assert not tied(other, one)
+        assert not tied(one, other, GOALS)
+        assert not tied(other, one, GOALS)
 
 
 def test_a_schedule_may_enter_a_front_that_it_is_better_than_with_luck() -> None:
     guess = candidate(0.9, 0.50, 100, noise=0.05, wrong=0.05)
-    assert may_enter_front(guess, [])
+    assert may_enter_front(guess, [], GOALS)
     for rival, wins in (
         (candidate(0.9, 0.46, 100), True),
         (candidate(0.9, 0.44, 100), False),
@@ -159,13 +162,48 @@ def test_a_schedule_may_enter_a_front_that_it_is_better_than_with_luck() -> None
         (candidate(0.92, 0.44, 99), False),
         (candidate(0.89, 0.44, 100, wrong=0.1), True),
     ):
-        assert may_enter_front(guess, [rival]) == wins
-        assert may_enter_front(guess, [candidate(0.2, 0.1, 1), rival]) == wins
-        assert may_enter_front(guess, [rival, candidate(0.95, 0.3, 1)]) is False
+        assert may_enter_front(guess, [rival], GOALS) == wins
+        assert may_enter_front(guess, [candidate(0.2, 0.1, 1), rival], GOALS) == wins
+        assert may_enter_front(guess, [rival, candidate(0.95, 0.3, 1)], GOALS) is False
 
 
 def test_best_is_the_most_accurate_that_holds_then_the_fastest() -> None:
     candidates = [candidate(0.99, 0.7, 1), candidate(0.97, 0.5, 1), candidate(0.97, 0.4, 1), candidate(0.9, 0.2, 1)]
-    assert best(candidates, LatencyBudget.parse("60%")) == 2
-    assert best(candidates, LatencyBudget.parse("70%")) == 0
-    assert best(candidates, LatencyBudget.parse("10%")) is None
+    assert best(candidates, GOALS, LatencyBudget.parse("60%")) == 2
+    assert best(candidates, GOALS, LatencyBudget.parse("70%")) == 0
+    assert best(candidates, GOALS, LatencyBudget.parse("10%")) is None
+
+
+def test_a_budget_of_any_cost_holds_beyond_the_noise() -> None:
+    budget = CostBudget(200.0, "memory")
+    measured = {"memory": Measurement("memory", 190.0, 180.0, 210.0, 3)}
+    assert (str(budget), budget.what) == ("200 MB", "memory")
+    assert not budget.holds(measured)
+    assert budget.excess(measured) == pytest.approx(-0.05)
+    assert budget.covering(measured) == CostBudget(210.0, "memory")
+    assert budget.covering(measured).holds(measured)
+
+
+def test_goals_name_objectives_that_there_are_and_costs_that_are_costs() -> None:
+    budget = LatencyBudget.parse("60%")
+    for quality, costs, reason in (
+        ("beauty", ("macs",), "unknown objective 'beauty'"),
+        ("accuracy", (), "goals have at least one cost"),
+        ("accuracy", ("throughput",), "more of throughput is better, so it is no cost"),
+        ("divergence", ("macs",), "divergence is not marked as what candidates are chosen by"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            Goals(quality, costs, budget)
+    assert Goals("accuracy", ("macs",), budget).learned_from == "accuracy"
+
+
+def test_what_is_known_of_all_is_compared_in_place_of_quality() -> None:
+    near, plain = {"divergence": exact("divergence", 0.1)}, {"accuracy": exact("accuracy", 0.9)}
+    assert GOALS.compared([near]) == ("divergence", "latency_ratio", "macs")
+    assert GOALS.compared([near, plain]) == ("accuracy", "latency_ratio", "macs")
+
+
+def test_an_objective_is_defined_once() -> None:
+    with pytest.raises(ValueError, match="objective 'macs' is defined twice"):
+        define(Objective("macs", "MACs", "minimize", "something else"))
+    assert OBJECTIVES["macs"].meaning == "multiply-accumulates of one image"

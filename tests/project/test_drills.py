@@ -23,7 +23,7 @@ import vittle
 from vittle.objectives.quality.images import load_images
 from vittle.reductions.backbone import load_backbone
 from vittle.search.coordinator import Coordinator
-from vittle.search.study import prepare
+from vittle.search.inference import InferenceProblem
 from vittle.search.workers import Pool, ray_session
 from vittle.storage.claim import claimed
 from vittle.storage.records import Settings, Trial
@@ -236,7 +236,7 @@ def test_a_node_that_leaves_the_cluster_takes_no_trial_with_it(store: Store, ima
     settings = Settings(
         data=str(images), latency_budget="500%", trials=10, batch_size=4, predict=False, until_flat=False, workers=2
     )
-    job = prepare(settings)
+    problem = InferenceProblem.load(settings)
     soon = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 500, "health_check_failure_threshold": 3}
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "_system_config": soon})
     try:
@@ -251,8 +251,8 @@ def test_a_node_that_leaves_the_cluster_takes_no_trial_with_it(store: Store, ima
 
         with ray_session(settings, cluster.address):
             assert len(ray.nodes()) == 2
-            coordinator = Coordinator(store.create_study("drill", settings, job.record), store, finished)
-            Pool(settings, job.backbone, job.splits).search(coordinator)
+            coordinator = Coordinator(store.create_study("drill", settings, problem.subject), problem, store, finished)
+            Pool(problem).search(coordinator)
         assert left
         assert coordinator.done
         trials = store.trials("drill")

@@ -9,7 +9,7 @@ from torch import nn
 
 import vittle
 from models import make_model
-from recorded import BACKBONE, make_study, run
+from recorded import BACKBONE, coordinate, make_study, run
 from vittle import ScheduleError, VittleError, presets
 from vittle.objectives.evaluator import Evaluator
 from vittle.objectives.quality.accuracy import to_input
@@ -18,8 +18,7 @@ from vittle.reductions import digits
 from vittle.reductions.adapters import Adapter, load_adapters
 from vittle.reductions.backbone import Backbone, load_backbone
 from vittle.reductions.merge_embedding import MergeEmbedding
-from vittle.search.coordinator import Coordinator
-from vittle.search.study import prepare
+from vittle.search.inference import InferenceProblem
 from vittle.spaces.reduction import AdapterRecord
 from vittle.spaces.table import REDUCTIONS
 from vittle.storage import export
@@ -68,15 +67,15 @@ def save(path: Path, decoupled: int) -> MergeEmbedding:
 
 def test_an_embedding_that_beats_the_keys_is_searched_with(tmp_path) -> None:
     embedding = save(tmp_path / "good.safetensors", 441)
-    job = prepare(Settings(adapters={"merging": str(tmp_path / "good.safetensors")}))
-    assert job.record.adapters == {"merging": AdapterRecord(embedding.name, 32)}
+    job = InferenceProblem.load(Settings(adapters={"merging": str(tmp_path / "good.safetensors")}))
+    assert job.subject.adapters == {"merging": AdapterRecord(embedding.name, 32)}
     assert job.notes == []
 
 
 def test_one_that_does_not_is_left_out_and_the_user_is_told(tmp_path) -> None:
     embedding = save(tmp_path / "tied.safetensors", 440)
-    job = prepare(Settings(adapters={"merging": str(tmp_path / "tied.safetensors")}))
-    assert job.record.adapters == {}
+    job = InferenceProblem.load(Settings(adapters={"merging": str(tmp_path / "tied.safetensors")}))
+    assert job.subject.adapters == {}
     (note,) = job.notes
     assert note == (
         f"merge embedding {embedding.name} does not beat the metric key at 6 tokens a block "
@@ -87,9 +86,9 @@ def test_one_that_does_not_is_left_out_and_the_user_is_told(tmp_path) -> None:
 def test_an_adapter_for_what_is_not_searched_is_refused(tmp_path) -> None:
     save(tmp_path / "good.safetensors", 441)
     with pytest.raises(VittleError, match="is an adapter of merging, and merging is not searched; add it to --reductions"):
-        prepare(Settings(adapters={"merging": str(tmp_path / "good.safetensors")}, reductions=("pruning",)))
+        InferenceProblem.load(Settings(adapters={"merging": str(tmp_path / "good.safetensors")}, reductions=("pruning",)))
     with pytest.raises(VittleError, match="no merge embedding at nowhere"):
-        prepare(Settings(adapters={"merging": "nowhere"}))
+        InferenceProblem.load(Settings(adapters={"merging": "nowhere"}))
 
 
 def test_a_search_proposes_it_remembers_it_and_says_where_it_is(store, monkeypatch) -> None:
@@ -97,7 +96,7 @@ def test_a_search_proposes_it_remembers_it_and_says_where_it_is(store, monkeypat
     monkeypatch.setattr("recorded.BACKBONE", BACKBONE.__class__(**{**BACKBONE.__dict__, "adapters": record}))
     study = make_study(store, adapters={"merging": "/data/embedding.safetensors"}, trials=40)
     assert store.study("study").backbone.adapters == record
-    run(Coordinator(study, store))
+    run(coordinate(study, store))
     learned = [trial for trial in store.trials("study") if any(part.adapter for part in trial.schedule.reductions)]
     assert learned
     assert all(trial.schedule.reductions[-1].embedding_width == 32 for trial in learned)
@@ -141,7 +140,7 @@ def test_a_model_runs_with_it(tmp_path) -> None:
 
 def test_a_worker_measures_it_and_says_how_attention_was_told_the_sizes(tmp_path) -> None:
     embedding = save(tmp_path / "good.safetensors", 441)
-    job = prepare(Settings(adapters={"merging": str(tmp_path / "good.safetensors")}))
+    job = InferenceProblem.load(Settings(adapters={"merging": str(tmp_path / "good.safetensors")}))
     splits = load_images("digits", job.backbone.preprocessing, 10)
     evaluator = Evaluator(job.backbone, splits, device="cpu", batch_size=4)
     schedule = presets.constant(
@@ -168,14 +167,14 @@ def test_two_adapters_at_once(two, tmp_path, weight: int) -> None:
     embedding = save(tmp_path / "good.safetensors", 441)
     (tmp_path / "scores").write_text(str(weight))
     files = {"pruning": str(tmp_path / "scores"), "merging": str(tmp_path / "good.safetensors")}
-    job = prepare(Settings(adapters=files, reductions=("pruning", "merging")))
+    job = InferenceProblem.load(Settings(adapters=files, reductions=("pruning", "merging")))
     assert job.backbone.adapters.keys() == {"pruning", "merging"}
     both = {"pruning": AdapterRecord(f"scores-{weight}", 1), "merging": AdapterRecord(embedding.name, 32)}
     worth_it = [name for name in both if name == "merging" or weight > 1]
-    assert job.record.adapters == {name: both[name] for name in worth_it}
+    assert job.subject.adapters == {name: both[name] for name in worth_it}
     assert job.notes == ([] if weight > 1 else ["scores-1 are worth 1; the search prunes by attention"])
     with pytest.raises(VittleError, match="scores is an adapter of pruning, and pruning is not searched"):
-        prepare(Settings(adapters=files))
+        InferenceProblem.load(Settings(adapters=files))
     evaluator = Evaluator(job.backbone, load_images("digits", job.backbone.preprocessing, 10), device="cpu", batch_size=4)
     assert isinstance(evaluator.adapters["pruning"], Scores)
 

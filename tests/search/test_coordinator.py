@@ -3,19 +3,20 @@
 import numpy as np
 import pytest
 
-from recorded import DENSE, SHAPE, make_study, neutral, outcome, run
+from recorded import DENSE, SHAPE, coordinate, make_study, neutral, outcome, run
 from vittle import Schedule, VittleError
+from vittle.objectives.evaluation import Evaluation, failed
 from vittle.objectives.fronts.hypervolume import ReferencePoint, volumes
 from vittle.objectives.measurement import Measurement, exact
-from vittle.search.coordinator import Coordinator, Outcome
 from vittle.search.sampler import Sampler
 from vittle.spaces import Space, macs
-from vittle.storage.records import Settings, best, front
+from vittle.storage.ranking import Ranking
+from vittle.storage.settings import Settings
 from vittle.storage.store import Store
 
 
 def test_a_search_runs_its_trials_and_the_backbone_first(store) -> None:
-    coordinator = Coordinator(make_study(store, trials=40), store)
+    coordinator = coordinate(make_study(store, trials=40), store)
     assert run(coordinator) == list(range(41))
     assert coordinator.done
     trials = store.trials("study")
@@ -31,52 +32,52 @@ def test_a_search_runs_its_trials_and_the_backbone_first(store) -> None:
 
 def test_a_search_finds_better_than_its_starting_points(store) -> None:
     study = make_study(store, trials=60)
-    run(Coordinator(study, store))
+    run(coordinate(study, store))
     trials = store.trials("study")
-    reference = ReferencePoint.of(trials[0].judged["accuracy"].value, 0.6)
+    reference = ReferencePoint.of(study.goals, trials[0].judged)
     started = [trial.judged for trial in trials[1:] if trial.origin != "sampler"]
     found = [trial.judged for trial in trials[1:]]
-    assert volumes(found, reference)[-1] > 1.15 * volumes(started, reference)[-1] > 0
-    assert best(trials, study.budget).judged["latency_ratio"].high <= 0.6
-    assert len(front(trials, study.budget)) >= 5
+    assert volumes(found, reference, study.goals)[-1] > 1.15 * volumes(started, reference, study.goals)[-1] > 0
+    ranking = Ranking.of(trials, study.goals)
+    assert ranking.best().judged["latency_ratio"].high <= 0.6
+    assert len(ranking.front(study.budget)) >= 5
 
 
 def test_no_schedule_is_paid_for_twice(store) -> None:
-    run(Coordinator(make_study(store, trials=60), store))
+    run(coordinate(make_study(store, trials=60), store))
     ids = [trial.schedule.id for trial in store.trials("study")]
     assert len(set(ids)) == len(ids)
 
 
 def test_what_arithmetic_rules_out_is_never_evaluated(store) -> None:
-    run(Coordinator(make_study(store, trials=60, latency_budget="30%"), store))
+    run(coordinate(make_study(store, trials=60, latency_budget="30%"), store))
     shares = [macs(SHAPE, trial.schedule) / DENSE for trial in store.trials("study")[1:]]
     assert max(shares) <= 0.33
 
 
 def test_a_device_that_gains_less_than_the_macs_promise_is_learnt(store) -> None:
     """Where latency is 1.6 times what MACs promise, nothing is wasted on schedules that only MACs put within the budget."""
-    coordinator = Coordinator(make_study(store, trials=50), store)
+    coordinator = coordinate(make_study(store, trials=50), store)
     while (assignment := coordinator.next()) is not None:
-        measured = dict(outcome(assignment.schedule, Settings(latency_budget="1000%")).measurements)
-        if assignment.schedule.reductions:
+        measured, over = dict(outcome(assignment.candidate, Settings(latency_budget="1000%")).measurements), False
+        if assignment.candidate.reductions:
             ratio = min(1.0, 1.6 * measured["macs"].value / DENSE)
             measured["latency_ratio"] = Measurement("latency_ratio", ratio, ratio, ratio, 5)
-            if ratio > 0.6:
-                del measured["accuracy"]
-        coordinator.finish(assignment.number, Outcome(measured))
+            over = ratio > 0.6
+        coordinator.finish(assignment.number, Evaluation(measured, "over budget" if over else "complete"))
     later = store.trials("study")[15:]
     assert max(macs(SHAPE, trial.schedule) / DENSE for trial in later) <= 1.1 * 0.6 / 1.6 + 1e-9
     assert sum(trial.state == "complete" for trial in later) >= 0.6 * len(later)
 
 
 def test_an_absolute_budget_is_compared_once_the_backbone_is_known(store) -> None:
-    run(Coordinator(make_study(store, trials=30, latency_budget="30ms"), store))
+    run(coordinate(make_study(store, trials=30, latency_budget="30ms"), store))
     shares = [macs(SHAPE, trial.schedule) / DENSE for trial in store.trials("study")[1:]]
     assert max(shares) <= 0.33  # the backbone takes 100 ms
 
 
 def test_an_exhausted_space_ends_the_search(store) -> None:
-    coordinator = Coordinator(make_study(store, trials=50, latency_budget="1%"), store)
+    coordinator = coordinate(make_study(store, trials=50, latency_budget="1%"), store)
     assert run(coordinator) == [0]
     assert coordinator.done
 
@@ -84,7 +85,7 @@ def test_an_exhausted_space_ends_the_search(store) -> None:
 def test_the_same_seed_proposes_the_same(tmp_path) -> None:
     def proposals(folder: str, seed: int) -> list[str]:
         store = Store.open(f"sqlite:///{tmp_path / folder}.db", create=True)
-        run(Coordinator(make_study(store, trials=15, seed=seed), store))
+        run(coordinate(make_study(store, trials=15, seed=seed), store))
         return [trial.schedule.id for trial in store.trials("study")]
 
     assert proposals("a", 3) == proposals("b", 3)
@@ -94,22 +95,22 @@ def test_the_same_seed_proposes_the_same(tmp_path) -> None:
 @pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2", "nsga3"])
 def test_a_search_that_was_killed_and_resumed_proposes_what_it_would_have(store, sampler) -> None:
     settings = {"trials": 40, "seed": 3, "sampler": sampler, "latency_budget": "500%"}  # nothing is over it
-    whole = Coordinator(make_study(store, "whole", **settings), store)
+    whole = coordinate(make_study(store, "whole", **settings), store)
     run(whole)
     for number in (9, 22, 31):
-        killed = Coordinator(make_study(store, "killed", **settings), store)
+        killed = coordinate(make_study(store, "killed", **settings), store)
         run(killed, limit=number - len(store.trials("killed")))
         killed.next()
-    run(Coordinator(make_study(store, "killed", **settings), store))
+    run(coordinate(make_study(store, "killed", **settings), store))
     proposed = {name: [trial.schedule.id for trial in store.trials(name)] for name in ("whole", "killed")}
     assert proposed["whole"] == proposed["killed"]
     assert len(set(proposed["whole"])) == 41
 
 
 def test_a_failed_trial_is_kept_with_its_reason_and_the_search_goes_on(store) -> None:
-    coordinator = Coordinator(make_study(store, trials=4), store)
+    coordinator = coordinate(make_study(store, trials=4), store)
     run(coordinator, limit=1)
-    coordinator.finish(coordinator.next().number, Outcome(failure="RuntimeError: out of memory"))
+    coordinator.finish(coordinator.next().number, failed("RuntimeError: out of memory"))
     run(coordinator)
     trials = store.trials("study")
     assert (trials[1].state, trials[1].reason) == ("failed", "RuntimeError: out of memory")
@@ -119,22 +120,22 @@ def test_a_failed_trial_is_kept_with_its_reason_and_the_search_goes_on(store) ->
 
 def test_where_the_backbone_fails_nothing_else_is_tried_until_it_is_resumed(store) -> None:
     study = make_study(store, trials=4)
-    coordinator = Coordinator(study, store)
-    coordinator.finish(coordinator.next().number, Outcome(failure="RuntimeError: no such device"))
+    coordinator = coordinate(study, store)
+    coordinator.finish(coordinator.next().number, failed("RuntimeError: no such device"))
     assert run(coordinator) == []
     assert coordinator.broken == "the backbone itself cannot be evaluated (RuntimeError: no such device)"
-    again = Coordinator(study, store)
+    again = coordinate(study, store)
     assert run(again) == [1, 2, 3, 4, 5]
     assert [trial.origin for trial in store.trials("study")][:2] == ["backbone", "backbone"]
 
 
 def test_a_resumed_search_hands_out_what_was_in_flight_and_repeats_nothing(store) -> None:
     study = make_study(store, trials=20)
-    first = Coordinator(study, store)
+    first = coordinate(study, store)
     run(first, limit=8)
     lost = [first.next().number, first.next().number]  # handed out, then the process died
     assert not first.done
-    second = Coordinator(study, store)
+    second = coordinate(study, store)
     assert run(second)[:2] == lost
     trials = store.trials("study")
     assert [trial.number for trial in trials] == list(range(21))
@@ -144,27 +145,27 @@ def test_a_resumed_search_hands_out_what_was_in_flight_and_repeats_nothing(store
 
 def test_a_finished_search_has_nothing_left_to_hand_out(store) -> None:
     study = make_study(store, trials=5)
-    run(Coordinator(study, store))
-    again = Coordinator(study, store)
+    run(coordinate(study, store))
+    again = coordinate(study, store)
     assert run(again) == []
     assert again.done
 
 
 def test_a_resumed_sampler_has_learnt_from_the_database(store) -> None:
     study = make_study(store, trials=30)
-    run(Coordinator(study, store))
-    resumed = Coordinator(store.set_trials("study", 45), store)
+    run(coordinate(study, store))
+    resumed = coordinate(store.set_trials("study", 45), store)
     run(resumed)
     fresh_space = Space(SHAPE, ("merging",))
     rng = np.random.default_rng(0)
     blind = [outcome(fresh_space.schedule(fresh_space.draw(rng)), study.settings) for _ in range(100)]
-    feasible_by_chance = np.mean(["accuracy" in one.measurements for one in blind])
+    feasible_by_chance = np.mean([one.verdict == "complete" for one in blind])
     later = store.trials("study")[31:]
     assert np.mean([trial.state == "complete" for trial in later]) > feasible_by_chance
 
 
 def test_a_time_limit_starts_nothing_more(store) -> None:
-    coordinator = Coordinator(make_study(store, trials=50, time_limit=1e-9), store)
+    coordinator = coordinate(make_study(store, trials=50, time_limit=1e-9), store)
     assert run(coordinator) == [0]
     assert coordinator.done
 
@@ -172,7 +173,7 @@ def test_a_time_limit_starts_nothing_more(store) -> None:
 def test_the_sampler_sees_the_constraint_of_every_kind_of_trial(store) -> None:
     study = make_study(store)
     space = Space(SHAPE, ("merging",))
-    sampler = Sampler(space, study.budget, seed=0, kind="tpe")
+    sampler = Sampler(space, study.goals, seed=0, kind="tpe")
     for strength, name in ((0.9, "over"), (0.1, "within"), (0.5, "rejected"), (0.2, "failed"), (0.3, "remembered")):
         values = {**neutral(space), **{f"merging.kept.{block}": 1 - (1 - strength) * block / 10 for block in range(11)}}
         measured = outcome(space.schedule(values), study.settings).measurements

@@ -13,7 +13,9 @@ from vittle.objectives.measurement import exact
 from vittle.reductions.backbone import load_backbone
 from vittle.search import feasibility
 from vittle.search.feasibility import InfeasibleBudgetError, check_budget, example_schedules, find_profile, find_target
-from vittle.search.study import Job, Reporter, known_profile
+from vittle.search.inference import InferenceProblem
+from vittle.search.reporter import Reporter
+from vittle.search.schedules import Knowledge
 from vittle.spaces.space import Space
 from vittle.storage.records import Settings
 from vittle.storage.store import Store
@@ -122,9 +124,10 @@ def test_a_profile_that_cannot_be_measured_is_a_warning(store) -> None:
     with torch.no_grad():
         backbone.model.head.bias[0] = float("nan")
     warned: list[str] = []
-    job = Job(settings(), backbone, None)
-    assert known_profile(job, store, Reporter(warned=warned.append)) is None
+    problem = InferenceProblem(settings(), backbone, None)
+    problem.prepare(store, Reporter(warned=warned.append))
+    assert problem.known == Knowledge()
     (warning,) = warned
     assert warning.startswith("latency cannot be predicted (this model cannot be reduced")
-    assert known_profile(replace(job, settings=settings(predict=False)), store, Reporter()) is None
+    InferenceProblem(settings(predict=False), backbone, None).prepare(store, Reporter(warned=pytest.fail))
     assert store.profiles() == []

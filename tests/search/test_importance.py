@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from recorded import SHAPE
+from vittle.objectives.budget import LatencyBudget
+from vittle.objectives.goals import inference_goals
 from vittle.objectives.measurement import exact
 from vittle.objectives.parameter_importance import METHODS, Importance
 from vittle.search.importance import importance
@@ -13,6 +15,7 @@ from vittle.spaces import Schedule, Space, tokens
 from vittle.storage.records import Trial
 
 SPACE = Space(SHAPE, ("merging",))
+GOALS = inference_goals(LatencyBudget.parse("60%"))
 
 
 def kept(schedule: Schedule) -> list[float]:
@@ -39,7 +42,7 @@ def by_metric(schedule: Schedule) -> float:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_what_decides_comes_first(method) -> None:
-    told = importance(SPACE, trials(60, by_metric))
+    told = importance(SPACE, trials(60, by_metric), GOALS)
     assert next(iter(told.shares[method]["accuracy"])) == "merging.metric"
     assert next(iter(told.grouped(method, "latency_ratio"))) == "merging.kept"
     shares = told.shares[method]["latency_ratio"]
@@ -49,12 +52,12 @@ def test_what_decides_comes_first(method) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_one_block_that_decides_stands_out_among_the_blocks(method) -> None:
-    told = importance(SPACE, trials(100, lambda schedule: kept(schedule)[0]))
+    told = importance(SPACE, trials(100, lambda schedule: kept(schedule)[0]), GOALS)
     assert next(iter(told.shares[method]["accuracy"])) == "merging.kept.0"
 
 
 def test_shares_sum_to_one_over_every_parameter_and_over_the_groups() -> None:
-    told = importance(SPACE, trials(30, lambda schedule: float(np.prod(kept(schedule)) + by_metric(schedule))))
+    told = importance(SPACE, trials(30, lambda schedule: float(np.prod(kept(schedule)) + by_metric(schedule))), GOALS)
     names = {parameter.name for parameter in SPACE.parameters}
     for method in METHODS:
         for objective in ("accuracy", "latency_ratio"):
@@ -69,37 +72,37 @@ def test_shares_sum_to_one_over_every_parameter_and_over_the_groups() -> None:
 
 
 def test_an_objective_that_nothing_changes_has_no_shares() -> None:
-    told = importance(SPACE, trials(20, lambda _: 0.5))
+    told = importance(SPACE, trials(20, lambda _: 0.5), GOALS)
     assert set(told.shares["fanova"]["accuracy"].values()) == {0.0}
     assert set(told.shares["ped-anova"]["accuracy"].values()) == {0.0}
 
 
 def test_stopped_trials_count_and_unfinished_ones_do_not() -> None:
     found = trials(12, by_metric)
-    assert importance(SPACE, [*found[:6], *trials(6, by_metric, "stopped")]).trials == 12
+    assert importance(SPACE, [*found[:6], *trials(6, by_metric, "stopped")], GOALS).trials == 12
     for state in ("running", "failed", "infeasible"):
-        assert importance(SPACE, [*found[:6], *trials(6, by_metric, state)]) is None
+        assert importance(SPACE, [*found[:6], *trials(6, by_metric, state)], GOALS) is None
 
 
 def test_too_few_trials_tell_nothing() -> None:
-    assert importance(SPACE, []) is None
-    assert importance(SPACE, trials(9, by_metric)) is None
-    assert importance(SPACE, trials(10, by_metric)).trials == 10
+    assert importance(SPACE, [], GOALS) is None
+    assert importance(SPACE, trials(9, by_metric), GOALS) is None
+    assert importance(SPACE, trials(10, by_metric), GOALS).trials == 10
 
 
 def test_a_trial_outside_the_space_is_left_out() -> None:
     pruning = Space(SHAPE, ("pruning",))
-    assert importance(pruning, trials(20, by_metric)) is None
+    assert importance(pruning, trials(20, by_metric), GOALS) is None
 
 
 def test_the_same_trials_and_seed_tell_the_same() -> None:
     found = trials(30, lambda schedule: float(np.mean(kept(schedule)[:4])))
-    assert importance(SPACE, found, seed=3) == importance(SPACE, found, seed=3)
-    assert importance(SPACE, found, seed=3) != importance(SPACE, found, seed=4)
+    assert importance(SPACE, found, GOALS, seed=3) == importance(SPACE, found, GOALS, seed=3)
+    assert importance(SPACE, found, GOALS, seed=3) != importance(SPACE, found, GOALS, seed=4)
 
 
 def test_it_is_read_as_it_was_written() -> None:
-    told = importance(SPACE, trials(15, by_metric))
+    told = importance(SPACE, trials(15, by_metric), GOALS)
     assert Importance.from_dict(told.to_dict()) == told
 
 

@@ -16,13 +16,18 @@ from sqlalchemy import update
 
 import recorded
 import vittle
+from rankings import ranked
+from vittle.objectives.evaluation import Evaluation
 from vittle.objectives.latency.profile import LatencyProfile
 from vittle.objectives.quality.images import load_images
 from vittle.reductions.backbone import load_backbone
+from vittle.search import inference
 from vittle.search import study as studies
-from vittle.search.coordinator import Assignment, Coordinator, Outcome
-from vittle.search.scheduler import OUTCOMES
-from vittle.search.study import Reporter, prepare, run
+from vittle.search.coordinator import Assignment, Coordinator
+from vittle.search.inference import InferenceProblem
+from vittle.search.reporter import Reporter
+from vittle.search.scheduler import SEEN
+from vittle.search.study import run
 from vittle.search.workers import Bridge, Pool, Worker, ray_session
 from vittle.storage import records
 from vittle.storage.claim import Holder
@@ -35,16 +40,16 @@ QUICK = {"latency_budget": "500%", "trials": 4, "batch_size": 4, "predict": Fals
 
 def test_a_search_ends_with_a_confirmed_front(store) -> None:
     settings = Settings(**QUICK)
-    job = prepare(settings)
+    job = InferenceProblem.load(settings)
     told: list[int] = []
     confirmed: list[int] = []
     reporter = Reporter(lambda trial: told.append(trial.number), lambda trial, left: confirmed.append(trial.number))
-    study = run(store.create_study("a", settings, job.record), job, store, reporter)
+    study = run(store.create_study("a", settings, job.subject), job, store, reporter)
     assert study.state == "complete"
     assert sorted(told) == [0, 1, 2, 3, 4]
     trials = store.trials("a")
     assert {trial.state for trial in trials} <= {"complete", "stopped"}
-    front = vittle.storage.records.front(trials, study.budget)
+    front = ranked(trials, study.budget).front(study.budget)
     assert front
     assert all(trial.confirmed for trial in front)
     assert {trial.number for trial in front} | {0} <= set(confirmed)  # others may have left the front since
@@ -54,16 +59,17 @@ def test_a_search_ends_with_a_confirmed_front(store) -> None:
 
 
 def test_a_search_that_predicts_measures_what_enters_its_front(store, monkeypatch) -> None:
-    monkeypatch.setattr(studies, "LAUNCH_SECONDS", 1.0)
+    monkeypatch.setattr(inference, "LAUNCH_SECONDS", 1.0)
     # However busy this machine is: what is tested is what is done with predictions.
     monkeypatch.setattr(LatencyProfile, "trusted", property(lambda self: True))
     settings = Settings(**{**QUICK, "trials": 8, "predict": True})
-    job = prepare(settings)
-    told: list[tuple[int, int]] = []
-    reporter = Reporter(profiled=lambda *done: told.append(done))
-    study = run(store.create_study("a", settings, job.record), job, store, reporter)
+    job = InferenceProblem.load(settings)
+    told: list[tuple[str, int, int]] = []
+    reporter = Reporter(prepared=lambda what, *done: told.append((what, *done)))
+    study = run(store.create_study("a", settings, job.subject), job, store, reporter)
     assert study.state == "complete"
-    assert told[-1][0] == told[-1][1]
+    assert {what for what, _, _ in told} == {"latency profile", "backbone on images"}
+    assert told[-1][1] == told[-1][2]
     (profile,) = store.profiles()
     trials = store.trials("a")
     assert records.profiled(trials) == profile.key
@@ -72,31 +78,31 @@ def test_a_search_that_predicts_measures_what_enters_its_front(store, monkeypatc
     assert measured  # the first trial enters an empty front
     assert all(protocol["profile"] == profile.key for protocol in measured)
     assert any(protocol.get("predicted", 0) > 0 for protocol in measured)  # what the short profile knows
-    for trial in records.front(trials, study.budget):
+    for trial in ranked(trials, study.budget).front(study.budget):
         assert trial.judged["latency_ratio"].protocol.get("source") != "predicted"
         assert trial.confirmed
 
 
-def steps(worker: Worker) -> list[tuple[int, Outcome]]:
+def steps(worker: Worker) -> list[tuple[int, Evaluation]]:
     """Every outcome until the worker is done."""
     outcomes = []
     done = False
     while not done:
         result = worker.step()
-        outcomes += result["outcomes"]
+        outcomes += result[SEEN]
         done = result["done"]
     return outcomes
 
 
 def test_a_worker_measures_no_latency_for_another_device() -> None:
     profile = recorded.latency_profile()
-    job = prepare(Settings(**QUICK))
+    job = InferenceProblem.load(Settings(**QUICK))
     schedule = vittle.presets.constant(job.backbone.model, 5, tail="prefix")
-    assigned = Assignment(1, schedule, profile.key, profile.predict(schedule))
+    assigned = Assignment(1, schedule, {"profile": profile.key, "predicted": profile.predict(schedule)})
     for target, source in ((profile.key, "predicted"), (None, None)):
         worker = Worker.__new__(Worker)
-        settings = Settings(**QUICK, target=target)
-        worker.setup({"assignments": [assigned]}, settings=settings, backbone=job.backbone, splits=job.splits)
+        problem = InferenceProblem(Settings(**QUICK, target=target), job.backbone, job.splits)
+        worker.setup({"assignments": [assigned]}, problem=problem)
         *_, (_, outcome) = steps(worker)
         measured = outcome.measurements
         assert measured["accuracy"].n == len(job.splits.search)
@@ -111,18 +117,18 @@ def test_prefixes_in_the_object_store_change_no_outcome_and_save_work(store, mon
     completed = Bridge.on_trial_complete
 
     def listen(self: Bridge, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        if result and result[OUTCOMES]:
+        if result and result[SEEN]:
             processes.add(result["pid"])
         completed(self, trial_id, result, error)
 
     monkeypatch.setattr(Bridge, "on_trial_complete", listen)
     for name, cache in (("with", 2**30), ("without", 0)):
         settings = Settings(target=profile.key, trials=10, sampler="random", until_flat=False, workers=2, cache=cache)
-        job = prepare(settings)
-        known = studies.measure_latency(job, store, Reporter())
+        job = InferenceProblem.load(settings)
+        job.prepare(store, Reporter())
         with ray_session(settings):
-            study = store.create_study(name, settings, job.record)
-            _, coordinator = studies.search(study, job, store, Reporter(), known)
+            study = store.create_study(name, settings, job.subject)
+            coordinator = studies.search(study, job, store, Reporter())
         assert coordinator.done
         trials = store.trials(name)
         assert {trial.state for trial in trials} <= {"complete", "stopped"}
@@ -140,8 +146,8 @@ def test_prefixes_in_the_object_store_change_no_outcome_and_save_work(store, mon
 
 
 def test_a_study_that_another_process_runs_is_refused_and_left_as_it_is(store) -> None:
-    job = prepare(Settings(**QUICK))
-    study = store.create_study("busy", job.settings, job.record)
+    job = InferenceProblem.load(Settings(**QUICK))
+    study = store.create_study("busy", job.settings, job.subject)
     elsewhere = Holder("mia", "node 7", 4711, 1.5)
     with store.transaction() as session:
         session.execute(update(StudyRow).values(holder=str(elsewhere), heartbeat=now()))
@@ -154,7 +160,7 @@ def test_a_study_that_another_process_runs_is_refused_and_left_as_it_is(store) -
 def test_workers_share_a_gpu_and_keep_their_model(store, monkeypatch) -> None:
     """Two workers on halves of one logical GPU; each loads its model once for several trials."""
     settings = Settings(**{**QUICK, "trials": 6}, workers=2, gpus_per_worker=0.5)
-    job = prepare(settings)
+    job = InferenceProblem.load(settings)
     seen: set[tuple[int, str, int]] = set()
     original = Coordinator.finish
 
@@ -164,7 +170,7 @@ def test_workers_share_a_gpu_and_keep_their_model(store, monkeypatch) -> None:
 
     monkeypatch.setattr(Coordinator, "finish", finish)
     with ray_environment(num_cpus=2, num_gpus=1):
-        study = run(store.create_study("a", settings, job.record), job, store, Reporter())
+        study = run(store.create_study("a", settings, job.subject), job, store, Reporter())
         assert study.state == "complete"
     assert seen == {1}  # each worker uses the one CPU that it was granted
     assert {trial.state for trial in store.trials("a")} <= {"complete", "stopped"}
@@ -172,7 +178,7 @@ def test_workers_share_a_gpu_and_keep_their_model(store, monkeypatch) -> None:
 
 def test_a_worker_loads_its_model_once(store, monkeypatch, tmp_path) -> None:
     settings = Settings(**QUICK)
-    job = prepare(settings)
+    job = InferenceProblem.load(settings)
     log = tmp_path / "loads"
     monkeypatch.setenv("VITTLE_TEST_LOG", str(log))
     original = Worker.setup
@@ -185,14 +191,14 @@ def test_a_worker_loads_its_model_once(store, monkeypatch, tmp_path) -> None:
 
     monkeypatch.setattr("vittle.search.workers.Worker", Counted)
     with ray_session(settings):
-        Pool(settings, job.backbone, job.splits).search(Coordinator(store.create_study("a", settings, job.record), store))
+        Pool(job).search(Coordinator(store.create_study("a", settings, job.subject), job, store))
     assert log.read_text().count("load") == 1
     assert len(store.trials("a")) == 5
 
 
 def test_workers_that_die_or_hang_fail_the_trial_that_is_to_blame_and_are_replaced(store, monkeypatch, tmp_path) -> None:
     settings = Settings(**{**QUICK, "trials": 14, "workers": 2, "trial_time_limit": 30.0})
-    job = prepare(settings)
+    job = InferenceProblem.load(settings)
     monkeypatch.setenv("VITTLE_TEST_LOG", str(tmp_path))
 
     class Dying(Worker):
@@ -214,8 +220,8 @@ def test_workers_that_die_or_hang_fail_the_trial_that_is_to_blame_and_are_replac
 
     monkeypatch.setattr("vittle.search.workers.Worker", Dying)
     with ray_session(settings):
-        coordinator = Coordinator(store.create_study("a", settings, job.record), store)
-        Pool(settings, job.backbone, job.splits).search(coordinator)
+        coordinator = Coordinator(store.create_study("a", settings, job.subject), job, store)
+        Pool(job).search(coordinator)
     assert coordinator.done
     trials = store.trials("a")
     assert {trial.number: trial.reason for trial in trials if trial.state == "failed"} == {
@@ -239,11 +245,11 @@ def test_a_worker_without_memory_is_replaced_by_a_fresh_one(store, monkeypatch, 
             return super()._begin(one, evaluator)
 
     settings = Settings(**{**QUICK, "trials": 5})
-    job = prepare(settings)
+    job = InferenceProblem.load(settings)
     monkeypatch.setattr("vittle.search.workers.Worker", Exhausted)
     with ray_session(settings):
-        coordinator = Coordinator(store.create_study("a", settings, job.record), store)
-        Pool(settings, job.backbone, job.splits).search(coordinator)
+        coordinator = Coordinator(store.create_study("a", settings, job.subject), job, store)
+        Pool(job).search(coordinator)
     trials = store.trials("a")
     assert [(trial.number, trial.reason) for trial in trials if trial.state == "failed"] == [
         (2, "OutOfMemoryError: CUDA out of memory")
@@ -254,25 +260,25 @@ def test_a_worker_without_memory_is_replaced_by_a_fresh_one(store, monkeypatch, 
 
 def test_an_error_in_a_trial_is_its_reason(monkeypatch) -> None:
     settings = Settings(**QUICK)
-    job = prepare(settings)
+    job = InferenceProblem.load(settings)
     with torch.no_grad():
         job.backbone.model.head.bias[0] = float("nan")
     monkeypatch.setattr("vittle.objectives.evaluator.check_identity", lambda model: None)
     worker = Worker.__new__(Worker)
     assignments = {"assignments": [Assignment(0, vittle.Schedule())]}
-    worker.setup(assignments, settings=settings, backbone=job.backbone, splits=job.splits)
+    worker.setup(assignments, problem=job)
     ((_, outcome),) = steps(worker)
-    assert outcome.failure == "FloatingPointError: the model's logits are not finite"
+    assert outcome.reason == "FloatingPointError: the model's logits are not finite"
     assert not outcome.measurements
 
 
 def test_a_model_that_a_worker_cannot_load_fails_the_study_with_the_reason(store) -> None:
     settings = Settings(**QUICK)
-    job = prepare(settings)
+    job = InferenceProblem.load(settings)
     with torch.no_grad():
         job.backbone.model.head.bias[0] = float("nan")
     warned: list[str] = []
-    study = run(store.create_study("a", settings, job.record), job, store, Reporter(warned=warned.append))
+    study = run(store.create_study("a", settings, job.subject), job, store, Reporter(warned=warned.append))
     assert study.state == "failed"
     assert "the backbone's blocks cannot be looked at" in warned[-1]
     (trial,) = store.trials("a")

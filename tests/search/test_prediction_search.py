@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from recorded import ENVIRONMENT, SHAPE, latency_profile, make_study, outcome, run
+from recorded import ENVIRONMENT, SHAPE, coordinate, latency_profile, make_study, outcome, run
 from vittle import Schedule
+from vittle.objectives.evaluation import Evaluation
 from vittle.objectives.latency.profile import LatencyProfile
-from vittle.search.coordinator import Coordinator, Knowledge, Outcome
+from vittle.search.coordinator import Coordinator
+from vittle.search.schedules import Knowledge
 from vittle.search.starts import HEURISTIC
 from vittle.spaces import tokens
 from vittle.storage.records import Settings, profiled
@@ -15,7 +17,7 @@ from vittle.storage.store import Store
 
 
 def coordinated(store: Store, profile: LatencyProfile, trials: int = 30, **settings: object) -> Coordinator:
-    return Coordinator(make_study(store, trials=trials, **settings), store, known=Knowledge(profile))
+    return coordinate(make_study(store, trials=trials, **settings), store, known=Knowledge(profile))
 
 
 def test_the_synthetic_profile_predicts_what_is_measured() -> None:
@@ -53,14 +55,14 @@ def test_a_trial_is_told_its_latency_and_its_rivals_and_the_backbone_is_not(stor
     profile = latency_profile()
     coordinator = coordinated(store, profile, latency_budget="60%")
     backbone = coordinator.next()
-    assert (backbone.predicted, backbone.profile) == (None, profile.key)
-    coordinator.finish(backbone.number, outcome(backbone.schedule, coordinator.study.settings))
+    assert (backbone.hints["predicted"], backbone.hints["profile"]) == (None, profile.key)
+    coordinator.finish(backbone.number, outcome(backbone.candidate, coordinator.study.settings))
     first = coordinator.next()
-    assert first.predicted["latency_ratio"].protocol["source"] == "predicted"
-    assert first.predicted["latency_ratio"].value == profile.ratio(first.schedule)
+    assert first.hints["predicted"]["latency_ratio"].protocol["source"] == "predicted"
+    assert first.hints["predicted"]["latency_ratio"].value == profile.ratio(first.candidate)
     assert first.rivals == {}
-    measured = outcome(first.schedule, coordinator.study.settings).measurements
-    coordinator.finish(first.number, Outcome(measured))
+    measured = outcome(first.candidate, coordinator.study.settings).measurements
+    coordinator.finish(first.number, Evaluation(measured))
     assert coordinator.next().rivals == {first.number: measured}
 
 
@@ -68,18 +70,18 @@ def test_a_profile_that_is_too_far_off_predicts_nothing(store) -> None:
     coordinator = coordinated(store, latency_profile(error=0.2), latency_budget="45%")
     coordinator.finish(coordinator.next().number, outcome(Schedule(), coordinator.study.settings))
     assignment = coordinator.next()
-    assert assignment.predicted is None
-    assert assignment.profile == "0123456789ab"  # it is still named, so that a page can show why
+    assert assignment.hints["predicted"] is None
+    assert assignment.hints["profile"] == "0123456789ab"  # it is still named, so that a page can show why
 
 
 def test_another_device_than_the_profile_is_of_ends_the_predictions(store) -> None:
     coordinator = coordinated(store, latency_profile(), latency_budget="60%")
     backbone = coordinator.next()
-    measured = dict(outcome(backbone.schedule, coordinator.study.settings).measurements)
+    measured = dict(outcome(backbone.candidate, coordinator.study.settings).measurements)
     elsewhere = {**ENVIRONMENT, "device": "another processor", "backbone_ms": 100.0}
     measured["latency_ms"] = replace(measured["latency_ms"], protocol=elsewhere)
-    coordinator.finish(backbone.number, Outcome(measured))
-    assert coordinator.next().predicted is None
+    coordinator.finish(backbone.number, Evaluation(measured))
+    assert coordinator.next().hints["predicted"] is None
 
 
 def test_token_counts_are_raised_to_what_costs_no_more(store) -> None:
@@ -99,8 +101,8 @@ def test_a_study_for_another_device_measures_nothing_here(store) -> None:
     profile = latency_profile()
     coordinator = coordinated(store, profile, latency_budget="60%", target=profile.key)
     backbone = coordinator.next()
-    assert backbone.predicted["latency_ratio"].value == pytest.approx(1.0)
-    assert backbone.predicted["latency_ms"].protocol["backbone_ms"] == 100.0
+    assert backbone.hints["predicted"]["latency_ratio"].value == pytest.approx(1.0)
+    assert backbone.hints["predicted"]["latency_ms"].protocol["backbone_ms"] == 100.0
 
 
 def test_the_profile_of_a_study_is_found_by_its_trials(store) -> None:
@@ -108,8 +110,11 @@ def test_the_profile_of_a_study_is_found_by_its_trials(store) -> None:
     coordinator = coordinated(store, profile, latency_budget="60%", trials=3)
     store.save_profile(profile)
     while (assignment := coordinator.next()) is not None:
-        measured = {**outcome(assignment.schedule, coordinator.study.settings).measurements, **(assignment.predicted or {})}
-        coordinator.finish(assignment.number, Outcome(measured))
+        measured = {
+            **outcome(assignment.candidate, coordinator.study.settings).measurements,
+            **(assignment.hints["predicted"] or {}),
+        }
+        coordinator.finish(assignment.number, Evaluation(measured))
     assert profiled(store.trials("study")) == profile.key
     assert store.profile(profile.key) == profile
     assert store.profiles() == [profile]

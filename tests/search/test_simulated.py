@@ -4,36 +4,38 @@ import numpy as np
 from scipy.stats import spearmanr
 
 import simulated
-from recorded import DENSE, SHAPE, make_study
+from rankings import ranked
+from recorded import DENSE, SHAPE, coordinate, make_study
 from simulated import table
 from vittle.objectives.fronts import hypervolume
-from vittle.search.coordinator import Coordinator, Knowledge
+from vittle.objectives.goals import LOST
+from vittle.search.coordinator import Coordinator
+from vittle.search.schedules import Knowledge
 from vittle.spaces import Schedule, Space, macs
-from vittle.storage.records import front
+from vittle.storage.ranking import Ranking
 from vittle.storage.store import Store
 
 
 def searched(store: Store, name: str, *, planned: bool = True, stopping: bool = True, **settings: object) -> Coordinator:
     study = make_study(store, name, **{"latency_budget": "100%", **settings})
-    coordinator = Coordinator(study, store, known=Knowledge(sensitivity=table().sensitivity if planned else None))
+    coordinator = coordinate(study, store, known=Knowledge(sensitivity=table().sensitivity if planned else None))
     simulated.search(coordinator, stopping=stopping)
     return coordinator
 
 
 def volume(store: Store, name: str, trials: int | None = None) -> float:
     """The hypervolume of the first trials of a study, by what the search saw."""
-    reference = hypervolume.ReferencePoint.of(table().right[table().backbone].mean(), 1.0)
+    goals = store.study(name).goals
+    reference = hypervolume.ReferencePoint(table().right[table().backbone].mean() - goals.worth, 1.0)
     done = store.trials(name)[1:][:trials]
-    return float(hypervolume.volumes([one.judged if one.state == "complete" else {} for one in done], reference)[-1])
+    return float(hypervolume.volumes([one.judged if one.state == "complete" else {} for one in done], reference, goals)[-1])
 
 
 def held_out(store: Store, name: str) -> float:
     """The hypervolume of a study's front, in MACs and in accuracy on images that it never saw."""
-    known = table()
-    points = [
-        (macs(SHAPE, one.schedule) / DENSE, -known.held_out[known.nearest(one.schedule)]) for one in front(store.trials(name))
-    ]
-    return hypervolume.hypervolume(points, (1.0, hypervolume.LOST - known.held_out[known.backbone]))
+    known, front = table(), Ranking.of(store.trials(name), store.study(name).goals).front()
+    points = [(macs(SHAPE, one.schedule) / DENSE, -known.held_out[known.nearest(one.schedule)]) for one in front]
+    return hypervolume.hypervolume(points, (1.0, LOST - known.held_out[known.backbone]))
 
 
 def test_the_table_holds_real_evaluations() -> None:
@@ -57,7 +59,7 @@ def test_plans_find_in_a_few_trials_what_people_try_by_hand_does_not(store) -> N
     assert volume(store, "planned", 12) > volume(store, "by hand", 12)
     origins = [trial.origin for trial in store.trials("planned")]
     assert origins[1:10] == ["plan"] * 9
-    assert {"plan"} <= {trial.origin for trial in front(store.trials("planned"))}
+    assert {"plan"} <= {trial.origin for trial in ranked(store.trials("planned")).front()}
 
 
 def test_a_sampler_beats_drawing_at_random(store) -> None:

@@ -4,11 +4,11 @@ import itertools
 
 import pytest
 
-from recorded import make_study, outcome, run
+from rankings import ranked
+from recorded import coordinate, make_study, outcome, run
 from vittle import presets
-from vittle.search.coordinator import Coordinator
-from vittle.storage import fronts, records
-from vittle.storage.records import Standing
+from vittle.storage import fronts
+from vittle.storage.ranking import Standing
 from vittle.storage.store import Store
 from vittle.storage.tables import FrontRow
 
@@ -26,10 +26,10 @@ def kept(store: Store) -> list[tuple[int, int, list[int], int | None]]:
 def test_how_far_a_search_is_follows_from_what_is_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     study = make_study(store, trials=30)
     assert fronts.standing(store, "study") == Standing(0, [], None)
-    coordinator = Coordinator(study, store)
+    coordinator = coordinate(study, store)
     for turn in range(16):
         run(coordinator, limit=1)
-        whole = records.standing(store.trials("study"), study.budget)
+        whole = ranked(store.trials("study"), study.budget).standing
         assert whole.finished == turn
         with monkeypatch.context() as without:
             without.setattr(store, "trials", None)  # they are not read
@@ -43,14 +43,14 @@ def test_how_far_a_search_is_follows_from_what_is_kept(store: Store, monkeypatch
 
 def test_a_front_that_is_out_of_date_is_not_told(store: Store) -> None:
     study = make_study(store, trials=30)
-    run(Coordinator(study, store), limit=12)
+    run(coordinate(study, store), limit=12)
     before = fronts.standing(store, "study")
     schedule = presets.kept(study.backbone.shape, [50 - 4 * block for block in range(12)])
     number = store.start_trial("study", "sampler", schedule, {})
     assert fronts.standing(store, "study") == before  # it has not ended
     store.finish_trial("study", number, "complete", outcome(schedule, study.settings).measurements)
     after = fronts.standing(store, "study")
-    assert after == records.standing(store.trials("study"), study.budget)
+    assert after == ranked(store.trials("study"), study.budget).standing
     assert after.finished == before.finished + 1
     history = kept(store)
     fronts.keep(store, "study", after)

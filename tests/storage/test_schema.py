@@ -13,7 +13,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect, text
 
 from recorded import make_study
-from vittle import VittleError
+from vittle import Schedule, VittleError
 from vittle.storage import schema
 from vittle.storage.store import Store
 from vittle.storage.tables import Base
@@ -25,9 +25,16 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 SINCE_0001 = [
+    "DROP INDEX ix_trials_candidate",
+    "ALTER TABLE trials RENAME COLUMN candidate TO schedule",
+    "ALTER TABLE trials RENAME COLUMN candidate_id TO schedule_id",
+    "CREATE INDEX ix_trials_schedule ON trials (study_id, schedule_id)",
     "DROP INDEX ix_trials_state",
     "DROP INDEX ix_trials_revision",
-    *(f"ALTER TABLE studies DROP COLUMN {name}" for name in ("ended", "owner", "holder", "heartbeat", "revision", "stop")),
+    *(
+        f"ALTER TABLE studies DROP COLUMN {name}"
+        for name in ("ended", "owner", "holder", "heartbeat", "revision", "stop", "kind")
+    ),
     *(f"ALTER TABLE trials DROP COLUMN {name}" for name in ("attempts", "revision")),
     "DROP TABLE fronts",
 ]
@@ -39,6 +46,7 @@ def old(url: str) -> str:
     """A database with a study from before there were versions and why a study ended, and from before `knowledge`."""
     store = Store.open(url, create=True)
     make_study(store, "precious")
+    store.start_trial("precious", "backbone", Schedule(), {})
     with store.engine.begin() as connection:
         for statement in ("DROP TABLE alembic_version", "DROP TABLE knowledge", *SINCE_0001):
             connection.execute(text(statement))
@@ -73,7 +81,8 @@ def test_the_newest_version_is_the_last_step() -> None:
 
 def test_an_old_database_is_brought_up_to_date_when_it_is_opened(old: str) -> None:
     store = Store.open(old)
-    assert [(study.name, study.ended) for study in store.studies()] == [("precious", None)]
+    assert [(study.name, study.ended, study.kind) for study in store.studies()] == [("precious", None, "inference")]
+    assert [trial.schedule for trial in store.trials("precious")] == [Schedule()]
     assert store.merge_start("a") is None
     store.set_state("precious", "complete", "all 40 trials are done")
     assert Store.open(old).study("precious").ended == "all 40 trials are done"

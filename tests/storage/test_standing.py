@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from rankings import ranked
 from recorded import BACKBONE
 from vittle import Schedule, VittleError
 from vittle.dashboards import text
@@ -14,24 +15,14 @@ from vittle.dashboards.terminal.study_tables import standing
 from vittle.objectives.budget import LatencyBudget
 from vittle.objectives.fronts import front as fronts
 from vittle.objectives.fronts import hypervolume
+from vittle.objectives.goals import inference_goals
 from vittle.objectives.measurement import Measurement, exact, proportion
 from vittle.objectives.parameter_importance import Importance
 from vittle.objectives.quality import paired
 from vittle.spaces import Merging
-from vittle.storage.records import (
-    MORE,
-    Growth,
-    Settings,
-    Trial,
-    best,
-    best_by_budget,
-    front,
-    growth,
-    knee,
-    optimism,
-    ranked,
-    seconds_left,
-)
+from vittle.storage.ranking import MORE, Growth
+from vittle.storage.records import Trial, seconds_left
+from vittle.storage.settings import Settings
 from vittle.storage.store import Store
 
 BUDGET = LatencyBudget.parse("60%")
@@ -77,42 +68,43 @@ RISING = [0.95, 0.86, 0.88, 0.9, 0.92]  # the backbone, and schedules that are a
 def test_a_front_grows_as_its_trials_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     found = trials(answers(np.random.default_rng(0), 400, RISING))
     backbone, *others = [trial.measurements["search"] for trial in found]
-    worst = hypervolume.ReferencePoint.of(backbone["accuracy"].value, 0.6)
-    grown = growth(found, BUDGET)
-    assert grown.volumes == pytest.approx(hypervolume.volumes(others, worst))
+    goals = inference_goals(BUDGET)
+    worst = hypervolume.ReferencePoint.of(goals, backbone)
+    grown = ranked(found, BUDGET).growth()
+    assert grown.volumes == pytest.approx(hypervolume.volumes(others, worst, goals))
     assert grown.volume == grown.volumes[-1] > 0
     right = paired.unpack(backbone["accuracy"].protocol["right"], 400)
-    assert grown.spread == hypervolume.spread(others, worst, backbone=right) > 0
+    assert grown.spread == hypervolume.spread(others, worst, goals, baseline=right) > 0
     assert grown.outlook == hypervolume.outlook(grown.volumes, grown.spread, MORE)
 
 
 def test_a_stopped_trial_counts_as_one_that_added_nothing() -> None:
     found = trials(answers(np.random.default_rng(0), 400, RISING))
     last = dataclasses.replace(found[-1], state="stopped")
-    grown = growth([*found[:-1], last], BUDGET)
+    grown = ranked([*found[:-1], last], BUDGET).growth()
     assert len(grown.volumes) == 4
-    assert grown.volumes[-1] == grown.volumes[-2] < growth(found, BUDGET).volume
+    assert grown.volumes[-1] == grown.volumes[-2] < ranked(found, BUDGET).growth().volume
 
 
 @pytest.mark.parametrize("state", ["running", "failed", "infeasible"])
 def test_a_trial_that_saw_no_images_does_not_count(state) -> None:
     found = trials(answers(np.random.default_rng(0), 400, RISING))
     other = Trial(9, state, "sampler", schedule(9), {})
-    assert len(growth([*found, other], BUDGET).volumes) == 4
-    assert growth([found[0], other], BUDGET) is None
-    assert growth(found[1:], BUDGET) is None  # without the backbone nobody knows what is worth having
+    assert len(ranked([*found, other], BUDGET).growth().volumes) == 4
+    assert ranked([found[0], other], BUDGET).growth() is None
+    assert ranked(found[1:], BUDGET).growth() is None  # without the backbone nobody knows what is worth having
 
 
 def test_a_budget_in_milliseconds_is_the_same_budget() -> None:
     found = trials(answers(np.random.default_rng(0), 400, RISING))
-    assert growth(found, LatencyBudget.parse("6ms")).volumes == pytest.approx(growth(found, BUDGET).volumes)
+    assert ranked(found, LatencyBudget.parse("6ms")).growth().volumes == pytest.approx(ranked(found, BUDGET).growth().volumes)
 
 
 def test_one_point_is_as_sure_as_the_paired_differences_on_both_sets() -> None:
     random = np.random.default_rng(1)
     sets = [answers(random, 300, [0.95, 0.9]), answers(random, 200, [0.95, 0.85])]
     searched, held_out = (paired.difference(*one) for one in sets)
-    curse = optimism(trials(*sets), BUDGET)
+    curse = ranked(trials(*sets), BUDGET).optimism()
     assert curse.value == pytest.approx(held_out.value - searched.value)
     assert curse.high - curse.value == pytest.approx(np.hypot(held_out.high - held_out.value, searched.value - searched.low))
     assert curse.value - curse.low == pytest.approx(np.hypot(held_out.value - held_out.low, searched.high - searched.value))
@@ -122,14 +114,14 @@ def test_points_that_agree_are_no_surer_together_than_one_of_them() -> None:
     random = np.random.default_rng(2)
     one = [answers(random, n, [0.95, 0.9]) for n in (300, 200)]
     alike = [np.concatenate([set_, set_[1:], set_[1:]]) for set_ in one]
-    assert optimism(trials(*alike), BUDGET) == pytest.approx(optimism(trials(*one), BUDGET))
+    assert ranked(trials(*alike), BUDGET).optimism() == pytest.approx(ranked(trials(*one), BUDGET).optimism())
 
 
 def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
     random = np.random.default_rng(3)
     held = 0
     for _ in range(300):
-        curse = optimism(trials(answers(random, 300, RISING), answers(random, 300, RISING)), BUDGET)
+        curse = ranked(trials(answers(random, 300, RISING), answers(random, 300, RISING)), BUDGET).optimism()
         held += curse.low <= 0 <= curse.high  # these were not chosen by any images
     assert 0.9 <= held / 300 <= 0.99
 
@@ -138,19 +130,20 @@ def test_choosing_by_the_images_shows() -> None:
     random = np.random.default_rng(4)
     searched, held_out = (answers(random, 400, [0.95, *[0.9] * 200]) for _ in range(2))
     best = [0, 1 + int(searched[1:].sum(1).argmax())]
-    assert optimism(trials(searched[best], held_out[best]), BUDGET).value > 0
+    assert ranked(trials(searched[best], held_out[best]), BUDGET).optimism().value > 0
 
 
 def test_what_nobody_wrote_down_is_not_made_up() -> None:
     random = np.random.default_rng(5)
     sets = [answers(random, 100, RISING) for _ in range(2)]
     found = trials(*sets)
-    assert optimism(found, BUDGET) is not None
-    assert optimism(trials(sets[0]), BUDGET) is None  # nothing is confirmed
-    assert optimism([dataclasses.replace(found[0], measurements=trials(sets[0])[0].measurements), *found[1:]], BUDGET) is None
-    assert optimism(trials(*sets, kept=False), BUDGET) is None  # a study from before answers were kept
-    assert optimism(found[:1], BUDGET) is None
-    assert optimism(found, LatencyBudget.parse("10%")) is None
+    assert ranked(found, BUDGET).optimism() is not None
+    assert ranked(trials(sets[0]), BUDGET).optimism() is None  # nothing is confirmed
+    unconfirmed = dataclasses.replace(found[0], measurements=trials(sets[0])[0].measurements)
+    assert ranked([unconfirmed, *found[1:]], BUDGET).optimism() is None
+    assert ranked(trials(*sets, kept=False), BUDGET).optimism() is None  # a study from before answers were kept
+    assert ranked(found[:1], BUDGET).optimism() is None
+    assert ranked(found, LatencyBudget.parse("10%")).optimism() is None
 
 
 def test_sentences_say_how_sure_they_are() -> None:
@@ -173,9 +166,9 @@ def test_sentences_say_how_sure_they_are() -> None:
 def test_only_what_is_known_is_said() -> None:
     random = np.random.default_rng(6)
     sets = [answers(random, 100, RISING) for _ in range(2)]
-    assert [sentence.split()[0] for sentence in standing(trials(*sets), BUDGET)] == ["On", "Another"]
-    assert [sentence.split()[0] for sentence in standing(trials(sets[0]), BUDGET)] == ["Another"]
-    assert standing([], BUDGET) == []
+    assert [sentence.split()[0] for sentence in standing(ranked(trials(*sets), BUDGET))] == ["On", "Another"]
+    assert [sentence.split()[0] for sentence in standing(ranked(trials(sets[0]), BUDGET))] == ["Another"]
+    assert standing(ranked([], BUDGET)) == []
 
 
 def test_importance_is_kept_for_each_study(store: Store, url: str) -> None:
@@ -207,12 +200,12 @@ def test_a_study_is_done_though_nobody_can_tell_what_mattered(store: Store, monk
 
 def test_every_budget_has_its_best_trial() -> None:
     found = trials(answers(np.random.default_rng(0), 400, RISING))
-    steps = best_by_budget(found, "latency_ratio")
+    steps = ranked(found).best_by_budget("latency_ratio")
     assert len(steps) > 2
     assert [one.limit for one in steps] == sorted({one.limit for one in steps})
     for limit in np.linspace(0.2, 1.1, 91):
         fits = [one.trial for one in steps if one.limit <= limit]
-        chosen = best(found, LatencyBudget(float(limit), True))
+        chosen = ranked(found, LatencyBudget(float(limit), True)).best()
         assert fits[-1:] == ([] if chosen is None else [chosen.number])
 
 
@@ -220,18 +213,18 @@ def test_a_confirmed_trial_is_chosen_before_those_that_are_not() -> None:
     found = trials(answers(np.random.default_rng(0), 400, RISING))
     cheap, dear = found[1], found[-1]
     sure = dataclasses.replace(cheap, measurements={**cheap.measurements, "confirmation": cheap.measurements["search"]})
-    assert [one.trial for one in best_by_budget([found[0], cheap, dear], "macs")] == [cheap.number, dear.number, 0]
-    assert [one.trial for one in best_by_budget([found[0], sure, dear], "macs")] == [cheap.number]
+    assert [one.trial for one in ranked([found[0], cheap, dear]).best_by_budget("macs")] == [cheap.number, dear.number, 0]
+    assert [one.trial for one in ranked([found[0], sure, dear]).best_by_budget("macs")] == [cheap.number]
 
 
 def test_the_knee_is_where_accuracy_begins_to_cost_more() -> None:
     found = trials(answers(np.random.default_rng(0), 4000, [0.99, 0.6, 0.9, 0.92, 0.94]))
-    bend = knee(found)
+    bend = ranked(found).knee()
     assert bend is not None
     assert bend.number == 2
-    assert knee(found[:2]) is None
+    assert ranked(found[:2]).knee() is None
     straight = [{name: exact(name, value) for name in ("accuracy", "latency_ratio")} for value in (0.2, 0.4, 0.6)]
-    assert fronts.knee(straight) is None
+    assert fronts.knee(straight, inference_goals(BUDGET)) is None
 
 
 def test_time_left_is_as_the_last_trials_went() -> None:
@@ -248,9 +241,14 @@ def test_trials_that_are_asked_again_are_compared_once(monkeypatch: pytest.Monke
     plain = trials(rng.random((8, 200)) < 0.9)
     compared = []
     find = fronts.front
-    monkeypatch.setattr(fronts, "front", lambda candidates: compared.append(len(candidates)) or find(candidates))
+    monkeypatch.setattr(fronts, "front", lambda *asked: compared.append(asked) or find(*asked))
     asked = ranked(plain)
     assert ranked(asked) is asked
+    assert ranked(asked, LatencyBudget.parse("50%")) is not asked
     for _ in range(2):
-        assert (best(asked, BUDGET), knee(asked), front(asked)) == (best(plain, BUDGET), knee(plain), front(plain))
+        assert (asked.best(), asked.knee(), asked.front()) == (
+            ranked(plain).best(),
+            ranked(plain).knee(),
+            ranked(plain).front(),
+        )
     assert len(compared) == 2 + 2 * 3  # two fronts once, and of plain trials one for each question

@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import create_engine, text
 
+from rankings import ranked
 from recorded import BACKBONE, make_study, outcome
 from vittle import Schedule, VittleError
 from vittle.objectives.backbones.merge_start import BlockCurve, MergeStart
 from vittle.spaces import Merging
-from vittle.storage import records
 from vittle.storage.export import document, front_entry, to_yaml
 from vittle.storage.records import Settings
 from vittle.storage.store import Store
@@ -156,10 +156,10 @@ def test_the_front_prefers_confirmed_latency_and_searched_accuracy(store) -> Non
     (trial,) = store.trials("study")
     assert trial.judged["accuracy"] == searched["accuracy"]
     assert trial.judged["latency_ratio"] == slower["latency_ratio"]
-    assert records.front([trial]) == [trial]
-    assert records.front([trial], study.budget) == []
-    assert records.best([trial], study.budget) is None
-    assert records.nearest([trial]) == trial
+    assert ranked([trial]).front() == [trial]
+    assert ranked([trial], study.budget).front(study.budget) == []
+    assert ranked([trial], study.budget).best() is None
+    assert ranked([trial]).nearest() == trial
 
 
 def test_an_exported_document_loads_as_its_schedule(store, tmp_path) -> None:
@@ -172,7 +172,7 @@ def test_an_exported_document_loads_as_its_schedule(store, tmp_path) -> None:
     assert exported["measured_on"]["images"] == "search"
     (tmp_path / "best.yaml").write_text(to_yaml(exported))
     assert Schedule.load(tmp_path / "best.yaml") == SCHEDULE
-    entry = front_entry(trial)
+    entry = front_entry(study, trial)
     assert entry["images"] == 450
     assert entry["confirmed"] is None
     assert Schedule.from_dict(entry["schedule"]) == SCHEDULE

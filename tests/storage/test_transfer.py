@@ -8,11 +8,10 @@ from typer.testing import CliRunner
 
 import vittle.cli.commands
 from dashboard_study import made_merge_start
-from recorded import BACKBONE, latency_profile, make_study, outcome, run
+from recorded import BACKBONE, coordinate, latency_profile, make_study, outcome, run
 from vittle import VittleError
 from vittle.objectives.measurement import Measurement
 from vittle.objectives.parameter_importance import Importance
-from vittle.search.coordinator import Coordinator
 from vittle.storage import transfer
 from vittle.storage.store import Store
 
@@ -23,7 +22,7 @@ def full(store: Store) -> Store:
     profile = latency_profile()
     store.save_profile(profile)
     study = make_study(store, "mine 試し", trials=6, target=profile.key)
-    run(Coordinator(study, store))
+    run(coordinate(study, store))
     first = store.trials(study.name)[1]
     store.confirm_trial(study.name, first.number, outcome(first.schedule, study.settings).measurements)
     failed = store.start_trial(study.name, "sampler", first.schedule, {"x": 0.1 + 0.2})
@@ -72,15 +71,29 @@ def test_what_the_database_knows_already_it_keeps(full: Store, tmp_path: Path) -
 
 def test_a_study_that_was_running_is_interrupted_and_can_go_on(store: Store, tmp_path: Path) -> None:
     study = make_study(store, trials=5)
-    coordinator = Coordinator(study, store)
+    coordinator = coordinate(study, store)
     first = coordinator.next()
     assert first is not None
     there = Store.open(f"sqlite:///{tmp_path / 'there.db'}", create=True)
     copied = transfer.read(there, transfer.write(store, "study"), "copy")
     assert (copied.name, copied.state) == ("copy", "interrupted")
-    trials = run(Coordinator(copied, there))
+    trials = run(coordinate(copied, there))
     assert [trial.state for trial in there.trials("copy")].count("running") == 0
     assert len(trials) == 6
+
+
+def test_a_file_from_before_there_were_kinds_is_read(full: Store, tmp_path: Path) -> None:
+    """Format 1: a study without a kind, trials with schedules."""
+    before = []
+    for line in map(json.loads, transfer.write(full, "mine 試し")):
+        if line["line"] == "study":
+            line = {name: value for name, value in line.items() if name != "kind"} | {"format": 1}
+        if line["line"] == "trial":
+            line = {name.replace("candidate", "schedule"): value for name, value in line.items()}
+        before.append(json.dumps(line))
+    there = Store.open(f"sqlite:///{tmp_path / 'there.db'}", create=True)
+    transfer.read(there, before)
+    assert known(there, "mine 試し") == known(full, "mine 試し")
 
 
 def changed(lines: list[str], at: int, **values: object) -> list[str]:
@@ -98,10 +111,11 @@ def test_a_file_that_is_not_one_changes_nothing(full: Store, tmp_path: Path) -> 
         ([*lines[:1], *lines], "the file holds something twice"),
         (["nonsense", *lines], "line 1 cannot be understood"),
         ([*lines[:2], lines[2][:40], *lines[3:]], "line 3 cannot be understood"),
-        (changed(lines, 0, format=2), r"line 1 cannot be understood \(study.format: Input should be 1\)"),
+        (changed(lines, 0, format=3), r"line 1 cannot be understood \(study.format: Input should be 2\)"),
         (changed(lines, 1, number="one"), r"line 2 cannot be understood \(trial.number"),
         (changed(lines, 1, extra=1), r"line 2 cannot be understood \(trial.extra"),
-        (changed(lines, 2, schedule={"tail": "full"}), "the study cannot be understood .trial 1 has another schedule"),
+        (changed(lines, 2, candidate={"tail": "full"}), "the study cannot be understood .trial 1 has another candidate"),
+        (changed(lines, 0, kind="future"), "the study cannot be understood .unknown kind of study 'future'"),
         (changed(lines, 0, settings={"trials": "many"}), "the study cannot be understood"),
     ):
         with pytest.raises(VittleError, match=message) as refused:

@@ -13,6 +13,7 @@ from statistics import NormalDist
 import numpy as np
 from sqlalchemy import select
 
+from rankings import ranked
 from vittle import presets
 from vittle.objectives.backbones.merge_start import MergeStart, detect
 from vittle.objectives.backbones.sensitivity import Point, Sensitivity
@@ -23,7 +24,7 @@ from vittle.objectives.quality import paired
 from vittle.spaces import costs
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
-from vittle.storage import records, rows
+from vittle.storage import rows
 from vittle.storage.records import BackboneRecord, Settings, Study, StudyState
 from vittle.storage.store import Store
 from vittle.storage.tables import MeasurementRow, TrialRow
@@ -149,7 +150,7 @@ class Synthetic:
     def confirm(self) -> None:
         """Measure the backbone and the front again: more repeats, other images."""
         trials = self.store.trials(self.name)
-        found = trials[:1] + [one for one in records.front(trials, self.budget) if one.number]
+        found = trials[:1] + [one for one in ranked(trials, self.budget).front(self.budget) if one.number]
         for trial in found:
             measured = {**self.latency(trial.schedule, repeats=20), **self.judge(trial.schedule, "confirmation")}
             if self.profile is not None and trial is found[1]:

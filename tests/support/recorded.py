@@ -1,9 +1,12 @@
-"""A study without a model: a backbone's shape, and outcomes computed from a schedule instead of measured."""
+"""A study without a model: a backbone's shape, and evaluations computed from a schedule instead of measured."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
+from vittle.objectives.evaluation import Evaluation
 from vittle.objectives.latency.profile import (
     LAST,
     MLP,
@@ -16,10 +19,12 @@ from vittle.objectives.latency.profile import (
     Staircase,
 )
 from vittle.objectives.measurement import Measurement, exact, proportion
-from vittle.search.coordinator import Coordinator, Outcome
+from vittle.search.coordinator import Coordinator
+from vittle.search.schedules import Knowledge, ScheduleProblem
 from vittle.spaces import BackboneShape, Schedule, Space, macs, tokens, work
 from vittle.spaces.table import REDUCTIONS
-from vittle.storage.records import BackboneRecord, Settings, Study
+from vittle.storage.records import BackboneRecord, Study
+from vittle.storage.settings import Settings
 from vittle.storage.store import Store
 
 SHAPE = BackboneShape(
@@ -37,7 +42,7 @@ def neutral(space: Space) -> dict[str, float | str]:
     return {name: value for part in parts for name, value in part.items() if name in names}
 
 
-def outcome(schedule: Schedule, settings: Settings) -> Outcome:
+def outcome(schedule: Schedule, settings: Settings) -> Evaluation:
     """Latency follows MACs with an overhead; accuracy falls with the tokens merged, early ones counting double."""
     share = macs(SHAPE, schedule) / DENSE
     ratio = min(1.0, 0.05 + 0.95 * share)
@@ -49,10 +54,24 @@ def outcome(schedule: Schedule, settings: Settings) -> Outcome:
         "latency_ms": Measurement("latency_ms", 100 * ratio, 99 * ratio, 101 * ratio, 5, {"backbone_ms": 100.0}),
         "latency_ratio": Measurement("latency_ratio", ratio, 0.99 * ratio, 1.01 * ratio, 5),
     }
-    if not schedule.reductions or settings.budget.excess(measured) <= 0:
-        measured["accuracy"] = proportion("accuracy", round(450 * (0.99 - (lost / 1200) ** 3)), 450, {})
-        measured["divergence"] = exact("divergence", 2 * (lost / 1200) ** 3)
-    return Outcome(measured)
+    if schedule.reductions and settings.budget.excess(measured) > 0:
+        return Evaluation(measured, "over budget")
+    measured["accuracy"] = proportion("accuracy", round(450 * (0.99 - (lost / 1200) ** 3)), 450, {})
+    measured["divergence"] = exact("divergence", 2 * (lost / 1200) ** 3)
+    return Evaluation(measured)
+
+
+class Recorded(ScheduleProblem):
+    """The problem of a study whose evaluations are computed."""
+
+    def evaluator(self) -> Any:
+        raise AssertionError("there is no model")
+
+
+def coordinate(study: Study, store: Store, known: Knowledge | None = None, **told: Any) -> Coordinator:
+    """The coordinator of a study, as a search makes it once the backbone has been examined."""
+    known = replace(known or Knowledge(), merge_start=store.merge_start(study.backbone.fingerprint))
+    return Coordinator(study, Recorded(study.inference, study.backbone, known), store, **told)
 
 
 def make_study(store: Store, name: str = "study", **settings: object) -> Study:
@@ -64,7 +83,7 @@ def run(coordinator: Coordinator, limit: int | None = None) -> list[int]:
     """Evaluate one trial after another; the numbers, in order."""
     numbers = []
     while (limit is None or len(numbers) < limit) and (assignment := coordinator.next()) is not None:
-        coordinator.finish(assignment.number, outcome(assignment.schedule, coordinator.study.settings))
+        coordinator.finish(assignment.number, outcome(assignment.candidate, coordinator.study.settings))
         numbers.append(assignment.number)
     return numbers
 

@@ -13,10 +13,12 @@ import numpy as np
 
 from recorded import SHAPE
 from vittle.objectives.backbones.sensitivity import Sensitivity
-from vittle.objectives.fronts.early_stopping import beaten_by
+from vittle.objectives.evaluation import Evaluation
+from vittle.objectives.fronts import early_stopping
+from vittle.objectives.goals import Goals
 from vittle.objectives.measurement import NORMAL_95, Measurement, exact, proportion
 from vittle.objectives.quality import paired, rungs
-from vittle.search.coordinator import Assignment, Coordinator, Outcome
+from vittle.search.coordinator import Assignment, Coordinator
 from vittle.spaces import Schedule, macs, tokens
 
 TABLE = Path(__file__).with_name("evaluations.npz")
@@ -66,19 +68,20 @@ def _settings(schedule: Schedule) -> dict[str, object]:
 def search(coordinator: Coordinator, *, stopping: bool = True) -> None:
     """Evaluate, rung by rung, until there is no more to do."""
     while (one := coordinator.next()) is not None:
-        coordinator.finish(one.number, _climbed(one, stopping))
+        coordinator.finish(one.number, _climbed(one, coordinator.study.goals, stopping))
 
 
-def _climbed(one: Assignment, stopping: bool) -> Outcome:
+def _climbed(one: Assignment, goals: Goals, stopping: bool) -> Evaluation:
     known = table()
-    at, n = known.nearest(one.schedule), known.right.shape[1]
-    sizes = rungs.sizes(n) if one.schedule.reductions else (n,)
+    at, n = known.nearest(one.candidate), known.right.shape[1]
+    sizes = rungs.sizes(n) if one.candidate.reductions else (n,)
     for seen in sizes:
-        measured = _measured(one.schedule, known.right[at, :seen], known.right[known.backbone], known.apart[at, :seen])
-        rival = beaten_by(measured, one.rivals) if stopping and one.schedule.reductions and seen < n else None
-        if rival is not None:
-            return Outcome(measured, complete=False, beaten_by=rival)
-    return Outcome(measured)
+        measured = _measured(one.candidate, known.right[at, :seen], known.right[known.backbone], known.apart[at, :seen])
+        evaluation = Evaluation(measured, "going" if seen < n else "complete")
+        judged = early_stopping.judged(one.candidate, evaluation, one.rivals, goals) if stopping else evaluation
+        if judged.ended:
+            break
+    return judged
 
 
 def _measured(schedule: Schedule, right: np.ndarray, backbone: np.ndarray, apart: np.ndarray) -> dict[str, Measurement]:

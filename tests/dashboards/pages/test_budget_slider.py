@@ -7,9 +7,9 @@ from playwright.sync_api import Page, expect
 
 from browsing import browser, click, page, serving, show
 from dashboard_study import Synthetic, open_store
+from rankings import ranked
 from vittle import Schedule
 from vittle.objectives.budget import LatencyBudget
-from vittle.storage import records
 from vittle.storage.records import Trial
 from vittle.storage.store import Store
 
@@ -76,7 +76,7 @@ def test_every_budget_gives_the_trial_that_the_command_line_exports(
     found = set()
     for step in range(0, STEPS + 1, 40):
         limit = move(page, step)
-        best = records.best(trials, LatencyBudget(limit, relative=True))
+        best = ranked(trials, LatencyBudget(limit, relative=True)).best()
         shown = page.locator("#panel").get_attribute("data-trial")
         assert shown == ("" if best is None else str(best.number))
         assert line(page) == pytest.approx(across(page, 100 * limit), abs=1.5)
@@ -95,12 +95,12 @@ def test_where_nothing_fits_the_nearest_budget_is_one_click_away(page: Page, add
     move(page, 0)
     expect(page.locator("#panel h2")).to_contain_text("Nothing holds")
     page.locator("#panel button").click()
-    expect(page.locator("#panel h2")).to_have_text(f"Trial {records.best_by_budget(trials, 'latency_ratio')[0].trial}")
+    expect(page.locator("#panel h2")).to_have_text(f"Trial {ranked(trials).best_by_budget('latency_ratio')[0].trial}")
 
 
 def test_the_thumb_is_below_the_line_and_the_study_s_own_budget_comes_back(page: Page, address: str, store: Store) -> None:
     show(page, f"{address}/studies/digits-60")
-    best = records.best(store.trials("digits-60"), store.study("digits-60").budget)
+    best = ranked(store.trials("digits-60"), store.study("digits-60").budget).best()
     assert best is not None
     assert line(page) == pytest.approx(across(page, 60), abs=1.5)
     expect(page.locator("#chart .shapelayer text")).to_have_text("budget 60%")
@@ -139,7 +139,7 @@ def test_a_budget_can_be_given_on_every_axis(page: Page, address: str, trials: l
     page.wait_for_function("axis => chart.layout.uirevision === axis", arg=axis)
     assert page.locator("#panel").get_attribute("data-trial") == chosen
     limit = move(page, 500)
-    fits = [one for one in records.best_by_budget(trials, axis) if one.limit <= limit]
+    fits = [one for one in ranked(trials).best_by_budget(axis) if one.limit <= limit]
     assert page.locator("#panel").get_attribute("data-trial") == str(fits[-1].trial)
     page.locator("input[value=latency_ratio]").check(force=True)  # the schedule stays
     page.wait_for_function("() => chart.layout.uirevision === 'latency_ratio'")
@@ -166,7 +166,7 @@ def test_the_cloud_is_not_drawn_again(page: Page, address: str) -> None:
 
 def test_knee_and_starting_points_are_marked(page: Page, address: str, trials: list[Trial]) -> None:
     show(page, f"{address}/studies/digits-60")
-    knee = records.knee(trials)
+    knee = ranked(trials).knee()
     assert knee is not None
     note = page.evaluate("() => chart.layout.annotations.map(({ name, x }) => [name, x])")
     assert note == [["knee", pytest.approx(100 * knee.judged["latency_ratio"].value)]]
@@ -185,7 +185,7 @@ def test_knee_and_starting_points_are_marked(page: Page, address: str, trials: l
 
 def test_growth_is_drawn_step_by_step(page: Page, address: str, store: Store, trials: list[Trial]) -> None:
     show(page, f"{address}/studies/digits-60")
-    grown = records.growth(trials, store.study("digits-60").budget)
+    grown = ranked(trials, store.study("digits-60").budget).growth()
     assert grown is not None
     page.wait_for_selector("#growth-chart .scatterlayer path")
     x, y = page.evaluate("() => { const [{ x, y }] = document.getElementById('growth-chart').data; return [x, y] }")

@@ -11,6 +11,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 import illustrators
 from browsing import browser, page, serving, show
 from dashboard_study import SHAPE, Synthetic, open_store
+from rankings import ranked
 from vittle import Schedule
 from vittle.dashboards.app import create_app
 from vittle.dashboards.documents import comparison
@@ -18,7 +19,6 @@ from vittle.objectives.fronts.early_stopping import right
 from vittle.objectives.measurement import Measurement, exact
 from vittle.objectives.quality import paired
 from vittle.spaces import costs
-from vittle.storage import records
 from vittle.storage.records import Trial
 from vittle.storage.store import Store
 
@@ -50,9 +50,9 @@ def address(store: Store) -> Iterator[str]:
 def chosen(store: Store) -> list[Trial]:
     """The backbone, the best trial, the fastest on the front and one that was too slow, so without an accuracy."""
     trials = store.trials(STUDY)
-    best = records.best(trials, store.study(STUDY).budget)
+    best = ranked(trials, store.study(STUDY).budget).best()
     assert best is not None
-    return [trials[0], best, records.front(trials)[0], next(one for one in trials if one.state == "infeasible")]
+    return [trials[0], best, ranked(trials).front()[0], next(one for one in trials if one.state == "infeasible")]
 
 
 def query(trials: list[Trial]) -> str:
@@ -133,7 +133,7 @@ class TestTwin:
         assert found == {"phase": "search", "rows": [{"class": 0, "images": 10, "lost": [-0.1, 0.1]}]}
 
     def test_without_a_query_the_best_trial_is_compared_with_the_backbone(self, client: TestClient, store: Store) -> None:
-        best = records.best(store.trials(STUDY), store.study(STUDY).budget)
+        best = ranked(store.trials(STUDY), store.study(STUDY).budget).best()
         assert best is not None
         assert [trial["number"] for trial in client.get(f"{URL}.json").json()["trials"]] == [best.number, 0]
 
@@ -228,7 +228,7 @@ class TestVerdicts:
 class TestBrowser:
     def test_trials_ticked_in_the_front_are_compared(self, page: Page, address: str, store: Store) -> None:
         show(page, f"{address}/studies/{STUDY}")
-        numbers = [trial.number for trial in records.front(store.trials(STUDY))][:3]
+        numbers = [trial.number for trial in ranked(store.trials(STUDY)).front()][:3]
         expect(page.get_by_role("link", name="Compare", exact=True)).to_have_count(1)  # the tab alone
         before = page.locator("#panel h2").inner_text()
         for number in numbers:

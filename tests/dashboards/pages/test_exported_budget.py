@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 import vittle.cli.commands
 from browsing import browser, page, serving, show
 from dashboard_study import Synthetic, open_store
+from rankings import ranked
 from services import BEARER, client_of, make_service
 from vittle import presets
 from vittle.dashboards.app import create_app
@@ -20,7 +21,6 @@ from vittle.dashboards.pages import report
 from vittle.objectives.budget import LatencyBudget
 from vittle.objectives.measurement import Measurement
 from vittle.spaces.reduction import AdapterRecord
-from vittle.storage import records
 from vittle.storage.certificate import Certificate
 from vittle.storage.records import BackboneRecord, Settings
 from vittle.storage.store import Store
@@ -82,9 +82,9 @@ def from_page(opened: Page, url: str, limit: float) -> str:
 def test_all_four_export_the_same_for_the_same_budget(
     store: Store, page: Page, address: str, program: TestClient, tmp_path: Path
 ) -> None:
-    best = records.best(store.trials(NAME), LatencyBudget.parse("40%"))
+    best = ranked(store.trials(NAME), LatencyBudget.parse("40%")).best()
     assert best is not None
-    assert best.number != records.best(store.trials(NAME), store.study(NAME).budget).number
+    assert best.number != ranked(store.trials(NAME), store.study(NAME).budget).best().number
     (tmp_path / "report.html").write_text(report.render(store, store.study(NAME)), encoding="utf-8")
     answer = program.get(f"/api/studies/{NAME}/export", params={"latency_budget": "40%"})
     inside = page.context.new_page()  # may read files
@@ -109,7 +109,7 @@ def test_all_four_export_the_same_for_the_same_budget(
 
 
 def test_without_a_budget_it_is_the_study_s_own(store: Store, reader: TestClient, program: TestClient, tmp_path: Path) -> None:
-    best = records.best(store.trials(NAME), store.study(NAME).budget)
+    best = ranked(store.trials(NAME), store.study(NAME).budget).best()
     assert best is not None
     there = reader.get(f"/studies/{NAME}/trials/{best.number}.yaml").text
     assert yaml.safe_load(there)["budget"] == "60%"
@@ -165,7 +165,7 @@ def test_a_file_from_a_page_says_what_to_put_beside_it(store: Store, tmp_path: P
     by = {"metric": "decoupled", "embedding": "modular-0123456789ab", "embedding_width": 32}
     schedule = presets.constant(made.backbone.shape, 3, **by)
     number = opened.start_trial(NAME, "sampler", schedule, {})
-    opened.finish_trial(NAME, number, "complete", records.best(store.trials(NAME), made.budget).judged)
+    opened.finish_trial(NAME, number, "complete", ranked(store.trials(NAME), made.budget).best().judged)
     client = client_of(make_service(opened), **BEARER)
     inside = report.render(opened, opened.study(NAME))
     text = client.get(f"/studies/{NAME}/trials/{number}.yaml").text

@@ -12,13 +12,12 @@ from typer.testing import CliRunner
 import vittle.cli.commands
 from browsing import browser, page, printed, serving, show
 from dashboard_study import FINGERPRINT, Synthetic, importance, open_store, sensitivity
-from recorded import make_study, run
+from recorded import coordinate, make_study, run
 from vittle.dashboards import text
 from vittle.dashboards.app import create_app
 from vittle.dashboards.terminal.importance_tables import importance_table, sensitivity_table
 from vittle.objectives.backbones.sensitivity import Sensitivity
 from vittle.objectives.parameter_importance import METHODS, Importance
-from vittle.search.coordinator import Coordinator
 from vittle.storage.store import Store
 
 __all__ = ["browser", "page"]  # fixtures
@@ -83,7 +82,7 @@ class TestCommand:
 
     def test_it_is_told_from_the_trials_and_kept(self, store: Store, url: str) -> None:
         study = make_study(store, "demo", trials=20)
-        run(Coordinator(study, store))
+        run(coordinate(study, store))
         known = sensitivity(study.backbone.fingerprint)
         store.save_sensitivity(known)
         shown = self.invoke("demo", "--storage", url)

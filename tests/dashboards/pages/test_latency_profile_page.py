@@ -11,10 +11,10 @@ from playwright.sync_api import Page, expect
 
 from browsing import browser, page, point, serving, show
 from dashboard_study import BACKBONE_MS, COUNTS, NOISE, PROFILE, SHAPE, Synthetic, latency_profile, open_store
+from rankings import ranked
 from vittle.dashboards import text
 from vittle.dashboards.app import create_app
 from vittle.spaces import costs
-from vittle.storage import records
 from vittle.storage.records import Trial
 from vittle.storage.store import Store
 
@@ -102,7 +102,7 @@ class TestTwin:
     def test_the_blocks_of_a_trial_stand_on_the_staircase(self, store: Store) -> None:
         client = TestClient(create_app(store), base_url="http://127.0.0.1")
         profile, trials = latency_profile(), store.trials(STUDY)
-        best = records.best(trials, store.study(STUDY).budget)
+        best = ranked(trials, store.study(STUDY).budget).best()
         assert best is not None
         unknown = client.get(f"/studies/{STUDY}/profile.json").json()["trial"]
         assert {step["ms"] for step in unknown["steps"]} == {None}
@@ -143,7 +143,7 @@ def test_the_staircase_is_drawn_with_the_blocks_of_the_chosen_trial_on_it(page: 
     profile = latency_profile()
     store.save_profile(profile)
     trials = store.trials(STUDY)
-    best = records.best(trials, store.study(STUDY).budget)
+    best = ranked(trials, store.study(STUDY).budget).best()
     assert best is not None
     show_profiled(page, address)
     expect(page.get_by_role("heading", name="What tokens cost here")).to_be_visible()
@@ -155,7 +155,7 @@ def test_the_staircase_is_drawn_with_the_blocks_of_the_chosen_trial_on_it(page: 
     assert free == [[48, 55]]
     expect(page.locator("#profile-block .shapelayer path")).to_have_count(1)
 
-    other = next(trial for trial in records.front(trials) if entering(trial) != entering(best) and trial.number)
+    other = next(trial for trial in ranked(trials).front() if entering(trial) != entering(best) and trial.number)
     for trial in (best, other):
         if trial is other:
             page.locator("#profile-trial").select_option(f"{other.number}")

@@ -13,12 +13,12 @@ from plotly.offline import get_plotlyjs
 
 from browsing import browser, click, show
 from dashboard_study import Synthetic, importance, latency_profile, made_merge_start, open_store, repeated, sensitivity
+from rankings import ranked
 from vittle import Schedule, VittleError
 from vittle.cli import commands
 from vittle.dashboards import words
 from vittle.dashboards.app import create_app
 from vittle.dashboards.pages import report
-from vittle.storage import records
 from vittle.storage.store import Store
 
 __all__ = ["browser"]  # a fixture
@@ -125,7 +125,7 @@ class TestFile:
         study, trials = opened.study(NAME), opened.trials(NAME)
         files = inside(report.render(opened, study), "files")
         assert isinstance(files, dict)
-        front = {str(trial.number) for trial in records.front(trials)}
+        front = {str(trial.number) for trial in ranked(trials).front()}
         assert front < set(files)
         assert len(files) == len(front) + 3
         others = [trial for trial in trials if "accuracy" in trial.judged and str(trial.number) not in files]
@@ -197,9 +197,9 @@ class TestBrowser:
         for chart in ("growth-chart", "importance-blocks", "importance-parameters"):
             page.wait_for_selector(f"#{chart} .plot-container")
         trials, study = store.trials(NAME), store.study(NAME)
-        best = records.best(trials, study.budget)
+        best = ranked(trials, study.budget).best()
         assert best is not None
-        for trial in (best, records.front(trials)[-2]):
+        for trial in (best, ranked(trials).front()[-2]):
             if trial is not best:
                 click(page, trial.number)
             expect(page.locator("#panel")).to_have_attribute("data-trial", str(trial.number))
@@ -213,10 +213,10 @@ class TestBrowser:
         page.locator("#budget").focus()
         page.keyboard.press("End")  # any budget
         expect(page.locator("#panel")).to_have_attribute(
-            "data-trial", str(records.best_by_budget(trials, "latency_ratio")[-1].trial)
+            "data-trial", str(ranked(trials).best_by_budget("latency_ratio")[-1].trial)
         )
         page.locator("#front button").first.click()
-        expect(page.locator("#panel")).to_have_attribute("data-trial", str(records.front(trials)[0].number))
+        expect(page.locator("#panel")).to_have_attribute("data-trial", str(ranked(trials).front()[0].number))
 
     def test_a_hostile_study_is_text(self, page: Page, written: Path) -> None:
         show(page, (written / "hostile.html").as_uri())
@@ -228,7 +228,7 @@ class TestBrowser:
         monkeypatch.setattr(report, "MOST", 0)
         path = tmp_path / "few.html"
         path.write_text(report.render(store, store.study(NAME)), encoding="utf-8")
-        front = {trial.number for trial in records.front(store.trials(NAME))}
+        front = {trial.number for trial in ranked(store.trials(NAME)).front()}
         other = next(one for one in store.trials(NAME) if one.state == "complete" and one.number not in front)
         show(page, f"{path.as_uri()}#trial-{other.number}")
         expect(page.locator("#panel")).to_contain_text(words.words()("report.elsewhere"))

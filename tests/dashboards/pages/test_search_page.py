@@ -7,9 +7,9 @@ from playwright.sync_api import Page, expect
 
 from browsing import browser, click, page, point, printed, show
 from dashboard_study import SHAPE
+from rankings import ranked
 from studies_to_show import address, client, store
 from vittle.dashboards.terminal.study_tables import front_table, standing, trial_note, trials_table
-from vittle.storage import records
 from vittle.storage.store import Store
 
 __all__ = ["address", "browser", "client", "page", "store"]  # fixtures
@@ -36,19 +36,19 @@ def test_an_estimate_says_of_how_many_images(client: TestClient) -> None:
 def test_what_the_front_is_worth(client: TestClient, store: Store) -> None:
     twin = client.get("/studies/digits-60.json").json()
     trials, budget = store.trials("digits-60"), store.study("digits-60").budget
-    curse, grown = records.optimism(trials, budget), records.growth(trials, budget)
+    curse, grown = ranked(trials, budget).optimism(), ranked(trials, budget).growth()
     assert curse is not None
     assert grown is not None
     assert [twin["optimism"][name] for name in curse._fields] == list(curse)
     assert [twin["outlook"][name] for name in grown.outlook._fields] == list(grown.outlook)
     assert (twin["outlook"]["hypervolume"], twin["outlook"]["trials"]) == (grown.volume, 100)
-    assert [twin[name]["text"] for name in ("optimism", "outlook")] == standing(trials, budget)
+    assert [twin[name]["text"] for name in ("optimism", "outlook")] == standing(ranked(trials, budget))
 
 
 def test_a_front_says_where_its_schedules_come_from(store: Store) -> None:
     study, trials = store.study("digits-60"), store.trials("digits-60")
-    front = records.front(trials)
-    lines = printed(front_table(front, study.budget, trials, shape=SHAPE)).splitlines()
+    front = ranked(trials).front()
+    lines = printed(front_table(front, study.budget, ranked(trials, study.budget), shape=SHAPE)).splitlines()
     for trial in front:
         (line,) = [line for line in lines if line.replace("*", "").split()[:1] == [f"{trial.number}"]]
         how = trial.schedule.summary if trial.origin == "backbone" else f"{trial.origin}: {trial.schedule.summary}"
@@ -67,8 +67,10 @@ def test_a_stopped_trial_is_an_estimate(store: Store) -> None:
         assert trial.origin in line
     assert "† estimated from the images seen" in shown
     stopped = next(trial for trial in trials if trial.state == "stopped")
-    assert trial_note(stopped).startswith(f"trial {stopped.number}: †{stopped.judged['accuracy'].value:.2%} at ")
-    assert trial_note(stopped).endswith("latency, stopped")
+    assert trial_note(stopped, store.study("digits-60").goals).startswith(
+        f"trial {stopped.number}: †{stopped.judged['accuracy'].value:.2%} at "
+    )
+    assert trial_note(stopped, store.study("digits-60").goals).endswith("latency, stopped")
     assert "†" not in printed(trials_table([trial for trial in trials if trial.state != "stopped"]))
 
 
@@ -96,10 +98,10 @@ def test_a_stopped_trial_is_shown_as_an_estimate(page: Page, address: str, store
 def test_what_the_best_trial_loses_most_and_what_the_front_is_worth(page: Page, address: str, store: Store) -> None:
     show(page, f"{address}/studies/digits-60")
     trials, budget = store.trials("digits-60"), store.study("digits-60").budget
-    best = records.best(trials, budget)
+    best = ranked(trials, budget).best()
     assert best is not None
     label, lost, images = best.measurements["confirmation"]["accuracy_drop"].protocol["worst"][0]
     expect(page.locator("#panel")).to_contain_text(f"Loses most in class {label}: {lost:.1%} of {images} images.")
-    expect(page.locator("#standing p")).to_have_text(standing(trials, budget))
+    expect(page.locator("#standing p")).to_have_text(standing(ranked(trials, budget)))
     row = page.locator("#front tr", has_text=f"Trial {best.number}")
     expect(row.locator("td").nth(5)).to_have_text(best.origin)

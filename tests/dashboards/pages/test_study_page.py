@@ -13,6 +13,7 @@ from plotly.offline import get_plotlyjs
 
 from browsing import browser, click, page, point, printed, serving, show
 from dashboard_study import SHAPE, Synthetic, open_store
+from rankings import ranked
 from studies_to_show import HOSTILE, HOSTILE_REASON, address, client, store
 from vittle import Schedule
 from vittle.dashboards.app import create_app
@@ -170,10 +171,10 @@ class TestSafety:
 class TestTerminal:
     def test_front(self, store: Store) -> None:
         study, trials = store.study("digits-60"), store.trials("digits-60")
-        front = records.front(trials, study.budget)
-        best = records.best(trials, study.budget)
+        front = ranked(trials, study.budget).front(study.budget)
+        best = ranked(trials, study.budget).best()
         assert best is not None
-        lines = printed(front_table(front, study.budget, trials, shape=SHAPE)).splitlines()
+        lines = printed(front_table(front, study.budget, ranked(trials, study.budget), shape=SHAPE)).splitlines()
         marked = next(line.split() for line in lines if line.strip().startswith("* "))
         assert marked[1] == str(best.number)
         assert f"{best.judged['accuracy'].value:.1%}" == marked[2]
@@ -212,12 +213,12 @@ class TestBrowser:
     def test_the_best_trial_is_shown_and_a_clicked_one_in_its_place(self, page: Page, address: str, store: Store) -> None:
         show(page, f"{address}/studies/digits-60")
         trials = store.trials("digits-60")
-        best = records.best(trials, store.study("digits-60").budget)
+        best = ranked(trials, store.study("digits-60").budget).best()
         assert best is not None
         slow = [trial for trial in trials if trial.state == "infeasible"]
         infeasible = max(slow, key=lambda trial: trial.judged["latency_ratio"].value)  # no other is drawn near it
         assert_shown(page, best)
-        for trial in [*records.front(trials)[::2], infeasible]:
+        for trial in [*ranked(trials).front()[::2], infeasible]:
             click(page, trial.number)
             assert_shown(page, trial)
         expect(page.get_by_role("link", name="Export schedule")).to_have_count(0)  # it has no accuracy
@@ -253,7 +254,7 @@ class TestBrowser:
 
     def test_a_row_can_be_chosen_with_the_keyboard(self, page: Page, address: str, store: Store) -> None:
         show(page, f"{address}/studies/digits-60")
-        first, second = records.front(store.trials("digits-60"))[:2]
+        first, second = ranked(store.trials("digits-60")).front()[:2]
         button = page.get_by_role("button", name=f"Trial {first.number}", exact=True)
         button.focus()
         page.keyboard.press("Enter")

@@ -19,6 +19,7 @@ from playwright.sync_api import BrowserContext, Locator, Page, expect
 import illustrators
 from browsing import browser, page, serving
 from dashboard_study import SHAPE, Synthetic, open_store
+from rankings import ranked
 from studies_to_show import HOSTILE, HOSTILE_REASON, store
 from vittle import Schedule
 from vittle.cli.options import illustrate
@@ -29,7 +30,6 @@ from vittle.objectives.measurement import Measurement
 from vittle.reductions.backbone import load_backbone
 from vittle.spaces import costs
 from vittle.spaces.table import REDUCTIONS
-from vittle.storage import records
 from vittle.storage.records import BackboneRecord, Settings, Trial
 from vittle.storage.store import Store
 
@@ -79,7 +79,7 @@ def one_of(store: Store, state: str, name: str = NAME) -> Trial:
 class TestTwin:
     def test_every_trial_is_as_it_is_stored(self, client: TestClient, store: Store) -> None:
         trials, study = store.trials(NAME), store.study(NAME)
-        best = records.best(trials, study.budget)
+        best = ranked(trials, study.budget).best()
         assert best is not None
         listed = client.get(f"/studies/{NAME}.json").json()["trials"]
         for trial, entry in zip(trials, listed, strict=True):

@@ -13,10 +13,9 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
-from recorded import make_study, run
+from recorded import coordinate, make_study, run
 from services import BEARER, FakeJobs, make_service
 from vittle.dashboards.app import create_app
-from vittle.search.coordinator import Coordinator
 
 EXAMPLES = 12  # for each operation
 CHECKS = [
@@ -46,7 +45,7 @@ def make_real(case) -> None:
 
 @pytest.mark.parametrize(("headers", "public"), [(BEARER, False), (BEARER, True), ({}, False), ({}, True)])
 def test_whatever_is_sent_the_answer_is_one_that_the_description_names(store, headers: dict[str, str], public: bool) -> None:
-    run(Coordinator(make_study(store, trials=4), store))
+    run(coordinate(make_study(store, trials=4), store))
     store.set_state("study", "complete")
     service = make_service(store, public=public, often=1_000_000)
     service.hosts = ["testserver"]

@@ -7,6 +7,7 @@ import pytest
 
 from browsing import printed
 from dashboard_study import BACKBONE_MS, COUNTS, NOISE, PROFILE, SHAPE, Synthetic, curve, latency_profile, open_store
+from rankings import ranked
 from vittle.dashboards import text
 from vittle.dashboards.documents import study_document
 from vittle.dashboards.terminal.latency_tables import (
@@ -22,7 +23,6 @@ from vittle.dashboards.terminal.study_tables import front_table, studies_table, 
 from vittle.objectives.latency.profile import LatencyProfile, Staircase
 from vittle.objectives.measurement import Measurement, proportion
 from vittle.spaces import costs
-from vittle.storage import records
 from vittle.storage.records import Study, Trial
 
 WHOLE = 0.08 * BACKBONE_MS  # milliseconds of a block with all tokens
@@ -205,25 +205,25 @@ class TestMarks:
 
     def test_a_front_explains_only_the_marks_it_has(self, found: tuple[Study, list[Trial]]) -> None:
         study, trials = found
-        front = records.front(trials)
+        front = ranked(trials).front()
         (noisy,) = [trial for trial in front if text.noise(trial.judged["latency_ratio"])]
-        said = caption(front_table(front, study.budget, trials, shape=SHAPE))
+        said = caption(front_table(front, study.budget, ranked(trials, study.budget), shape=SHAPE))
         assert "! noisy" in said
         assert "~" not in said
         calm = [trial for trial in front if trial is not noisy]
-        assert "!" not in printed(front_table(calm, study.budget, trials, shape=SHAPE))
+        assert "!" not in printed(front_table(calm, study.budget, ranked(trials, study.budget), shape=SHAPE))
 
     def test_notes_and_headlines_are_marked(self, found: tuple[Study, list[Trial]]) -> None:
         study, trials = found
         predicted = [trial for trial in trials if trial.state == "complete" and not trial.confirmed and trial.profile]
         guess = next(trial for trial in predicted if study.budget.holds(trial.judged))
-        assert f"at ~{guess.judged['latency_ratio'].value:.0%} latency" in trial_note(guess)
+        assert f"at ~{guess.judged['latency_ratio'].value:.0%} latency" in trial_note(guess, study.goals)
         searching = dataclasses.replace(guess, number=0)
-        shown = printed(studies_table([(study, records.standing([searching], study.budget))]))
+        shown = printed(studies_table([(study, ranked([searching], study.budget).standing)]))
         assert f"at ~{guess.judged['latency_ratio'].value:.1%}" in shown
         assert "~ predicted" in shown
-        assert study_document.listed(study, records.standing([searching], study.budget))["best"]["mark"] == "~"
-        assert "~" not in printed(studies_table([(study, records.standing(trials[:1], study.budget))]))
+        assert study_document.listed(study, ranked([searching], study.budget).standing)["best"]["mark"] == "~"
+        assert "~" not in printed(studies_table([(study, ranked(trials[:1], study.budget).standing)]))
 
 
 def test_a_device_that_waits_for_its_host_is_told_of() -> None:

@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from vittle.objectives.budget import LatencyBudget
 from vittle.objectives.fronts.hypervolume import Outlook, ReferencePoint, flat, hypervolume, outlook, spread, volumes
+from vittle.objectives.goals import inference_goals
 from vittle.objectives.measurement import Measurement, exact, proportion
 from vittle.objectives.quality.paired import pack
 
 Trials = list[Mapping[str, Measurement]]
+GOALS = inference_goals(LatencyBudget.parse("50%"))
 REFERENCE = ReferencePoint(0.8, 0.5)
 
 
@@ -34,7 +37,9 @@ def searching(n: int, seed: int) -> NDArray[np.float64]:
     """Volumes of a random search: latency and what it costs, in five dimensions."""
     kept = np.random.default_rng(seed).random((n, 5))
     lost = (((1 - kept) ** 2) * [4, 2, 1, 0.5, 0.2]).mean(1) / 10
-    return volumes([trial(0.9 - one, ratio) for one, ratio in zip(lost, kept.mean(1), strict=True)], ReferencePoint.of(0.9, 1))
+    return volumes(
+        [trial(0.9 - one, ratio) for one, ratio in zip(lost, kept.mean(1), strict=True)], ReferencePoint(0.8, 1), GOALS
+    )
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -62,14 +67,16 @@ def test_nothing_and_what_is_beyond_the_reference_have_no_volume() -> None:
 
 
 def test_the_reference_follows_the_backbone_and_the_budget() -> None:
-    assert ReferencePoint.of(0.9, 0.5) == pytest.approx(REFERENCE)
-    assert ReferencePoint.of(0.9, 1.4).latency_ratio == 1
+    backbone = {**trial(0.9, 1.0), "latency_ms": exact("latency_ms", 8.0)}
+    assert ReferencePoint.of(GOALS, backbone) == pytest.approx(REFERENCE)
+    assert ReferencePoint.of(inference_goals(LatencyBudget.parse("4ms")), backbone) == pytest.approx(REFERENCE)
+    assert ReferencePoint.of(inference_goals(LatencyBudget.parse("140%")), backbone).cost == 1
 
 
 def test_one_is_the_backbones_accuracy_at_no_cost() -> None:
-    assert volumes([trial(0.9, 0)], REFERENCE) == pytest.approx([1])
-    assert volumes([trial(0.85, 0.25)], REFERENCE) == pytest.approx([0.25])
-    assert volumes([trial(0.9, 0.5), trial(0.8, 0.1)], REFERENCE) == pytest.approx([0, 0])
+    assert volumes([trial(0.9, 0)], REFERENCE, GOALS) == pytest.approx([1])
+    assert volumes([trial(0.85, 0.25)], REFERENCE, GOALS) == pytest.approx([0.25])
+    assert volumes([trial(0.9, 0.5), trial(0.8, 0.1)], REFERENCE, GOALS) == pytest.approx([0, 0])
 
 
 def test_volumes_grow_with_each_trial_as_if_computed_anew() -> None:
@@ -78,44 +85,50 @@ def test_volumes_grow_with_each_trial_as_if_computed_anew() -> None:
     trials[7] = {"latency_ratio": exact("latency_ratio", 0.01)}
     trials[8] = {"accuracy": exact("accuracy", 0.9)}
     trials[9] = {}
-    after = volumes(trials, REFERENCE)
+    after = volumes(trials, REFERENCE, GOALS)
     for n in (1, 8, 10, 30, 60):
         placed = [one for one in trials[:n] if len(one) == 2]
         points = [(one["latency_ratio"].value / 0.5, (0.9 - one["accuracy"].value) / 0.1) for one in placed]
         assert after[n - 1] == pytest.approx(hypervolume(points, (1, 1)))
     assert (np.diff(after) >= 0).all()
     assert after[6] == after[9] < after[-1]
-    assert len(volumes([], REFERENCE)) == 0
+    assert len(volumes([], REFERENCE, GOALS)) == 0
 
 
 def test_the_spread_is_that_of_other_images() -> None:
     random = np.random.default_rng(0)
     reference = ReferencePoint(0.7, 1)
     drawn = [images(random, 500, 6)[1] for _ in range(200)]
-    assert spread(drawn[0], reference) == pytest.approx(np.std([volumes(one, reference)[-1] for one in drawn]), rel=0.25)
+    assert spread(drawn[0], reference, GOALS) == pytest.approx(
+        np.std([volumes(one, reference, GOALS)[-1] for one in drawn]), rel=0.25
+    )
 
 
 def test_against_the_backbone_on_the_same_images_the_spread_is_smaller() -> None:
     backbone, trials = images(np.random.default_rng(0), 500, 6)
-    assert 0 < spread(trials, ReferencePoint(0.7, 1), backbone=backbone) < spread(trials, ReferencePoint(0.7, 1)) / 1.5
-    assert spread([answered(backbone, 0.5)], ReferencePoint(0.7, 1), backbone=backbone) == pytest.approx(0, abs=1e-6)
+    assert (
+        0
+        < spread(trials, ReferencePoint(0.7, 1), GOALS, baseline=backbone)
+        < spread(trials, ReferencePoint(0.7, 1), GOALS) / 1.5
+    )
+    assert spread([answered(backbone, 0.5)], ReferencePoint(0.7, 1), GOALS, baseline=backbone) == pytest.approx(0, abs=1e-6)
 
 
 def test_where_there_are_no_answers_the_spread_comes_from_intervals() -> None:
     right = np.arange(500) < 425
-    one = spread([answered(right, 0.5, kept=False)], ReferencePoint(0.7, 1))
-    assert one == pytest.approx(spread([answered(right, 0.5)], ReferencePoint(0.7, 1)), rel=0.25)
+    one = spread([answered(right, 0.5, kept=False)], ReferencePoint(0.7, 1), GOALS)
+    assert one == pytest.approx(spread([answered(right, 0.5)], ReferencePoint(0.7, 1), GOALS), rel=0.25)
     stopped = answered(right[:100], 0.5)  # has seen other images than all the others
-    assert spread([stopped, answered(right, 0.5)], ReferencePoint(0.7, 1)) > 0
-    assert spread([trial(0.85, 0.25)], REFERENCE) == pytest.approx(0)
-    assert spread([], REFERENCE) == spread([{}, trial(0.9, 0.7)], REFERENCE) == 0
+    assert spread([stopped, answered(right, 0.5)], ReferencePoint(0.7, 1), GOALS) > 0
+    assert spread([trial(0.85, 0.25)], REFERENCE, GOALS) == pytest.approx(0)
+    assert spread([], REFERENCE, GOALS) == spread([{}, trial(0.9, 0.7)], REFERENCE, GOALS) == 0
 
 
 def test_the_spread_is_that_of_trials_near_the_front() -> None:
     backbone, front = images(np.random.default_rng(0), 500, 6)
     beaten = [answered(backbone & (np.arange(500) % 3 > 0), ratio) for ratio in np.linspace(0.9, 1, 300)]
-    assert spread([*beaten, *front], ReferencePoint(0.7, 1), seed=1) == pytest.approx(
-        spread(front, ReferencePoint(0.7, 1), seed=1), rel=0.3
+    assert spread([*beaten, *front], ReferencePoint(0.7, 1), GOALS, seed=1) == pytest.approx(
+        spread(front, ReferencePoint(0.7, 1), GOALS, seed=1), rel=0.3
     )
 
 

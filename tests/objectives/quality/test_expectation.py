@@ -8,11 +8,13 @@ from recorded import SHAPE
 from simulated import table
 from vittle import presets
 from vittle.objectives.budget import LatencyBudget
+from vittle.objectives.goals import inference_goals
 from vittle.objectives.measurement import NORMAL_95, Measurement, exact, proportion
 from vittle.objectives.quality import paired
 from vittle.objectives.quality.expectation import expected
 from vittle.spaces import Schedule
-from vittle.storage.records import Trial, best, expectations, front
+from vittle.storage.ranking import Ranking
+from vittle.storage.records import Trial
 
 
 def seen(at: int, images: int) -> dict[str, Measurement]:
@@ -95,6 +97,7 @@ def test_the_front_and_the_best_are_chosen_by_it() -> None:
     lucky, close = made(1, "plan", 0.5, trial(-0.005, 0.3)), made(2, "plan", 0.45, trial(0.0, 0.02))
     trials = [made(0, "backbone", 1.0, BACKBONE), lucky, close, *(made(k, "plan", 0.9, trial(0.1, 0.3)) for k in (3, 4, 5))]
     assert lucky.judged["accuracy"].value > close.judged["accuracy"].value
-    assert best(trials, LatencyBudget.parse("60%")) is close
-    assert lucky not in front(trials)
-    assert expectations(trials)[2]["accuracy"].protocol["measured"] == 0.9
+    ranking = Ranking.of(trials, inference_goals(LatencyBudget.parse("60%")))
+    assert ranking.best() is close
+    assert lucky not in ranking.front()
+    assert ranking.expected[2]["accuracy"].protocol["measured"] == 0.9

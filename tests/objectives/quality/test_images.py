@@ -5,7 +5,7 @@ from PIL import Image
 from vittle import VittleError
 from vittle.objectives.quality.images import left_out, load_images
 from vittle.reductions.backbone import Preprocessing, load_backbone
-from vittle.search.study import Job
+from vittle.search.inference import InferenceProblem
 from vittle.storage.records import Settings
 
 SMALL = Preprocessing(size=(16, 16), crop=0.9, interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3)
@@ -143,7 +143,7 @@ def test_images_that_cannot_be_decoded_are_named_and_left_out(tmp_path) -> None:
     assert len(splits.search) + len(splits.held_out) == 7
     for images in (splits.search, splits.held_out):
         assert ((images.pixels[:, 0, 0, 0] == 255) == (images.labels == 0)).all()  # labels stay with their images
-    notes = Job(Settings(), load_backbone(), splits).notes
+    notes = InferenceProblem(Settings(), load_backbone(), splits).notes
     assert notes == [f"2 images cannot be decoded and are left out: {', '.join(splits.skipped)}"]
     assert left_out(["a.png"]) == ["1 image cannot be decoded and is left out: a.png"]
     assert left_out(list("abcdefg")) == ["7 images cannot be decoded and are left out: a, b, c, d, e, ..."]

@@ -1,0 +1,112 @@
+"""What a study is after: the quality to keep, the costs to lower, and the budget that one of them has. Starts without torch.
+
+A search, its front and its pages speak of these and know no objective by name.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from vittle.objectives.budget import Budget, LatencyBudget
+from vittle.objectives.measurement import OBJECTIVES, Measurement
+
+Measured = Mapping[str, Measurement]
+
+LOST = 0.1  # a candidate that loses more of the baseline's quality is wanted by nobody
+INDISTINCT = 0.02  # nats, some half percent of accuracy: what is closer still counts no more, for it saves little
+
+
+@dataclass(frozen=True)
+class Goals:
+    """The goals of a study, by the names of objectives.
+
+    Attributes:
+        quality: what is to be kept; the best candidate is the one that has most of it within the budget.
+        costs: what is to be lowered. The first one is charted and sampled; the budget limits it, or the same in another unit.
+        budget: the most that a candidate may cost.
+        learned_from: what tells quality apart with fewer samples, and takes its place in a search where it is known of all.
+        worth: quality that may be lost against the baseline and the candidate still be wanted.
+        indistinct: less of `learned_from` than this counts no more.
+        samples: what quality is measured on, in the plural.
+
+    Raises:
+        ValueError: an objective that there is not, a cost of which more is better, or a quality that is not `chosen_by`.
+    """
+
+    quality: str
+    costs: tuple[str, ...]
+    budget: Budget
+    learned_from: str = ""
+    worth: float = LOST
+    indistinct: float | None = None
+    samples: str = "samples"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "learned_from", self.learned_from or self.quality)
+        unknown = [name for name in (*self.objectives, self.learned_from, self.budget.objective) if name not in OBJECTIVES]
+        if unknown or not self.costs:
+            raise ValueError(f"unknown objective {unknown[0]!r}" if unknown else "goals have at least one cost")
+        rising = [name for name in (*self.costs, self.budget.objective) if OBJECTIVES[name].direction == "maximize"]
+        if rising:
+            raise ValueError(f"more of {rising[0]} is better, so it is no cost")
+        if not OBJECTIVES[self.quality].chosen_by:
+            raise ValueError(f"{self.quality} is not marked as what candidates are chosen by")
+
+    @property
+    def charted(self) -> str:
+        """The cost that quality is weighed against."""
+        return self.costs[0]
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """What the candidates of a front are compared in."""
+        return (self.quality, *self.costs)
+
+    def compared(self, candidates: Iterable[Measured]) -> tuple[str, ...]:
+        """What candidates are compared in while a search goes on: where it is known of all, what is learnt from for quality.
+
+        Divergence puts schedules into the order of their accuracy on other images better than accuracy itself does, and with a
+        fraction of the images (see `quality.expectation`).
+        """
+        known = all(self.learned_from in one for one in candidates)
+        return (self.learned_from if known else self.quality, *self.costs)
+
+    def upward(self, quality: float) -> float:
+        """A value of quality such that more is better."""
+        return quality if OBJECTIVES[self.quality].direction == "maximize" else -quality
+
+    def allowed(self, baseline: Measured) -> float:
+        """The budget in the unit of the charted cost."""
+        budget = self.budget
+        if budget.objective == self.charted:
+            return budget.limit
+        return budget.limit * baseline[self.charted].value / baseline[budget.objective].value
+
+    def dearest(self, baseline: Measured) -> float:
+        """The most of the charted cost that anybody would take: the baseline's, which is 1 where the cost is a share of it."""
+        return 1.0 if OBJECTIVES[self.charted].unit == "share" else baseline[self.charted].value
+
+    def lost(self, measured: Measured) -> float | None:
+        """What a sampler learns to lower: what is learnt from, else what of quality is missing; None where nobody knows."""
+        if self.learned_from != self.quality and self.learned_from in measured:
+            told = oriented(measured[self.learned_from])
+            return told if self.indistinct is None else max(self.indistinct, told)
+        if self.quality not in measured:
+            return None
+        best = 1.0 if OBJECTIVES[self.quality].unit == "share" else 0.0
+        return best - self.upward(measured[self.quality].value)
+
+
+def oriented(measurement: Measurement) -> float:
+    """The value as a cost: less is better."""
+    return sign(measurement.objective) * measurement.value
+
+
+def sign(objective: str) -> int:
+    """What makes a value of an objective a cost."""
+    return -1 if OBJECTIVES[objective].direction == "maximize" else 1
+
+
+def inference_goals(budget: LatencyBudget) -> Goals:
+    """Accuracy against latency and MACs. Latency is compared as a ratio, because the machine's drift cancels in it."""
+    costs = ("latency_ratio", "macs")
+    return Goals("accuracy", costs, budget, learned_from="divergence", indistinct=INDISTINCT, samples="images")

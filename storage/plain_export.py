@@ -1,0 +1,92 @@
+"""What leaves the database of a study of any kind, as plain values: what a kind does not say in words of its own."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import yaml
+
+from vittle.objectives.budget import Budget
+from vittle.objectives.measurement import Measurement, Phase
+from vittle.spaces.errors import VittleError
+from vittle.storage.records import Study, Trial
+
+
+def front_entry(study: Study, trial: Trial) -> dict[str, Any]:
+    """One point of a front. The quality in `measurements` is that of the search; `confirmed` is on data that no search saw."""
+    goals = study.goals
+    return {
+        "trial": trial.number,
+        "measurements": measured({name: trial.judged[name] for name in goals.objectives}),
+        "confirmed": measured({goals.quality: trial.measurements["confirmation"][goals.quality]}) if trial.confirmed else None,
+        "origin": trial.origin,
+        "candidate": trial.candidate.to_dict(),
+    }
+
+
+def document(
+    study: Study, trial: Trial, baseline: Trial | None = None, budget: Budget | None = None, file: str = "best.yaml"
+) -> dict[str, Any]:
+    """The exported file: the candidate, and what was measured of it and of the baseline.
+
+    Args:
+        study: whose candidate it is.
+        trial: the candidate and its measurements.
+        baseline: the trial of the baseline itself.
+        budget: what it is exported for; the study's own where none was asked for.
+        file: what it will be called, where it says that.
+
+    Raises:
+        VittleError: the trial's quality was not measured, so there is no evidence to export.
+    """
+    del file
+    check_exportable(study, trial)
+    phase: Phase = "confirmation" if trial.confirmed else "search"
+    exported = {
+        "kind": study.kind,
+        "candidate": trial.candidate.to_dict(),
+        "summary": trial.candidate.summary,
+        "budget": str(budget or study.budget),
+        "measured_on": "held-out" if trial.confirmed else "search",
+        "measurements": measured({**trial.judged, **trial.measurements[phase]}),
+        "study": study.name,
+        "trial": trial.number,
+        "id": trial.candidate.id,
+    }
+    if baseline is not None and phase in baseline.measurements:
+        exported["baseline"] = {"measurements": measured(baseline.measurements[phase])}
+    return exported
+
+
+def to_yaml(exported: dict[str, Any], missing: Mapping[str, str] = MappingProxyType({})) -> str:
+    """The document as text; nothing is `missing` beside it."""
+    del missing
+    text: str = yaml.safe_dump(exported, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
+    return text
+
+
+def check_exportable(study: Study, trial: Trial) -> None:
+    """Refuse a trial without evidence.
+
+    Raises:
+        VittleError: its quality was not measured.
+    """
+    quality = study.goals.quality
+    if quality not in trial.judged:
+        reason = f"trial {trial.number} of {study.name} is {trial.state}; accepted: one whose {quality} was measured"
+        raise VittleError(reason)
+
+
+def measured(measurements: Mapping[str, Measurement]) -> dict[str, Any]:
+    """Values with their intervals, and what was compared with and predicted."""
+    return {
+        name: {
+            "value": one.value,
+            "interval": [one.low, one.high],
+            "n": one.n,
+            **({"against": one.protocol["against"]} if "against" in one.protocol else {}),
+            **({} if one.estimated_of is None else {"estimated_of": one.estimated_of}),
+            **({"source": one.protocol["source"]} if "source" in one.protocol else {}),
+        }
+        for name, one in sorted(measurements.items())
+    }
