@@ -90,7 +90,9 @@ class Coordinator:
         self._failures = Failures(problem, warn)
         trials = store.trials(study.name)
         for trial in trials:
-            if trial.state != "running":
+            if trial.state == "running":
+                self._results.expect(trial.candidate.id)  # it is handed out again, and nothing else that is the same
+            else:
                 self._learn(trial)
         self._limits = Limits(settings, self._results.judged)
         died = "the search died with it" if study.state == "running" else None
