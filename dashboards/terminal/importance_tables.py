@@ -12,12 +12,13 @@ from vittle.objectives.parameter_importance import Importance
 
 DECADES = 4  # powers of ten that the bars of losses span
 MEASURES = {"ped-anova": "best", "fanova": "all"}
-OBJECTIVES = {"accuracy": "blue", "latency_ratio": "yellow"}
+COLORS = ("blue", "yellow")  # of quality and cost
 
 
 def importance_table(importance: Importance) -> Table:
     """One line per parameter, most important first; under the shares that blocks keep, one for each block."""
-    columns = [(method, objective) for objective in OBJECTIVES for method in MEASURES]
+    colors = dict(zip(importance.shares[next(iter(MEASURES))], COLORS, strict=True))
+    columns = [(method, objective) for objective in colors for method in MEASURES]
     heads = [f"{objective.removesuffix('_ratio')}: {MEASURES[method]}" for method, objective in columns]
     table = tables.table("parameter", *heads)
     grouped = [importance.grouped(*column) for column in columns]
@@ -26,7 +27,7 @@ def importance_table(importance: Importance) -> Table:
 
     def cell(share: float, objective: str) -> Text:
         drawn = tables.bar(share / most) if share else ""
-        return Text.assemble(f"{share:>4.0%} ", (f"{drawn:{tables.BAR}}", OBJECTIVES[objective]))
+        return Text.assemble(f"{share:>4.0%} ", (f"{drawn:{tables.BAR}}", colors[objective]))
 
     for name in grouped[0]:
         row = [cell(shares[name], objective) for shares, (_, objective) in zip(grouped, columns, strict=True)]

@@ -74,7 +74,7 @@ def test_a_sampler_beats_drawing_at_random(store) -> None:
 def test_rungs_save_images_and_lose_nothing(store) -> None:
     saved = searched(store, "rungs", trials=100, sampler="random")
     whole = searched(store, "whole", trials=100, sampler="random", stopping=False)
-    assert saved.image_macs < 0.8 * whole.image_macs
+    assert saved.work < 0.8 * whole.work
     stopped = [trial for trial in store.trials("rungs") if trial.state == "stopped"]
     assert len(stopped) >= 20
     assert all(trial.judged["accuracy"].n < table().right.shape[1] for trial in stopped)
