@@ -28,8 +28,8 @@ from vittle.search.workers import Pool, ray_session
 from vittle.storage.claim import claimed
 from vittle.storage.records import Settings, Trial
 from vittle.storage.store import Store
+from waiting import SECONDS, wait_until
 
-SECONDS = 600  # that a drill may wait for anything
 TRIALS = 7
 pytestmark = pytest.mark.timeout(1500)
 VITTLE = (sys.executable, "-m", "vittle")
@@ -82,11 +82,8 @@ class Launched:
 
     def wait_until(self, there: Callable[[], Any]) -> None:
         """Until something is there, and no longer than the process lives."""
-        end = time.monotonic() + SECONDS
-        while not there():
-            assert self.process.poll() is None, self.process.communicate()
-            assert time.monotonic() < end
-            time.sleep(0.1)
+        wait_until(lambda: there() or self.process.poll() is not None)
+        assert self.process.poll() is None, self.process.communicate()
 
     def kill(self) -> None:
         """At once, as the kernel does it."""

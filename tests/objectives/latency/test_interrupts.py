@@ -59,10 +59,15 @@ def test_it_is_handled_at_once_where_it_may_be_and_where_somebody_waits() -> Non
 def test_every_one_is_handled_though_the_first_raises_and_what_was_raised_inside_is_not_hidden() -> None:
     before = handlers()
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    with pytest.raises(KeyboardInterrupt) as raised, Interrupts():
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGTERM)
-        raise ZeroDivisionError
+
+    def fail() -> None:
+        with Interrupts():
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
+            raise ZeroDivisionError
+
+    with pytest.raises(KeyboardInterrupt) as raised:
+        fail()
     assert isinstance(raised.value.__context__, ZeroDivisionError)
     assert HEARD == [signal.SIGTERM]
     assert handlers() == [signal.default_int_handler, before[1]]
