@@ -20,7 +20,7 @@ from vittle.storage.store import Store
 from waiting import free_port, wait_until
 
 QUICK = "--study=mine --model=digits --data=digits --latency-budget=500% --batch-size=4 --trials=2 --measure-all --all-trials"
-pytestmark = pytest.mark.timeout(1500)
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(1500)]
 
 
 @pytest.fixture(scope="module")

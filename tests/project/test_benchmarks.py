@@ -179,6 +179,7 @@ def search_benchmark():
     return module
 
 
+@pytest.mark.ray
 def test_a_quick_comparison_of_searches_writes_the_document(tmp_path) -> None:
     output = tmp_path / "search.json"
     benchmark = search_benchmark()
@@ -403,6 +404,7 @@ def test_bad_input_of_the_search_is_one_line(options, message, monkeypatch, caps
     assert error.count("\n") == 1
 
 
+@pytest.mark.ray
 def test_scale_measures_workers_and_databases(tmp_path) -> None:
     output = tmp_path / "scale.json"
     subprocess.run([sys.executable, str(ROOT / "benchmarks" / "scale.py"), "--quick", "--output", str(output)], check=True)

@@ -31,7 +31,7 @@ from vittle.storage.store import Store
 from waiting import SECONDS, wait_until
 
 TRIALS = 7
-pytestmark = pytest.mark.timeout(1500)
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(1500)]
 VITTLE = (sys.executable, "-m", "vittle")
 QUICK = f"--study drill --latency-budget 500% --batch-size 4 --all-trials --trials {TRIALS}".split()
 

@@ -29,6 +29,7 @@ from vittle.storage.claim import Holder
 from vittle.storage.records import Settings
 from vittle.storage.tables import StudyRow, now
 
+pytestmark = pytest.mark.ray
 # A wide budget and few small trials: what is tested is the machinery, not the speed of a busy test machine.
 QUICK = {"latency_budget": "500%", "trials": 4, "batch_size": 4, "predict": False}
 

@@ -19,7 +19,7 @@ from waiting import wait_until
 
 TOKEN = "a-token-of-some-length"
 QUICK = {"model": "digits", "data": "digits", "latency_budget": "500%", "batch_size": 4, "predict": False, "until_flat": False}
-pytestmark = pytest.mark.timeout(1500)
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(1500)]
 
 
 class Served:
