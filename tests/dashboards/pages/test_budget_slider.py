@@ -5,15 +5,13 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, expect
 
-from browsing import browser, click, page, serving, show
+from browsing import click, serving, show
 from dashboard_study import Synthetic, open_store
 from vittle import Schedule
 from vittle.objectives.budget import LatencyBudget
 from vittle.storage import records
 from vittle.storage.records import Trial
 from vittle.storage.store import Store
-
-__all__ = ["browser", "page"]  # fixtures
 
 STEPS = 1000
 

@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 from playwright.sync_api import BrowserContext, Page, expect
 
 import illustrators
-from browsing import browser, page, serving, show
+from browsing import serving, show
 from dashboard_study import SHAPE, Synthetic, open_store
 from vittle import Schedule
 from vittle.dashboards.app import create_app
@@ -21,8 +21,6 @@ from vittle.spaces import costs
 from vittle.storage import records
 from vittle.storage.records import Trial
 from vittle.storage.store import Store
-
-__all__ = ["browser", "page"]  # fixtures
 
 STUDY = "digits-60"
 URL = f"/studies/{STUDY}/compare"

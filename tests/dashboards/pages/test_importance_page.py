@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 from typer.testing import CliRunner
 
 import vittle.cli.commands
-from browsing import browser, page, printed, serving, show
+from browsing import printed, serving, show
 from dashboard_study import FINGERPRINT, Synthetic, importance, open_store, sensitivity
 from recorded import make_study, run
 from vittle.dashboards import text
@@ -20,8 +20,6 @@ from vittle.objectives.backbones.sensitivity import Sensitivity
 from vittle.objectives.parameter_importance import METHODS, Importance
 from vittle.search.coordinator import Coordinator
 from vittle.storage.store import Store
-
-__all__ = ["browser", "page"]  # fixtures
 
 
 @pytest.fixture

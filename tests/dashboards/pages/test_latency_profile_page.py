@@ -9,7 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 from playwright.sync_api import Page, expect
 
-from browsing import browser, page, point, serving, show
+from browsing import point, serving, show
 from dashboard_study import BACKBONE_MS, COUNTS, NOISE, PROFILE, SHAPE, Synthetic, latency_profile, open_store
 from vittle.dashboards import text
 from vittle.dashboards.app import create_app
@@ -17,8 +17,6 @@ from vittle.spaces import costs
 from vittle.storage import records
 from vittle.storage.records import Trial
 from vittle.storage.store import Store
-
-__all__ = ["browser", "page"]  # fixtures
 
 STUDY = "digits-60"
 
@@ -230,9 +228,9 @@ def test_free_tokens_and_forms_of_the_backbone_are_listed(page: Page, address: s
     store.save_profile(latency_profile())
     show_profiled(page, address)
     expect(page.locator("#free li")).to_have_text(["48 to 55: 7 tokens more for the same time"])
-    expect(page.locator("#rivals dt")).to_have_text(["Fused attention", "Eager attention"])
-    expect(page.locator("#rivals .value")).to_have_text(["8.20 ms", "8.90 ms"])
-    expect(page.locator("#rivals .note")).to_have_text(["the fastest", "1.09× the fastest"])
+    expect(page.locator("#forms dt")).to_have_text(["Fused attention", "Eager attention"])
+    expect(page.locator("#forms .value")).to_have_text(["8.20 ms", "8.90 ms"])
+    expect(page.locator("#forms .note")).to_have_text(["the fastest", "1.09× the fastest"])
 
 
 def test_predicted_and_noisy_latencies_are_marked_in_panel_table_and_hover(page: Page, address: str, store: Store) -> None:
