@@ -1,6 +1,7 @@
 """Small models and images that several tests share, and databases."""
 
 import os
+import tempfile
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,6 +17,23 @@ from torch import nn
 from models import FAMILIES, make_model
 from vittle.objectives.quality.images import Images, Splits
 from vittle.storage.store import Store
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of a file run in one process, and so do all that start a Ray, which come first because they take longest."""
+    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("ray" if item.get_closest_marker("ray") else item.nodeid.split("::")[0]))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _device_of_this_process() -> Iterator[None]:
+    """Whoever measures time waits for all that use the device, but not for what other test processes do on it."""
+    with pytest.MonkeyPatch.context() as patched, tempfile.TemporaryDirectory(prefix="vittle-") as folder:
+        patched.setenv("TMPDIR", folder)  # for the processes that tests start
+        patched.setattr(tempfile, "tempdir", folder)
+        yield
 
 
 @pytest.fixture(params=FAMILIES)
@@ -46,6 +64,18 @@ def splits() -> Splits:
         return Images(rng.integers(0, 256, (n, 64, 64, 3), np.uint8), rng.integers(0, 10, n))
 
     return Splits(make(20), make(12))
+
+
+@pytest.fixture
+def smallest_profile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As little is timed as can be, however busy the machine: what is tested is that it is, not how well it predicts."""
+    from vittle.objectives.latency import baseline, profiler, turns
+
+    monkeypatch.setattr(profiler, "PLANS", (profiler.MeasuringPlan(4, 1, 3),))
+    monkeypatch.setattr(profiler, "SITES", 2)
+    monkeypatch.setattr(baseline, "ROUNDS", 1)
+    monkeypatch.setattr(turns, "PATIENCE", 1)
+    monkeypatch.setattr(turns, "WARMUPS", 2)
 
 
 @pytest.fixture

@@ -2,20 +2,25 @@
 
 The lease is a readers-writer lock on a file of this machine, so it holds between the workers of a study and between studies
 of one user, and ends with the process that holds it, however that ends. Whoever waits to measure goes before those who come
-later.
+later: it keeps a turnstile shut meanwhile, through which everybody must.
 """
 
 import getpass
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import torch
-from filelock import ReadWriteLock
+from filelock import FileLock, ReadWriteLock, Timeout
 
 from vittle.objectives.latency.environment import physical
+from vittle.objectives.latency.interrupts import Interrupts
+
+TRY = 0.2  # seconds between two looks at whether the wait was interrupted
+LOOK = 0.02  # seconds between two looks at the turnstile
 
 
 @contextmanager
@@ -32,10 +37,41 @@ def shared(device: torch.device) -> Iterator[None]:
         yield
 
 
-def _held(device: torch.device, mode: str) -> AbstractContextManager[None]:
+@contextmanager
+def _held(device: torch.device, mode: Literal["read", "write"]) -> Iterator[None]:
+    with Interrupts() as interrupts:
+        lock = _acquired(device, mode, interrupts)
+        try:
+            interrupts.let_through = True
+            interrupts.handle()
+            yield
+        finally:
+            interrupts.let_through = False
+            lock.release()
+
+
+def _acquired(device: torch.device, mode: Literal["read", "write"], interrupts: Interrupts) -> ReadWriteLock:
     # A folder of this machine: the user's own may be shared with others over a network.
     user = os.getuid() if hasattr(os, "getuid") else getpass.getuser()
     folder = Path(tempfile.gettempdir()) / f"vittle-{user}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    lock = ReadWriteLock(folder / f"{physical(device)}.lock")
-    return lock.write_lock() if mode == "write" else lock.read_lock()
+    lock, turnstile = ReadWriteLock(folder / f"{physical(device)}.lock"), FileLock(folder / f"{physical(device)}.turnstile")
+    _wait(lambda: turnstile.acquire(TRY, LOOK), interrupts)
+    try:
+        if mode == "read":
+            turnstile.release()
+        _wait(lambda: (lock.acquire_write if mode == "write" else lock.acquire_read)(TRY), interrupts)
+    finally:
+        turnstile.release(force=True)
+    return lock
+
+
+def _wait(acquire: Callable[[], object], interrupts: Interrupts) -> None:
+    """Try until it is there or an interrupt is heard; SQLite would wait on whatever it hears."""
+    while True:
+        try:
+            acquire()
+        except Timeout:
+            interrupts.handle()
+        else:
+            return

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,7 +14,8 @@ import pytest
 from typer.testing import CliRunner
 
 import vittle.cli.commands
-from recorded import coordinate, make_study, run
+import vittle.cli.search
+from recorded import make_study, run
 from refusals import refusal
 from vittle import Schedule
 from vittle.storage.records import Study
@@ -30,19 +32,21 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def vittle_command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "vittle", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with a finished study."""
+    path = tmp_path_factory.mktemp("finished") / "studied.db"
+    store = Store.open(f"sqlite:///{path}", create=True)
+    run(coordinate(make_study(store, "demo", trials=40), store))
+    store.set_state("demo", "complete")
+    store.engine.dispose()  # or some of it would be in another file still
+    return path
 
 
 @pytest.fixture
-def studied(home: Path) -> str:
-    """The URL of a database with a finished study."""
-    url = f"sqlite:///{home / 'studied.db'}"
-    store = Store.open(url, create=True)
-    run(coordinate(make_study(store, "demo", trials=40), store))
-    store.set_state("demo", "complete")
-    return url
+def studied(finished: Path, home: Path) -> str:
+    """The URL of a copy of it."""
+    return f"sqlite:///{shutil.copy(finished, home)}"
 
 
 @pytest.mark.parametrize(
@@ -90,16 +94,18 @@ def test_bad_input_is_one_line_and_writes_nothing(
     assert sorted(home.rglob("*")) == before
 
 
-def test_a_real_process_shows_one_line_too(home: Path) -> None:
-    result = vittle_command("launch", "--latency-budget=-3ms", cwd=home / "work")
+@pytest.mark.usefixtures("home")
+def test_a_real_process_shows_one_line_too() -> None:
+    command = [sys.executable, "-m", "vittle", "launch", "--latency-budget=-3ms"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == (
         "error: latency budget '-3ms' is not a time; accepted: milliseconds such as 4ms, or a share such as 60%\n"
     )
 
 
-def test_a_usage_error_has_the_same_exit_code(home: Path) -> None:
-    assert vittle_command("launch", "--no-such-option", cwd=home).returncode == 2
+def test_a_usage_error_has_the_same_exit_code() -> None:
+    assert invoke("launch", "--no-such-option").exit_code == 2
 
 
 def invoke(*arguments: str):
@@ -140,7 +146,7 @@ def test_a_search_says_why_it_ended(studied: str, capsys: pytest.CaptureFixture[
         return SimpleNamespace(ended=callbacks[-1])
 
     studies, job = SimpleNamespace(run=finish, Reporter=reporter), SimpleNamespace(notes=[])
-    vittle.cli._run(studies, store.study("demo"), job, store, None, as_json=False)
+    vittle.cli.search._run(studies, store.study("demo"), job, store, None, as_json=False)
     shown = capsys.readouterr()
     assert "search ended: the front grows no more" in shown.err
     assert "Another 100 trials" in shown.out
@@ -155,19 +161,20 @@ def test_export_writes_the_best(studied: str) -> None:
     assert not list(Path().glob(".best*"))
 
 
-def test_export_over_an_unwritable_place(studied: str, home: Path) -> None:
-    result = vittle_command("export", "--storage", studied, "--output", "no/such/folder/best.yaml", cwd=home / "work")
-    assert result.returncode == 2
-    assert "cannot write no/such/folder/best.yaml" in result.stderr
+def test_export_over_an_unwritable_place(
+    studied: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = refusal(monkeypatch, capsys, "export", "--storage", studied, "--output", "no/such/folder/best.yaml")
+    assert "cannot write no/such/folder/best.yaml" in line
 
 
 def test_a_budget_that_nothing_fits_names_the_nearest(studied: str, home: Path) -> None:
-    result = vittle_command("export", "demo", "--storage", studied, "--latency-budget", "3%", cwd=home / "work")
-    assert result.returncode == 1
+    result = invoke("export", "demo", "--storage", studied, "--latency-budget", "3%")
+    assert result.exit_code == 1
     assert "nothing in study demo fits 3%; the nearest feasible budget is" in result.stderr
     assert not (home / "work" / "best.yaml").exists()
     nearest = result.stderr.split("--latency-budget ")[1].strip()
-    assert vittle_command("export", "--storage", studied, "--latency-budget", nearest, cwd=home / "work").returncode == 0
+    assert invoke("export", "--storage", studied, "--latency-budget", nearest).exit_code == 0
 
 
 def test_lists(studied: str) -> None:
@@ -182,19 +189,17 @@ def test_lists(studied: str) -> None:
     assert all(state in shown for state in states)
 
 
-def test_unknown_study(studied: str, home: Path) -> None:
-    result = vittle_command("front", "nope", "--storage", studied, cwd=home)
-    assert result.returncode == 2
-    assert "no study named 'nope'; there are: demo" in result.stderr
+def test_unknown_study(studied: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no study named 'nope'; there are: demo" in refusal(monkeypatch, capsys, "front", "nope", "--storage", studied)
 
 
-def test_a_port_that_is_taken(studied: str, home: Path) -> None:
+def test_a_port_that_is_taken(studied: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        result = vittle_command("dashboard", "--storage", studied, "--port", str(taken.getsockname()[1]), cwd=home)
-    assert result.returncode == 2
-    assert "give another --port" in result.stderr
+        port = str(taken.getsockname()[1])
+        line = refusal(monkeypatch, capsys, "dashboard", "--storage", studied, "--port", port)
+    assert "give another --port" in line
 
 
 def test_every_command_explains_itself() -> None:

@@ -26,7 +26,8 @@ from vittle.search.schedules import Knowledge
 from vittle.storage.records import Settings
 from vittle.storage.store import Store
 
-QUICK = ("--batch-size", "2", "--time-limit", "1s")  # the smallest plan: that it works, not how well it predicts
+QUICK = ("--batch-size", "2", "--time-limit", "1s")
+pytestmark = pytest.mark.usefixtures("smallest_profile")
 
 
 def invoke(*arguments: str):
@@ -39,22 +40,18 @@ def job() -> InferenceProblem:
     return InferenceProblem(Settings(), backbone, load_images("digits", backbone.preprocessing, 10))
 
 
-def test_what_is_printed_is_what_is_kept(url: str) -> None:
+def test_what_is_printed_is_what_is_kept_and_a_second_run_looks_again_where_merging_may_start(url: str) -> None:
     printed = json.loads(invoke("profile", *QUICK, "--storage", url, "--images", "32", "--json").stdout)
     assert printed["model"] == "digits"
     merge_start = MergeStart.from_dict(printed["merge_start"])
     assert (merge_start.images, merge_start.depth) == (32, 12)
     assert Store.open(url).merge_start(load_backbone().fingerprint) == merge_start
-
-
-def test_a_second_run_looks_again_where_merging_may_start(url: str) -> None:
-    for images in (32, 16):
-        shown = invoke("profile", *QUICK, "--storage", url, "--images", f"{images}").stdout
-        merge_start = Store.open(url).merge_start(load_backbone().fingerprint)
-        assert merge_start is not None
-        assert merge_start.images == images
-        assert text.merge_start(merge_start) in shown
-        assert "similarity" in shown
+    shown = invoke("profile", *QUICK, "--storage", url, "--images", "16").stdout
+    again = Store.open(url).merge_start(load_backbone().fingerprint)
+    assert again is not None
+    assert again.images == 16
+    assert text.merge_start(again) in shown
+    assert "similarity" in shown
 
 
 def test_bad_input_writes_nothing(tmp_path: Path, url: str) -> None:

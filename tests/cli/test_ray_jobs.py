@@ -4,10 +4,8 @@ import os
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import ray
@@ -19,24 +17,10 @@ from vittle.dashboards.service.jobs import Job, UnreachableJobsError
 from vittle.search.workers import ray_session
 from vittle.storage.records import Settings
 from vittle.storage.store import Store
+from waiting import free_port, wait_until
 
-SECONDS = 600  # that a test may wait for anything
 QUICK = "--study=mine --model=digits --data=digits --latency-budget=500% --batch-size=4 --trials=2 --measure-all --all-trials"
-pytestmark = pytest.mark.timeout(1500)
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
-
-
-def wait_until(there: Callable[[], Any]) -> Any:
-    end = time.monotonic() + SECONDS
-    while not (found := there()):
-        assert time.monotonic() < end
-        time.sleep(0.5)
-    return found
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(1500)]
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from vittle.storage import claim
 from vittle.storage.claim import Holder, claimed
 from vittle.storage.store import Store
 from vittle.storage.tables import StudyRow, now
+from waiting import wait_until
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -112,10 +113,7 @@ def test_the_holder_says_that_it_is_there_and_hears_when_it_lost_its_claim(store
     lost = threading.Event()
     with claimed(store, "study", lost.set):
         hold(store, "study", Holder.here(), ago=50)
-        end = time.monotonic() + 20
-        while heard(store) < now() - timedelta(seconds=10) and time.monotonic() < end:
-            time.sleep(0.01)
-        assert heard(store) > now() - timedelta(seconds=10)
+        wait_until(lambda: heard(store) > now() - timedelta(seconds=10), 20, 0.01)
         assert not lost.is_set()
         hold(store, "study", ELSEWHERE)
         assert lost.wait(20)
@@ -142,10 +140,7 @@ def test_whoever_runs_a_study_is_asked_to_stop_once_and_goes_on_saying_that_it_i
         assert claim.stop(store, "study") == Holder.here()
         assert stopped.wait(20)
         hold(store, "study", Holder.here(), ago=50)
-        end = time.monotonic() + 20
-        while heard(store) < now() - timedelta(seconds=10) and time.monotonic() < end:
-            time.sleep(0.01)
-        assert heard(store) > now() - timedelta(seconds=10)
+        wait_until(lambda: heard(store) > now() - timedelta(seconds=10), 20, 0.01)
     assert asked == ["study"]
     with claimed(store, "study", stopped=stop):  # begun anew, it does not stop
         time.sleep(0.2)

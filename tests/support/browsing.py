@@ -1,4 +1,4 @@
-"""The dashboard in a real browser: what every test of a page starts with. `browser` and `page` are fixtures to import."""
+"""The dashboard in a real browser: what every test of a page starts with. Fixtures of `dashboards/conftest.py`."""
 
 import os
 import threading
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 from rich.console import Console
 
 from vittle.dashboards.app import create_app
@@ -19,15 +19,23 @@ CHROMIUM = Path(os.environ.get("VITTLE_CHROMIUM", "/usr/bin/chromium"))
 CHROMIUM_OPTIONS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[BrowserContext]:
-    """One browser with one cache."""
+@pytest.fixture(scope="package")
+def chromium() -> Iterator[Browser]:
+    """One browser for all tests of pages."""
     if not CHROMIUM.exists():
         pytest.fail(f"no browser at {CHROMIUM}: apt-get install chromium, or set VITTLE_CHROMIUM to one")
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS)
-        yield started.new_context(viewport={"width": 1400, "height": 1000})
+        yield started
         started.close()
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: Browser) -> Iterator[BrowserContext]:
+    """A window of it with a cache of its own."""
+    context = chromium.new_context(viewport={"width": 1400, "height": 1000})
+    yield context
+    context.close()
 
 
 @pytest.fixture

@@ -1,11 +1,14 @@
 """A service whose jobs only say that they run: what is tested is who may ask for what, and what it would begin."""
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+import pytest
 from fastapi.testclient import TestClient
 from limits import RateLimitItemPerMinute
 
+from recorded import make_study
 from vittle.dashboards.app import create_app
 from vittle.dashboards.security.middleware import LOOPBACK
 from vittle.dashboards.security.sessions import Access
@@ -51,3 +54,19 @@ def make_service(store: Store, catalog: Catalog | None = None, *, public: bool =
 
 def client_of(service: Service, **headers: str) -> TestClient:
     return TestClient(create_app(service.store, service=service), base_url=HOST, headers=headers, follow_redirects=False)
+
+
+def signed_in(service: Service, **headers: str) -> tuple[TestClient, str]:
+    """A browser with a session, and the CSRF token that its pages have."""
+    browser = client_of(service, **headers)
+    assert browser.post("/sign-in", json={"token": TOKEN}).status_code == 204
+    (csrf,) = re.findall(r'data-csrf="(\w+)"', browser.get("/launch").text)
+    return browser, csrf
+
+
+@pytest.fixture
+def service(store) -> Service:
+    made = make_service(store, often=1000)
+    make_study(store)
+    made.jobs.submit("other", "launch", [])
+    return made

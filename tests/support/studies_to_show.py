@@ -1,17 +1,25 @@
-"""Two studies that several tests of pages look at and none changes; `store`, `client` and `address` are fixtures to import."""
+"""Studies that several tests of pages look at and none changes; `store`, `client`, `address`, `pictured` are to import."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
 from browsing import serving
 from dashboard_study import Synthetic, open_store
+from vittle import Schedule
 from vittle.dashboards.app import create_app
+from vittle.reductions.backbone import load_backbone
+from vittle.storage.records import BackboneRecord, Settings, Trial
 from vittle.storage.store import Store
 
 HOSTILE = "<script>alert(1)</script>"
 HOSTILE_REASON = "<img src=x onerror=alert(2)><b>bold</b>"
+BOTH = {
+    "pruning": {"kept": [65, 60, 50, 40, 34, 28, 24, 20, 16, 12, 8, 6]},
+    "merging": {"kept": [65, 55, 44, 36, 30, 25, 20, 15, 12, 9, 7, 5]},
+}
 
 
 @pytest.fixture(scope="module")
@@ -38,3 +46,20 @@ def client(store: Store) -> TestClient:
 def address(store: Store) -> Iterator[str]:
     with serving(store) as url:
         yield url
+
+
+@pytest.fixture(scope="module")
+def pictured(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """The embedded model and its images, with three trials that nobody has measured."""
+    opened = open_store(tmp_path_factory.mktemp("pictured"))
+    backbone = load_backbone()
+    record = BackboneRecord(backbone.name, backbone.fingerprint, backbone.classes, backbone.shape)
+    opened.create_study("real", Settings(), record)
+    documents: list[dict[str, Any]] = [{}, {"tail": "prefix", "merging": BOTH["merging"]}, {"tail": "full", **BOTH}]
+    for document in documents:
+        opened.start_trial("real", "sampler", Schedule.from_dict(document), {})
+    return opened
+
+
+def one_of(store: Store, state: str, name: str = "digits-60") -> Trial:
+    return next(trial for trial in store.trials(name) if trial.state == state and trial.schedule.reductions)

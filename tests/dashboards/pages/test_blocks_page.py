@@ -7,13 +7,11 @@ import pytest
 from fastapi.testclient import TestClient
 from playwright.sync_api import Page, expect
 
-from browsing import browser, page, serving, show
+from browsing import serving, show
 from dashboard_study import FINGERPRINT, Synthetic, made_merge_start, open_store
 from vittle.dashboards.app import create_app
 from vittle.objectives.backbones.merge_start import STATISTICS, MergeStart
 from vittle.storage.store import Store
-
-__all__ = ["browser", "page"]  # fixtures
 
 
 @pytest.fixture

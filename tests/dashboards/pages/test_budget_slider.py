@@ -1,19 +1,18 @@
 """The budget slider of the study page: from a budget to the best schedule that fits it, and to the file that applies it."""
 
-from collections.abc import Iterator
-
 import pytest
 from playwright.sync_api import Page, expect
 
-from browsing import browser, click, page, serving, show
+from browsing import click, show
 from dashboard_study import Synthetic, open_store
 from rankings import ranked
+from studies_to_show import address
 from vittle import Schedule
 from vittle.objectives.budget import LatencyBudget
 from vittle.storage.records import Trial
 from vittle.storage.store import Store
 
-__all__ = ["browser", "page"]  # fixtures
+__all__ = ["address"]  # a fixture
 
 STEPS = 1000
 
@@ -24,12 +23,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     Synthetic(opened, "digits-60").fill(60)
     Synthetic(opened, "in-ms", budget="4ms").fill(20)
     return opened
-
-
-@pytest.fixture(scope="module")
-def address(store: Store) -> Iterator[str]:
-    with serving(store) as url:
-        yield url
 
 
 @pytest.fixture(scope="module")

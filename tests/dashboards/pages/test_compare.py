@@ -1,6 +1,5 @@
 """Trials side by side: what differs beyond the noise, on which classes and images, and how trials are chosen for it."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +8,10 @@ from fastapi.testclient import TestClient
 from playwright.sync_api import BrowserContext, Page, expect
 
 import illustrators
-from browsing import browser, page, serving, show
+from browsing import serving, show
 from dashboard_study import SHAPE, Synthetic, open_store
 from rankings import ranked
+from studies_to_show import address, client
 from vittle import Schedule
 from vittle.dashboards.app import create_app
 from vittle.dashboards.documents import comparison
@@ -22,7 +22,7 @@ from vittle.spaces import costs
 from vittle.storage.records import Trial
 from vittle.storage.store import Store
 
-__all__ = ["browser", "page"]  # fixtures
+__all__ = ["address", "client"]  # fixtures
 
 STUDY = "digits-60"
 URL = f"/studies/{STUDY}/compare"
@@ -33,17 +33,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     opened = open_store(tmp_path_factory.mktemp("studies"))
     Synthetic(opened).fill(40)
     return opened
-
-
-@pytest.fixture(scope="module")
-def client(store: Store) -> TestClient:
-    return TestClient(create_app(store), base_url="http://127.0.0.1")
-
-
-@pytest.fixture(scope="module")
-def address(store: Store) -> Iterator[str]:
-    with serving(store) as url:
-        yield url
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 from typer.testing import CliRunner
 
 import vittle.cli.commands
-from browsing import browser, page, printed, serving, show
+from browsing import printed, serving, show
 from dashboard_study import FINGERPRINT, Synthetic, importance, open_store, sensitivity
 from recorded import coordinate, make_study, run
 from vittle.dashboards import text
@@ -19,8 +19,6 @@ from vittle.dashboards.terminal.importance_tables import importance_table, sensi
 from vittle.objectives.backbones.sensitivity import Sensitivity
 from vittle.objectives.parameter_importance import METHODS, Importance
 from vittle.storage.store import Store
-
-__all__ = ["browser", "page"]  # fixtures
 
 
 @pytest.fixture

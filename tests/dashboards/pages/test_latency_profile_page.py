@@ -9,7 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 from playwright.sync_api import Page, expect
 
-from browsing import browser, page, point, serving, show
+from browsing import point, serving, show
 from dashboard_study import BACKBONE_MS, COUNTS, NOISE, PROFILE, SHAPE, Synthetic, latency_profile, open_store
 from rankings import ranked
 from vittle.dashboards import text
@@ -17,8 +17,6 @@ from vittle.dashboards.app import create_app
 from vittle.spaces import costs
 from vittle.storage.records import Trial
 from vittle.storage.store import Store
-
-__all__ = ["browser", "page"]  # fixtures
 
 STUDY = "digits-60"
 

@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from playwright.sync_api import BrowserContext, Page, expect
 from plotly.offline import get_plotlyjs
 
-from browsing import browser, click, show
+from browsing import click, show
 from dashboard_study import Synthetic, importance, latency_profile, made_merge_start, open_store, repeated, sensitivity
 from rankings import ranked
 from vittle import Schedule, VittleError
@@ -20,8 +20,6 @@ from vittle.dashboards import words
 from vittle.dashboards.app import create_app
 from vittle.dashboards.pages import report
 from vittle.storage.store import Store
-
-__all__ = ["browser"]  # a fixture
 
 NAME = "digits-60"
 HOSTILE = '</script><script>alert("1")</script> href="/x" & <!--'

@@ -5,14 +5,14 @@ import json
 from fastapi.testclient import TestClient
 from playwright.sync_api import Page, expect
 
-from browsing import browser, click, page, point, printed, show
+from browsing import click, point, printed, show
 from dashboard_study import SHAPE
 from rankings import ranked
 from studies_to_show import address, client, store
 from vittle.dashboards.terminal.study_tables import front_table, standing, trial_note, trials_table
 from vittle.storage.store import Store
 
-__all__ = ["address", "browser", "client", "page", "store"]  # fixtures
+__all__ = ["address", "client", "store"]  # fixtures
 
 
 def test_answers_to_single_images_are_left_out(client: TestClient, store: Store) -> None:

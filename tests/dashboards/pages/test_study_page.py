@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from playwright.sync_api import BrowserContext, Page, expect
 from plotly.offline import get_plotlyjs
 
-from browsing import browser, click, page, point, printed, serving, show
+from browsing import click, point, printed, serving, show
 from dashboard_study import SHAPE, Synthetic, open_store
 from rankings import ranked
 from studies_to_show import HOSTILE, HOSTILE_REASON, address, client, store
@@ -23,7 +23,7 @@ from vittle.spaces import costs
 from vittle.storage import fronts, records
 from vittle.storage.store import Store
 
-__all__ = ["address", "browser", "client", "page", "store"]  # fixtures
+__all__ = ["address", "client", "store"]  # fixtures
 
 
 class TestTwins:

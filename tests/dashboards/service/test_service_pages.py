@@ -8,14 +8,12 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import BrowserContext, Page, expect
 
-from browsing import browser, page, serving
+from browsing import serving
 from dashboard_study import Synthetic, open_store
 from services import TOKEN, FakeJobs, make_service
 from vittle.dashboards.service.service import Service
 from vittle.storage.claim import claimed
 from vittle.storage.store import Store
-
-__all__ = ["browser", "page"]  # fixtures
 
 
 @pytest.fixture

@@ -5,9 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,11 @@ import pytest
 
 from vittle.storage.claim import holder
 from vittle.storage.store import Store
+from waiting import wait_until
 
-SECONDS = 600  # that a test may wait for anything
 TOKEN = "a-token-of-some-length"
 QUICK = {"model": "digits", "data": "digits", "latency_budget": "500%", "batch_size": 4, "predict": False, "until_flat": False}
-pytestmark = pytest.mark.timeout(1500)
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(1500)]
 
 
 class Served:
@@ -59,14 +58,6 @@ class Served:
             return found if found["state"] in states else None
 
         return wait_until(last)
-
-
-def wait_until(there: Callable[[], Any]) -> Any:
-    end = time.monotonic() + SECONDS
-    while not (found := there()):
-        assert time.monotonic() < end
-        time.sleep(0.2)
-    return found
 
 
 @pytest.fixture

@@ -1,0 +1,191 @@
+"""What a trial does to images, as its page draws it."""
+
+import base64
+import io
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
+from playwright.sync_api import BrowserContext, Page, expect
+
+import illustrators
+from browsing import serving
+from studies_to_show import pictured, store
+from vittle.cli.options import illustrate
+from vittle.storage.store import Store
+
+__all__ = ["pictured", "store"]  # fixtures
+
+NAME = "digits-60"
+
+
+@pytest.fixture(scope="module")
+def address(pictured: Store) -> Iterator[str]:
+    with serving(pictured, illustrate=illustrate) as url:
+        yield url
+
+
+def accessible(page: Page) -> None:
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+
+
+PIXELS = """([rows, columns]) => [...document.querySelectorAll(".images canvas")].map(canvas => {
+    const context = canvas.getContext("2d");
+    return Array.from({ length: rows * columns }, (_, at) => {
+        const [x, y] = [(at % columns + 0.625) / columns, (Math.floor(at / columns) + 0.625) / rows];
+        return [...context.getImageData(Math.floor(x * canvas.width), Math.floor(y * canvas.height), 1, 1).data].slice(0, 3);
+    });
+})"""
+
+
+def decoded(picture: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(picture.partition(",")[2])))).astype(float)
+
+
+def draw_pictures(page: Page, url: str) -> dict[str, Any]:
+    """Open a trial's page, scroll to its pictures, and return what they were drawn from."""
+    with page.expect_response(lambda answer: "images.json" in answer.url, timeout=120000) as told:
+        page.goto(url)
+        page.locator(".pictures").scroll_into_view_if_needed()
+    page.wait_for_selector(".images canvas")
+    document: dict[str, Any] = json.loads(told.value.body())
+    return document
+
+
+def move_to(page: Page, block: int) -> None:
+    slider = page.get_by_role("slider", name="Block")
+    slider.focus()
+    page.keyboard.press("Home")
+    for _ in range(block):
+        page.keyboard.press("ArrowRight")
+    expect(slider).to_have_value(str(block))
+
+
+class TestPatches:
+    @pytest.mark.parametrize("trial", [1, 2])
+    def test_canvases_show_the_groups_of_every_block(self, page: Page, address: str, trial: int) -> None:
+        told = draw_pictures(page, f"{address}/studies/real/trials/{trial}")
+        assert len(told["images"]) == 6
+        expect(page.locator(".images figure")).to_have_count(6)
+        last = len(told["tokens"])
+        for block in (1, 5, 8, last):
+            move_to(page, block)
+            expect(page.locator(".blockbar output")).to_contain_text(
+                f"After block {block} of 12: {told['tokens'][block - 1]} of 65 tokens"
+            )
+            for image, pixels in zip(told["images"], page.evaluate(PIXELS, [8, 8]), strict=True):
+                picture = decoded(image["picture"]).reshape(8, 4, 8, 4, 3).transpose(0, 2, 1, 3, 4).reshape(64, 16, 3)
+                groups = np.array(image["blocks"][min(block, told["blocks"]) - 1]["groups"])
+                for patch, (group, pixel) in enumerate(zip(groups, pixels, strict=True)):
+                    if group < 0:
+                        assert all(0x9A <= channel <= 0xDE for channel in pixel)  # grey, hatched
+                    elif (groups == group).sum() > 1:
+                        assert pixel == pytest.approx(picture[groups == group].mean((0, 1)), abs=1)
+                    else:
+                        assert pixel == pytest.approx(picture[patch][10], abs=1)  # the picture itself
+        assert ((groups < 0).any()) == (trial == 2)
+        if told["blocks"] < last:
+            expect(page.locator(".blockbar output")).to_contain_text("drawn as before it")
+        canvas = page.locator(".images canvas").first
+        sizes, gone = (
+            told["images"][0]["blocks"][-1]["sizes"],
+            int((np.array(told["images"][0]["blocks"][-1]["groups"]) < 0).sum()),
+        )
+        expect(canvas).to_have_attribute(
+            "aria-label", f"Image 0 after block {last}: {len(sizes)} groups of patches, {gone} patches dropped"
+        )
+        move_to(page, 0)
+        for image, pixels in zip(told["images"], page.evaluate(PIXELS, [8, 8]), strict=True):
+            centres = decoded(image["picture"])[2::4, 2::4].reshape(64, 3)
+            assert np.abs(np.array(pixels) - centres).max() <= 1
+        accessible(page)
+
+    def test_the_untouched_model_is_drawn_as_it_is(self, page: Page, address: str) -> None:
+        told = draw_pictures(page, f"{address}/studies/real/trials/0")
+        move_to(page, 7)
+        for image, pixels in zip(told["images"], page.evaluate(PIXELS, [8, 8]), strict=True):
+            assert np.abs(np.array(pixels) - decoded(image["picture"])[2::4, 2::4].reshape(64, 3)).max() <= 1
+
+    def test_captions_say_what_the_models_answer(self, page: Page, address: str) -> None:
+        told = draw_pictures(page, f"{address}/studies/real/trials/2")
+        for image, caption in zip(told["images"], page.locator("figcaption").all_inner_texts(), strict=True):
+            assert f"Image {image['index']} of class {image['label']}" in caption
+            agree = f"✓ both answer {image['schedule']}"
+            assert (agree if image["agree"] else f"✕ backbone {image['backbone']}, schedule {image['schedule']}") in caption
+
+    def test_other_images_are_asked_for(self, page: Page, address: str) -> None:
+        draw_pictures(page, f"{address}/studies/real/trials/1")
+        shown = page.locator(".images figcaption b")
+        page.get_by_role("button", name="Next images").click()
+        expect(shown).to_have_text([f"Image {index}" for index in range(6, 12)], timeout=60000)
+        page.get_by_label("Images").fill("40, 3")
+        page.keyboard.press("Enter")
+        expect(shown).to_have_text(["Image 40", "Image 3"], timeout=60000)
+        page.get_by_label("Images").fill("100000")
+        page.keyboard.press("Enter")
+        reason = "There are no pictures: no image 100000; accepted: 0 to 448"
+        expect(page.locator(".waiting")).to_have_text(reason, timeout=60000)
+
+    def test_it_plays_through_the_blocks(self, page: Page, address: str) -> None:
+        draw_pictures(page, f"{address}/studies/real/trials/1")
+        move_to(page, 10)
+        page.get_by_role("button", name="Play").click()
+        expect(page.get_by_role("button", name="Pause")).to_be_visible()
+        expect(page.get_by_role("slider", name="Block")).to_have_value("12")
+        expect(page.get_by_role("button", name="Play")).to_be_visible()
+
+    def test_pictures_are_as_fine_as_the_screen(self, browser: BrowserContext, address: str) -> None:
+        assert browser.browser is not None
+        context = browser.browser.new_context(
+            viewport={"width": 360, "height": 800}, device_scale_factor=3, color_scheme="dark"
+        )
+        shown = context.new_page()
+        draw_pictures(shown, f"{address}/studies/real/trials/2")
+        assert shown.evaluate("() => document.documentElement.scrollWidth") == 360
+        sizes = shown.evaluate("() => [...document.querySelectorAll('canvas')].map(one => [one.width, one.clientWidth])")
+        assert [width for width, _ in sizes] == pytest.approx([3 * shown_width for _, shown_width in sizes], abs=2)
+        accessible(shown)
+        context.close()
+
+    def test_a_grid_need_not_be_square_nor_end_with_the_picture(self, page: Page, address: str) -> None:
+        draw_pictures(page, f"{address}/studies/real/trials/1")
+        places = page.evaluate("() => patchPlaces({ grid: [2, 3], patch: [4, 6] }, { width: 16, height: 7 })")
+        assert [list(place.values()) for place in places] == [
+            [0, 0, 6, 4], [6, 0, 12, 4], [12, 0, 16, 4], [0, 4, 6, 7], [6, 4, 12, 7], [12, 4, 16, 7],
+        ]  # fmt: skip
+        stream = io.BytesIO()
+        picture = np.zeros((7, 16, 3), np.uint8)
+        picture[:, 12:] = [200, 40, 10]
+        picture[4:, :12] = [0, 0, 250]
+        Image.fromarray(picture).save(stream, "PNG")
+        url = f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
+        image = {"index": 0, "label": None, "picture": url, "backbone": 1, "schedule": 1, "agree": True,
+                 "blocks": [{"groups": [0, 1, 2, 3, -1, 2], "sizes": [1, 1, 2, 1]}]}  # fmt: skip
+        told = {"grid": [2, 3], "patch": [4, 6], "tokens": [5], "whole": 7, "prefix": 1, "blocks": 1, "images": [image]}
+        page.evaluate("told => PICTURES.patches(document.querySelector('.drawn'), told)", told)
+        expect(page.locator(".images figure")).to_have_count(1)
+        (pixels,) = page.evaluate(PIXELS, [2, 3])
+        assert pixels[2] == pixels[5] == [200, 40, 10]
+        assert pixels[0] == [0, 0, 0]
+        assert pixels[3] == [0, 0, 250]
+        assert pixels[4] not in ([0, 0, 0], [0, 0, 250])
+
+    def test_a_model_that_is_not_here_is_said_as_text(self, browser: BrowserContext, store: Store) -> None:
+        with serving(store, illustrate=illustrators.refusing) as url:
+            shown = browser.new_page()
+            shown.goto(f"{url}/studies/{NAME}/trials/3")
+            shown.locator(".pictures").scroll_into_view_if_needed()
+            waiting = shown.locator(".waiting")
+            expect(waiting).to_contain_text(
+                "There are no pictures: the pictures cannot be computed (MemoryError: not enough)", timeout=60000
+            )
+            shown.get_by_label("Images").fill("0")
+            shown.keyboard.press("Enter")
+            expect(waiting).to_have_text("There are no pictures: no images at <b>/nowhere</b>; accepted: a folder")
+            expect(shown.locator("#measured .value")).not_to_have_count(0)  # and everything else is there
+            shown.close()
