@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import vittle.cli.commands
 import vittle.cli.search
-from recorded import make_study, run
+from recorded import coordinate, make_study, run
 from refusals import refusal
 from vittle import Schedule
 from vittle.storage.records import Study

@@ -44,6 +44,7 @@ SHAPE = BackboneShape(
     head_macs=10 * WIDTH,
     reads_prefix_only=True,
 )
+WEIGHTS = 940_000  # of the digits' backbone, about
 BACKBONE_MS = 8.2
 FINGERPRINT = "5f2c9a0d71be"
 DENSE = costs.macs(SHAPE, Schedule())
@@ -172,6 +173,7 @@ class Synthetic:
             "throughput": Measurement("throughput", images, images / (1 + spread), images / (1 - spread), repeats),
             "memory": exact("memory", 300 + 40 * ratio, {"of": "process"}),
             "macs": exact("macs", macs),
+            "parameters": exact("parameters", WEIGHTS),
             "latency_ratio": Measurement(
                 "latency_ratio", ratio, ratio * (1 - spread), ratio * (1 + spread), repeats, {**protocol, **samples}
             ),
