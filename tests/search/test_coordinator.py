@@ -143,6 +143,17 @@ def test_a_resumed_search_hands_out_what_was_in_flight_and_repeats_nothing(store
     assert len({trial.schedule.id for trial in trials}) == 21
 
 
+def test_what_is_handed_out_again_is_not_proposed_to_another_worker_meanwhile(store) -> None:
+    study = make_study(store, trials=20)
+    first = coordinate(study, store)
+    run(first, limit=3)
+    lost = [first.next().candidate.id for _ in range(3)]  # of three workers, all of which died with the search
+    second = coordinate(study, store)
+    at_once = [second.next().candidate.id for _ in range(8)]
+    assert at_once[:3] == lost
+    assert len(set(at_once)) == 8
+
+
 def test_a_finished_search_has_nothing_left_to_hand_out(store) -> None:
     study = make_study(store, trials=5)
     run(coordinate(study, store))
