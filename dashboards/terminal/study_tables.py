@@ -59,7 +59,7 @@ def trials_table(trials: Sequence[Trial]) -> Table:
             str(trial.number),
             state_text(trial.state),
             tables.share(judged.get("accuracy")),
-            tables.seen(judged.get("accuracy")),
+            tables.images_seen(judged.get("accuracy")),
             tables.share(judged.get("latency_ratio"), spread=False),  # the front has it
             tables.milliseconds(judged.get("latency_ms")),
             tables.macs(judged.get("macs")),
@@ -128,19 +128,19 @@ def standing(ranking: Ranking) -> list[str]:
     return [*([] if curse is None else [text.optimism(curse)]), *([] if grown is None else [text.outlook(grown)])]
 
 
-def merge_start_table(phase: MergeStart) -> Table:
+def merge_start_table(found: MergeStart) -> Table:
     """One line per block with what its attention shows, bars for the three curves that matter most; the start marked."""
     table = tables.table("block>", "similarity", "partner", "sink", "entropy>", "outlier>")
-    spread = phase.curve("similarity")
-    for block in range(phase.depth):
-        first = block == phase.start
-        bars = [_barred(phase.curve(name), block, "bright_green" if first else color) for name, color in CURVE_COLORS.items()]
+    spread = found.curve("similarity")
+    for block in range(found.depth):
+        first = block == found.start
+        bars = [_barred(found.curve(name), block, "bright_green" if first else color) for name, color in CURVE_COLORS.items()]
         bars[0] = Text.assemble(bars[0], (f" ±{(spread.high[block] - spread.low[block]) / 2:.3f}", "dim"))
         table.add_row(
             f"{'▸ ' if first else ''}{block + 1}",
             *bars,
-            f"{phase.curve('entropy').values[block]:.2f}",
-            f"{phase.curve('outlier').values[block]:.1f}",
+            f"{found.curve('entropy').values[block]:.2f}",
+            f"{found.curve('outlier').values[block]:.1f}",
             style="bold" if first else "",
         )
     table.caption = "▸ merging may start here; bars run from the lowest to the highest block; ± is 95%"

@@ -45,7 +45,7 @@ def table(*columns: str) -> Table:
     return made
 
 
-def seen(measured: Measurement | None) -> str:
+def images_seen(measured: Measurement | None) -> str:
     """How many images: 449, or 64/449 of which all are estimated."""
     if measured is None:
         return NOTHING
