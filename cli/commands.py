@@ -8,7 +8,7 @@ import typer
 from vittle import __version__
 from vittle.cli.export import export_app
 from vittle.cli.latency import latency_app
-from vittle.cli.search import search_app
+from vittle.cli.launch import search_app
 from vittle.cli.serve import serve_app
 from vittle.cli.studies import studies_app
 from vittle.cli.train import train_app

@@ -26,7 +26,7 @@ from vittle.cli.options import (
 )
 from vittle.dashboards import text
 from vittle.dashboards.terminal import latency_tables, study_tables
-from vittle.dashboards.terminal import remeasured as measured_again
+from vittle.dashboards.terminal import verify as measured_again
 from vittle.dashboards.terminal.console import counting, err, escape, note, out, print_json, working
 from vittle.objectives.budget import LatencyBudget
 from vittle.spaces import costs

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vittle.reductions.backbone import shape_of
-from vittle.reductions.bipartite import halves
+from vittle.reductions.matching.bipartite import halves
 from vittle.spaces.errors import UnsupportedBackboneError
 
 PIECE = 2**24  # attention weights that exist at once: 64 MiB, unless a single head has more

@@ -4,11 +4,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vittle.reductions import bipartite, energy, importance
-from vittle.reductions.matching import Matching, merge
+from vittle.reductions.matching import bipartite, energy, importance
+from vittle.reductions.matching.merge import Matching, merge
+from vittle.reductions.matching.windows import WindowMatch
 from vittle.reductions.merge_embedding import MergeEmbedding
 from vittle.reductions.tokens import Attention, Operator, Site, Tokens
-from vittle.reductions.windows import WindowMatch
 from vittle.spaces.merging import Merging
 
 

@@ -8,7 +8,7 @@ anything merges. Departure: what stays keeps its order, which changes no output.
 import torch
 from torch.nn import functional
 
-from vittle.reductions.matching import others, ranked
+from vittle.reductions.matching.merge import others, ranked
 from vittle.reductions.tokens import Attention, Operator, Site, Tokens, take
 from vittle.spaces.pruning import Pruning
 

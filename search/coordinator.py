@@ -21,6 +21,7 @@ from vittle.search.in_flight import InFlight
 from vittle.search.limits import Limits
 from vittle.search.problem import Problem, over_time
 from vittle.search.results import Results
+from vittle.search.retries import given_up
 from vittle.search.sampler import Sampler
 from vittle.spaces.candidate import Candidate
 from vittle.spaces.errors import VittleError
@@ -33,7 +34,6 @@ FRUITLESS = 200  # proposals in a row that are known or hopeless, after which th
 STARTING = 0.7  # the most of a study's trials that are not the sampler's
 MOST_AT_ONCE = 8  # candidates that a worker is given at once
 WORTH_ASKING = 1.5  # seconds of evaluation that make up for handing out and taking back
-ATTEMPTS = 3  # begun so often and never ended, a trial is what its workers die of
 
 
 @dataclass(frozen=True)
@@ -181,9 +181,10 @@ class Coordinator:
 
     def _retry(self, trial: Trial, why: str | None) -> Assignment | None:
         """Hand out a trial that was begun before, alone, unless it was begun too often."""
-        if why is not None and self._store.retry_trial(self.study.name, trial.number) > ATTEMPTS:
+        attempts = 0 if why is None else self._store.retry_trial(self.study.name, trial.number)
+        if (reason := given_up(why, attempts)) is not None:
             self._in_flight.hand_out(trial, None)
-            self.finish(trial.number, failed(f"{why}, each of {ATTEMPTS} times"))
+            self.finish(trial.number, failed(reason))
             return self.next()
         self._alone.add(trial.number)
         ticket = self._in_flight.ticket(trial.number)

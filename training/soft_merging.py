@@ -24,8 +24,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vittle.reductions.bipartite import halves
 from vittle.reductions.block import attend, classify
+from vittle.reductions.matching.bipartite import halves
 from vittle.reductions.merge_embedding import MergeEmbedding
 from vittle.reductions.tokens import Tokens
 

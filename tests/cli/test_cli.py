@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 import vittle.cli.commands
-import vittle.cli.search
+import vittle.cli.launch
 from recorded import coordinate, make_study, run
 from refusals import refusal
 from vittle import Schedule
@@ -146,7 +146,7 @@ def test_a_search_says_why_it_ended(studied: str, capsys: pytest.CaptureFixture[
         return SimpleNamespace(ended=callbacks[-1])
 
     studies, job = SimpleNamespace(run=finish, Reporter=reporter), SimpleNamespace(notes=[])
-    vittle.cli.search._run(studies, store.study("demo"), job, store, None, as_json=False)
+    vittle.cli.launch._run(studies, store.study("demo"), job, store, None, as_json=False)
     shown = capsys.readouterr()
     assert "search ended: the front grows no more" in shown.err
     assert "Another 100 trials" in shown.out

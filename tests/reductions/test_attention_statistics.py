@@ -17,7 +17,7 @@ from vittle.objectives.quality.images import Images
 from vittle.reductions import attention_statistics
 from vittle.reductions.attention_statistics import key_statistics, observe
 from vittle.reductions.backbone import describe_backbone
-from vittle.reductions.bipartite import match
+from vittle.reductions.matching.bipartite import match
 
 
 def cosine(one: torch.Tensor, other: torch.Tensor) -> float:

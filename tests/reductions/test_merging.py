@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from vittle.reductions.bipartite import match
-from vittle.reductions.matching import merge
+from vittle.reductions.matching.bipartite import match
+from vittle.reductions.matching.merge import merge
 from vittle.reductions.tokens import Tokens
 
 

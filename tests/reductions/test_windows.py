@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from vittle.reductions import bipartite
-from vittle.reductions.windows import WindowMatch
+from vittle.reductions.matching import bipartite
+from vittle.reductions.matching.windows import WindowMatch
 from vittle.spaces import BackboneShape
 from vittle.spaces.windows import Windows
 

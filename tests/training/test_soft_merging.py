@@ -8,8 +8,8 @@ from torch import nn
 
 from models import make_model
 from vittle import presets
-from vittle.reductions.bipartite import match
-from vittle.reductions.matching import merge
+from vittle.reductions.matching.bipartite import match
+from vittle.reductions.matching.merge import merge
 from vittle.reductions.merge_embedding import MergeEmbedding
 from vittle.reductions.tokens import Tokens
 from vittle.reductions.vit import ReducedViT

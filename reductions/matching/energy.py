@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vittle.reductions.matching import Matching, others, ranked
+from vittle.reductions.matching.merge import Matching, others, ranked
 from vittle.reductions.tokens import take
 
 MARGIN = 0.75

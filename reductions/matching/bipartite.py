@@ -9,7 +9,7 @@ distillation, registers), and ties are broken by position on every device.
 import torch
 from torch import Tensor
 
-from vittle.reductions.matching import Matching, ranked
+from vittle.reductions.matching.merge import Matching, ranked
 from vittle.reductions.tokens import take
 
 

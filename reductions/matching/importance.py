@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vittle.reductions.matching import Matching, ranked
+from vittle.reductions.matching.merge import Matching, ranked
 from vittle.reductions.tokens import take
 
 

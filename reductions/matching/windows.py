@@ -13,8 +13,8 @@ from itertools import accumulate
 import torch
 from torch import Tensor, nn
 
-from vittle.reductions import bipartite
-from vittle.reductions.matching import Matching
+from vittle.reductions.matching import bipartite
+from vittle.reductions.matching.merge import Matching
 from vittle.spaces.windows import Windows
 
 
