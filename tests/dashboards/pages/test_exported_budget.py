@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 from typer.testing import CliRunner
 
 import vittle.cli.commands
-from browsing import browser, page, serving, show
+from browsing import serving, show
 from dashboard_study import Synthetic, open_store
 from rankings import ranked
 from services import BEARER, client_of, make_service
@@ -24,8 +24,6 @@ from vittle.spaces.reduction import AdapterRecord
 from vittle.storage.certificate import Certificate
 from vittle.storage.records import BackboneRecord, Settings
 from vittle.storage.store import Store
-
-__all__ = ["browser", "page"]  # fixtures
 
 NAME = "digits-60"
 ADAPTER = "/data/mine=1/embedding.safetensors"
