@@ -1,4 +1,4 @@
-"""Record what real schedules do to a backbone, for studies that are simulated: `tests/evaluations.npz`.
+"""Record what real schedules do to a backbone, for studies that are simulated: `tests/support/evaluations.npz`.
 
     python benchmarks/record.py --photographs photographs.npz --backbone photographs.safetensors
 

@@ -69,7 +69,7 @@ class Evaluator:
         backbone: the backbone.
         splits: the images to search on, in the order in which they are to be seen, and those to confirm on.
         known: the backbone's own pass over the search images; made when it is first needed where none is given.
-        cache: bytes of prefixes that stay on a GPU.
+        cache: bytes of activations that stay on a GPU.
         **where: of `make_stand`.
 
     Raises:
@@ -109,9 +109,9 @@ class Evaluator:
         """Bring the search images through the backbone once, and keep what schedules can go on from.
 
         Args:
-            limit: bytes of prefixes to keep.
+            limit: bytes of activations to keep.
             keep: where to put each of them.
-            fetch: from what `keep` gives back to the prefix.
+            fetch: from what `keep` gives back to the activations.
             observer: sees the first of them.
             progress: told (done, total) images.
         """
@@ -249,8 +249,8 @@ class Evaluator:
         if known is None:
             answers = finite(model(self._input(phase, batch)))
         else:
-            block, prefix = known
-            answers = finite(prefix.resume(model, block))
+            block, activations = known
+            answers = finite(activations.resume(model, block))
             macs -= costs.dense_macs_through(shape, block)
         self._count(macs * len(answers), time.perf_counter() - start)
         return answers

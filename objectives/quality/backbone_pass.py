@@ -1,4 +1,4 @@
-"""What the backbone's own pass over the search images leaves behind: its answers, and prefixes that schedules go on from.
+"""What the backbone's own pass over the search images leaves behind: its answers, and activations that schedules go on from.
 
 The pass is made once. Its logits are what every schedule is compared with, and the activations on the way are kept as far as
 memory allows: those of early rungs first, because every trial starts there, and within a rung those of blocks spread over the
@@ -27,7 +27,7 @@ class BackbonePass:
 
     Attributes:
         logits: (n, classes) float32.
-        kept: prefixes by batch and block, as arrays or as whatever `fetch` turns into them.
+        kept: activations by batch and block, as arrays or as whatever `fetch` turns into them.
         fetch: from what is kept to arrays.
         seconds: that the pass took.
     """
@@ -39,7 +39,7 @@ class BackbonePass:
 
 
 def places(shape: BackboneShape, batches: Sequence[int], itemsize: int, limit: int) -> list[Place]:
-    """Which prefixes to keep within `limit` bytes.
+    """Which activations to keep within `limit` bytes.
 
     Args:
         shape: the backbone's.
@@ -59,7 +59,7 @@ def places(shape: BackboneShape, batches: Sequence[int], itemsize: int, limit: i
 
 
 class ActivationCache:
-    """The prefixes of a dense pass on the device where they are used; on a GPU as many as fit `limit` bytes stay there."""
+    """The activations of a dense pass on the device where they are used; on a GPU as many as fit `limit` bytes stay there."""
 
     def __init__(self, dense: BackbonePass, device: torch.device, limit: int) -> None:
         self._dense = dense
@@ -68,7 +68,7 @@ class ActivationCache:
         self._there: dict[Place, Activations] = {}
 
     def nearest(self, batch: int, block: int) -> tuple[int, Activations] | None:
-        """The kept prefix of a batch nearest to a block and not behind it, with its block; None where none is kept."""
+        """The kept activations of a batch nearest to a block and not behind it, with its block; None where none is kept."""
         for before in range(block, -1, -1):
             if (batch, before) in self._dense.kept:
                 return before, self._get((batch, before))
@@ -77,8 +77,8 @@ class ActivationCache:
     def _get(self, place: Place) -> Activations:
         if place in self._there:
             return self._there[place]
-        prefix = Activations.unpack(self._dense.fetch(self._dense.kept[place]), self._device)
-        if prefix.bytes <= self._left:
-            self._left -= prefix.bytes
-            self._there[place] = prefix
-        return prefix
+        activations = Activations.unpack(self._dense.fetch(self._dense.kept[place]), self._device)
+        if activations.bytes <= self._left:
+            self._left -= activations.bytes
+            self._there[place] = activations
+        return activations

@@ -10,10 +10,10 @@ and expected is the mean of `lost` given both: tau^2 / (tau^2 + sigma^2) of what
 (empirical Bayes: Efron & Morris, "Stein's paradox in statistics", 1977). Where divergence explains all there is beyond noise,
 it alone decides; where it explains nothing, the images do.
 
-Chosen by measurement (`tests/evaluations.npz`: 216 schedules, 1,500 photographs to search on and as many to confirm on). Rank
-correlation with accuracy on the images to confirm on: divergence on 32 images 0.87, on all 0.90; accuracy on 32 images 0.16, on
-256 0.70, on all 0.88. Root mean square error of the loss, of which 0.7 points are noise of the images to confirm on, from
-16 trials: as measured 0.97 points, expected 0.90; isotonic regression on divergence has 0.99, with its root besides 0.97.
+Chosen by measurement (`tests/support/evaluations.npz`: 216 schedules, 1,500 photographs to search on, as many to confirm on).
+Rank correlation with accuracy on the images to confirm on: divergence on 32 images 0.87, on all 0.90; accuracy on 32 images
+0.16, on 256 0.70, on all 0.88. Root mean square error of the loss, of which 0.7 points are noise of the images to confirm on,
+from 16 trials: as measured 0.97 points, expected 0.90; isotonic regression on divergence has 0.99, with its root besides 0.97.
 """
 
 from collections.abc import Mapping, Sequence
