@@ -180,18 +180,18 @@ class TestKept:
 
     def test_an_older_copy_that_is_brought_back_is_read_anew(self, study: Synthetic) -> None:
         watch = Watch(study.store)
-        assert len(watch.seen(NAME).trials) == 17
+        assert len(watch.snapshot(NAME).trials) == 17
         with study.store.engine.begin() as connection:
             connection.exec_driver_sql("DELETE FROM trials WHERE number > 3")
             connection.exec_driver_sql("UPDATE studies SET revision = 1")
-        assert len(watch.seen(NAME).trials) == 4
+        assert len(watch.snapshot(NAME).trials) == 4
 
     def test_few_studies_are_kept(self, tmp_path: Path) -> None:
         store = open_store(tmp_path)
         watch = Watch(store)
         for number in range(cache.KEPT + 2):
             Synthetic(store, f"study {number}")
-            watch.seen(f"study {number}")
+            watch.snapshot(f"study {number}")
         assert list(watch._watched) == [f"study {number}" for number in range(2, cache.KEPT + 2)]
 
 
