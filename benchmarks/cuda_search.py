@@ -22,7 +22,8 @@ from vittle.search.inference import InferenceProblem, ScheduleEvaluator
 from vittle.search.reporter import Reporter
 from vittle.search.study import run
 from vittle.spaces.errors import VittleError
-from vittle.storage.records import Settings, Trial
+from vittle.storage.records import Trial
+from vittle.storage.settings import Settings
 from vittle.storage.store import Store
 
 VITTLE = (sys.executable, "-m", "vittle")

@@ -31,7 +31,7 @@ from vittle.reductions.vit import ReducedViT
 from vittle.search.feasibility import find_profile, stand_of
 from vittle.spaces.errors import VittleError
 from vittle.spaces.schedule import Schedule
-from vittle.storage.records import Settings
+from vittle.storage.settings import Settings
 from vittle.storage.store import Store
 
 PACKAGES = ("torch", "timm", "triton", "ray", "optuna", "numpy", "sqlalchemy")

@@ -20,7 +20,8 @@ from vittle.reductions.backbone import load_backbone
 from vittle.reductions.merge_embedding import MergeEmbedding
 from vittle.spaces import costs
 from vittle.storage.certificate import Certificate
-from vittle.storage.records import BackboneRecord, Settings
+from vittle.storage.records import BackboneRecord
+from vittle.storage.settings import Settings
 from vittle.storage.store import Store
 
 

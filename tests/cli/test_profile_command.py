@@ -23,7 +23,7 @@ from vittle.search import inference
 from vittle.search.inference import InferenceProblem
 from vittle.search.reporter import Reporter
 from vittle.search.schedules import Knowledge
-from vittle.storage.records import Settings
+from vittle.storage.settings import Settings
 from vittle.storage.store import Store
 
 QUICK = ("--batch-size", "2", "--time-limit", "1s")

@@ -15,7 +15,7 @@ from vittle import VittleError
 from vittle.cli.ray_jobs import RayJobs
 from vittle.dashboards.service.jobs import Job, UnreachableJobsError
 from vittle.search.workers import ray_session
-from vittle.storage.records import Settings
+from vittle.storage.settings import Settings
 from vittle.storage.store import Store
 from waiting import free_port, wait_until
 

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from vittle.storage.records import Settings
+from vittle.storage.settings import Settings
 
 
 def test_settings_of_old_studies_are_read() -> None:

@@ -26,7 +26,8 @@ from vittle.search.coordinator import Coordinator
 from vittle.search.inference import InferenceProblem
 from vittle.search.workers import Pool, ray_session
 from vittle.storage.claim import claimed
-from vittle.storage.records import Settings, Trial
+from vittle.storage.records import Trial
+from vittle.storage.settings import Settings
 from vittle.storage.store import Store
 from waiting import SECONDS, wait_until
 

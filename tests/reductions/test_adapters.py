@@ -22,7 +22,7 @@ from vittle.search.inference import InferenceProblem
 from vittle.spaces.reduction import AdapterRecord
 from vittle.spaces.table import REDUCTIONS
 from vittle.storage import export
-from vittle.storage.records import Settings
+from vittle.storage.settings import Settings
 
 
 class Scores(nn.Module):

@@ -17,7 +17,7 @@ from vittle.search.inference import InferenceProblem
 from vittle.search.reporter import Reporter
 from vittle.search.schedules import Knowledge
 from vittle.spaces.space import Space
-from vittle.storage.records import Settings
+from vittle.storage.settings import Settings
 from vittle.storage.store import Store
 
 

@@ -20,7 +20,8 @@ from vittle.reductions.vit import ReducedViT, apply
 from vittle.search.illustrator import FIRST, Illustrator, illustrate
 from vittle.spaces import costs
 from vittle.spaces.errors import VittleError
-from vittle.storage.records import BackboneRecord, Settings
+from vittle.storage.records import BackboneRecord
+from vittle.storage.settings import Settings
 from vittle.storage.store import Store
 
 KEPT = [65, 58, 50, 43, 36, 30, 24, 18, 14, 10, 8, 8]

@@ -12,7 +12,8 @@ from vittle.search.coordinator import Coordinator
 from vittle.search.schedules import Knowledge
 from vittle.search.starts import HEURISTIC
 from vittle.spaces import tokens
-from vittle.storage.records import Settings, profiled
+from vittle.storage.records import profiled
+from vittle.storage.settings import Settings
 from vittle.storage.store import Store
 
 

@@ -18,7 +18,8 @@ from vittle.search.remeasure import retime, verify
 from vittle.spaces import Schedule, costs
 from vittle.storage import export
 from vittle.storage.certificate import EXIT_CODES, Certificate
-from vittle.storage.records import BackboneRecord, Settings, Study
+from vittle.storage.records import BackboneRecord, Study
+from vittle.storage.settings import Settings
 from vittle.storage.store import Store
 
 THREADS = torch.get_num_threads()

@@ -15,7 +15,7 @@ from vittle.objectives.measurement import Measurement, exact
 from vittle.search.sampler import SAMPLERS, Proposal, Sampler
 from vittle.spaces import Schedule, Space
 from vittle.spaces.reduction import Values
-from vittle.storage.records import Settings
+from vittle.storage.settings import Settings
 
 SPACE = Space(SHAPE, ("merging",))
 GOALS = inference_goals(LatencyBudget.parse("60%"))

@@ -12,7 +12,7 @@ from vittle import Schedule, VittleError
 from vittle.objectives.backbones.merge_start import BlockCurve, MergeStart
 from vittle.spaces import Merging
 from vittle.storage.export import document, front_entry, to_yaml
-from vittle.storage.records import Settings
+from vittle.storage.settings import Settings
 from vittle.storage.store import Store
 
 SCHEDULE = Schedule((Merging(kept=tuple(range(60, 0, -5))),), "prefix")

@@ -25,7 +25,8 @@ from vittle.spaces import costs
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
 from vittle.storage import rows
-from vittle.storage.records import BackboneRecord, Settings, Study, StudyState
+from vittle.storage.records import BackboneRecord, Study, StudyState
+from vittle.storage.settings import Settings
 from vittle.storage.store import Store
 from vittle.storage.tables import MeasurementRow, TrialRow
 

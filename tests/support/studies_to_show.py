@@ -11,7 +11,8 @@ from dashboard_study import Synthetic, open_store
 from vittle import Schedule
 from vittle.dashboards.app import create_app
 from vittle.reductions.backbone import load_backbone
-from vittle.storage.records import BackboneRecord, Settings, Trial
+from vittle.storage.records import BackboneRecord, Trial
+from vittle.storage.settings import Settings
 from vittle.storage.store import Store
 
 HOSTILE = "<script>alert(1)</script>"

@@ -22,7 +22,8 @@ from vittle.objectives.budget import LatencyBudget
 from vittle.objectives.measurement import Measurement
 from vittle.spaces.reduction import AdapterRecord
 from vittle.storage.certificate import Certificate
-from vittle.storage.records import BackboneRecord, Settings
+from vittle.storage.records import BackboneRecord
+from vittle.storage.settings import Settings
 from vittle.storage.store import Store
 
 NAME = "digits-60"

@@ -6,7 +6,7 @@ from vittle import VittleError
 from vittle.objectives.quality.images import left_out, load_images
 from vittle.reductions.backbone import Preprocessing, load_backbone
 from vittle.search.inference import InferenceProblem
-from vittle.storage.records import Settings
+from vittle.storage.settings import Settings
 
 SMALL = Preprocessing(size=(16, 16), crop=0.9, interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3)
 
