@@ -15,7 +15,7 @@ demo: $(VENV)/vittle
 
 # Threads of a search that wait for each other must not keep the processors from the rest: they sleep (OMP_WAIT_POLICY).
 test: lint
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations=20
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=20
 
 lint: $(VENV)/vittle-dev
 	$(BIN)/ruff format --check --quiet .

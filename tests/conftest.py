@@ -19,12 +19,9 @@ from vittle.objectives.quality.images import Images, Splits
 from vittle.storage.store import Store
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of a file run in one process, and so do all that start a Ray, which come first because they take longest."""
+    """Files that start a Ray come first, because they take longest; a file runs in one process."""
     items.sort(key=lambda item: item.get_closest_marker("ray") is None)
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("ray" if item.get_closest_marker("ray") else item.nodeid.split("::")[0]))
 
 
 @pytest.fixture(scope="session", autouse=True)
