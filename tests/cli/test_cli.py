@@ -18,6 +18,7 @@ import vittle.cli.launch
 from recorded import coordinate, make_study, run
 from refusals import refusal
 from vittle import Schedule
+from vittle.search.reporter import Reporter
 from vittle.storage.records import Study
 from vittle.storage.store import Store
 
@@ -133,20 +134,17 @@ def test_a_front_says_what_more_trials_would_add(studied: str) -> None:
     assert "never saw" not in shown  # nothing is confirmed
 
 
-def test_a_search_says_why_it_ended(studied: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_search_says_why_it_ended(studied: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     store = Store.open(studied)
     store.set_state("demo", "interrupted")
 
-    def finish(study: Study, job: object, store: Store, reporter: SimpleNamespace, ray_address: str | None) -> Study:
+    def finish(study: Study, problem: object, store: Store, reporter: Reporter, ray_address: str | None) -> Study:
         reporter.ended("the front grows no more")
         store.set_state(study.name, "complete")
         return store.study(study.name)
 
-    def reporter(*callbacks: object) -> SimpleNamespace:
-        return SimpleNamespace(ended=callbacks[-1])
-
-    studies, job = SimpleNamespace(run=finish, Reporter=reporter), SimpleNamespace(notes=[])
-    vittle.cli.launch._run(studies, store.study("demo"), job, store, None, as_json=False)
+    monkeypatch.setattr("vittle.search.study.run", finish)
+    vittle.cli.launch._run(store.study("demo"), SimpleNamespace(notes=[]), store, None, as_json=False)
     shown = capsys.readouterr()
     assert "search ended: the front grows no more" in shown.err
     assert "Another 100 trials" in shown.out
