@@ -30,7 +30,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from report import environment, write
 from vittle.dashboards.pages import studies
-from vittle.dashboards.pages.cache import Kept, Watch
+from vittle.dashboards.pages.cache import CachedDocument, Watch
 from vittle.dashboards.server import COLLECT_AFTER
 from vittle.storage.store import Store
 
@@ -126,9 +126,9 @@ def of_page(store: Store, synthetic: Synthetic, repeats: int, browser: Browser) 
     }
 
 
-def document(watch: Watch) -> Kept:
+def document(watch: Watch) -> CachedDocument:
     """The JSON twin of the study page."""
-    return watch.document("study", "twin", lambda seen: studies.twin(watch.store, seen.study, seen.trials))
+    return watch.document("study", "twin", lambda snapshot: studies.twin(watch.store, snapshot.study, snapshot.trials))
 
 
 def painted(page: Page, url: str) -> float:
