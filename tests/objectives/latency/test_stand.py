@@ -11,6 +11,7 @@ import torch
 from vittle import Schedule, presets
 from vittle.objectives.budget import LatencyBudget
 from vittle.objectives.evaluator import Evaluator, make_stand
+from vittle.objectives.goals import inference_goals
 from vittle.objectives.latency import memory
 from vittle.objectives.latency import stand as stand_module
 from vittle.objectives.latency.stand import EFFORTS, Effort, Stand, median
@@ -24,6 +25,7 @@ from vittle.reductions.vit import ReducedViT
 TOLD = memory.STATUS.exists() and memory.PEAK_RESET.exists()
 EVERY = {"latency_ms", "latency_ratio", "throughput", *(["memory"] if TOLD else [])}
 ONCE = Effort(rounds=1)
+GOALS = inference_goals(LatencyBudget.parse("60%"))
 
 
 @pytest.fixture(autouse=True)
@@ -209,7 +211,9 @@ def test_a_prediction_stands_unless_the_schedule_enters_the_front(
     guess = predicted(ratio)
     # Whether a predicted schedule is within the budget is for the caller to know.
     over = LatencyBudget.parse("1%")
-    measured = evaluator.measure(schedule, profile="0123", predicted=guess, rivals=[rival], budget=over)
+    measured = evaluator.measure(
+        schedule, profile="0123", predicted=guess, enters=lambda found: may_enter_front(found, [rival], GOALS), budget=over
+    )
     assert measured["accuracy"].value == alone["accuracy"].value
     assert len(timings) == may_enter_front
     if may_enter_front:
