@@ -244,9 +244,9 @@ class ReducedViT(nn.Module):
             state = state._replace(source=torch.arange(n, device=images.device).expand(b, n))
         return state
 
-    def core(self, index: int) -> Core | None:
+    def core(self, index: int, told: Told | None = None) -> Core | None:
         """What runs in place of the attention's core in a visit; None for the fused one."""
-        return next((operator.attend for operator in self._acting(self.work[index], "attention")), None)
+        return next((operator.attend for operator in self._acting(self.work[index], "attention", told)), None)
 
     def _acting(self, row: BlockWork, place: Place, told: Told | None = None) -> list[Operator]:
         """The operators of one place of a visit; where `told` is given they tell it what they decide."""
@@ -269,7 +269,7 @@ class ReducedViT(nn.Module):
         sizes = state.sizes if self.proportional else None
         name = str(row.index)
         projection: Any = self.projections[name] if name in self.projections else block.attn.qkv  # noqa: SIM401, it has no `get`
-        core = next((operator.attend for operator in self._acting(row, "attention", told)), None)
+        core = self.core(row.index, told)
         attended, features = pass_attention(block, projection, state.features, sizes, row.queries, self.form, core)
         state = state._replace(features=features, sizes=None if state.sizes is None else state.sizes[:, : row.queries])
         return self._reduce(row, state, attended, told)
