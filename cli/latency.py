@@ -183,13 +183,17 @@ def _plain(offered: list[Any], budget: LatencyBudget | None) -> list[dict[str, A
             "schedule": one.schedule.to_dict(),
             "latency_ratio": one.latency["latency_ratio"].value,
             "latency_ms": one.latency["latency_ms"].value,
-            "within_budget": None if budget is None else budget.excess(one.latency) <= 0,
+            "within_budget": _within(one, budget),
         }
         for one in offered
     ]
 
 
 def _shown(one: Any, shape: BackboneShape, budget: LatencyBudget | None) -> latency_tables.ExampleRow:
-    holds = None if budget is None else budget.excess(one.latency) <= 0
     left = costs.tokens(shape, one.schedule)
-    return latency_tables.ExampleRow(one.name, left, one.latency["latency_ratio"], one.latency["latency_ms"], holds)
+    latency, within = one.latency, _within(one, budget)
+    return latency_tables.ExampleRow(one.name, left, latency["latency_ratio"], latency["latency_ms"], within)
+
+
+def _within(one: Any, budget: LatencyBudget | None) -> bool | None:
+    return None if budget is None else budget.excess(one.latency) <= 0
