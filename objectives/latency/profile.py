@@ -34,6 +34,8 @@ PARTS = {
 FREE = 0.15  # a token that costs less than this share of the average token's cost there counts as free
 PULL = 0.05  # how strongly the correction is drawn to none, as the relative error that it would accept to stay there
 
+LEAST = 0.001  # of the backbone's time: what is fitted to noise may say less, even less than none
+
 
 class Trust(NamedTuple):
     """The most that predictions may be wrong to be used."""
@@ -104,7 +106,7 @@ class Correction:
     constant: float = 0.0
 
     def apply(self, sums: "Sums") -> float:
-        return self.blocks * sums.blocks + self.acting * sums.acting + self.constant
+        return max(LEAST, self.blocks * sums.blocks + self.acting * sums.acting + self.constant)
 
 
 class Sums(NamedTuple):

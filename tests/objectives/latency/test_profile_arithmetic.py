@@ -13,6 +13,7 @@ from vittle import presets
 from vittle.objectives.latency.profile import (
     FREE,
     LAST,
+    LEAST,
     MLP,
     PLAIN,
     PULL,
@@ -86,6 +87,12 @@ def test_the_sum_over_blocks_by_hand() -> None:
     assert profile().sums(kept(17, 9, 5, 5, proportional="off")) == pytest.approx(Sums(blocks - 0.02 - 0.01, acting))
     assert profile().sums(Schedule()) == pytest.approx(Sums(0.07 + 4 * 0.23, 0.0))
     assert profile(correction=Correction(2.0, 3.0, 0.1)).ratio(schedule) == pytest.approx(2 * blocks + 3 * acting + 0.1)
+
+
+def test_a_profile_of_noise_predicts_some_time() -> None:
+    predicted = profile(correction=Correction(1.0, 1.0, -5.0)).predict(kept(17, 9, 5, 5))
+    assert predicted["latency_ratio"].value == LEAST
+    assert predicted["throughput"].value == pytest.approx(4 * 1000 / 8.0 / LEAST)
 
 
 def test_a_tail_that_asks_for_the_prefix_alone() -> None:
