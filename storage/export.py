@@ -39,7 +39,7 @@ def front_entry(_study: Study, trial: Trial) -> dict[str, Any]:
 def document(
     study: Study,
     trial: Trial,
-    reference: Trial | None = None,
+    baseline: Trial | None = None,
     budget: Budget | None = None,
     file: str = "best.yaml",
 ) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def document(
     Args:
         study: whose schedule it is.
         trial: the schedule and its measurements.
-        reference: the trial of the backbone itself.
+        baseline: the trial of the backbone itself.
         budget: what it is exported for, and certified for; the study's own where none was asked for.
         file: what the file will be called: those of the schedule's adapters lie beside it and are called after it.
 
@@ -87,8 +87,8 @@ def document(
     adapters = {part.name for part in trial.schedule.reductions if part.adapter} & settings.adapters.keys()
     if adapters:
         exported["adapters"] = {name: _beside(file, name, settings.adapters[name]) for name in sorted(adapters)}
-    if reference is not None and phase in reference.measurements:
-        exported["backbone"]["measurements"] = measured({"accuracy": reference.measurements[phase]["accuracy"]})
+    if baseline is not None and phase in baseline.measurements:
+        exported["backbone"]["measurements"] = measured({"accuracy": baseline.measurements[phase]["accuracy"]})
     return exported
 
 
