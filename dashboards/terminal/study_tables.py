@@ -81,15 +81,15 @@ def front_table(points: Sequence[Trial], budget: Budget, ranking: Ranking, *, sh
         shape: the backbone's, which the token counts need.
     """
     table = tables.table("trial>", "accuracy>", "expected>", "held-out>", "latency>", "ms>", "MACs>", "tokens left", "how")
-    reference, expected = ranking.baseline, ranking.expected
+    baseline, expected = ranking.baseline, ranking.expected
     signs = best_signs(ranking, budget)
     for trial in points:
-        if reference is None or trial.number != reference.number:
+        if baseline is None or trial.number != baseline.number:
             _add_front_row(table, trial, expected[trial.number], shape, signs.get(trial.number, ""))
-    if reference is not None:
+    if baseline is not None:
         table.add_section()
-        _add_front_row(table, reference, expected[reference.number], shape, signs.get(reference.number, ""))
-    shown = [*points, *([] if reference is None else [reference])]
+        _add_front_row(table, baseline, expected[baseline.number], shape, signs.get(baseline.number, ""))
+    shown = [*points, *([] if baseline is None else [baseline])]
     told = marks(trial.judged[name] for trial in shown for name in SHOWN if name in trial.judged)
     table.caption = (
         f"{signs_told(signs, points, budget)}; ± is 95%; expected on images not seen; latency in % of the backbone's and in ms "
