@@ -11,6 +11,7 @@ import pytest
 import ray
 from ray.job_submission import JobSubmissionClient
 
+from recorded import PROFILE, store_with_profile
 from vittle import VittleError
 from vittle.cli.ray_jobs import RayJobs
 from vittle.dashboards.service.jobs import Job, UnreachableJobsError
@@ -19,7 +20,7 @@ from vittle.storage.settings import Settings
 from vittle.storage.store import Store
 from waiting import free_port, wait_until
 
-QUICK = "--study=mine --model=digits --data=digits --latency-budget=500% --batch-size=4 --trials=2 --measure-all --all-trials"
+QUICK = f"--study=mine --model=digits --data=digits --latency-budget=500% --target={PROFILE} --trials=2 --all-trials"
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(1500)]
 
 
@@ -68,7 +69,8 @@ def ended(jobs: RayJobs) -> Job:
     return found
 
 
-def test_a_search_is_a_job_of_the_cluster_that_any_server_finds(head: str, store: Store, tmp_path: Path) -> None:
+def test_a_search_is_a_job_of_the_cluster_that_any_server_finds(head: str, url: str, tmp_path: Path) -> None:
+    store = store_with_profile(url)
     begun = RayJobs(head, store).submit("mine", "launch", QUICK.split())
     assert (begun.study, begun.action, begun.state) == ("mine", "launch", "running")
     again = RayJobs(head, store)  # of a server that was started anew

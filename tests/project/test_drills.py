@@ -20,6 +20,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 import vittle
+from recorded import PROFILE, store_with_profile
 from vittle.objectives.quality.images import load_images
 from vittle.reductions.backbone import load_backbone
 from vittle.search.coordinator import Coordinator
@@ -31,15 +32,14 @@ from vittle.storage.settings import Settings
 from vittle.storage.store import Store
 from waiting import SECONDS, wait_until
 
-TRIALS = 7
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(1500)]
 VITTLE = (sys.executable, "-m", "vittle")
-QUICK = f"--study drill --latency-budget 500% --batch-size 4 --all-trials --trials {TRIALS}".split()
 
 
-def launch(url: str, images: Path) -> list[str]:
-    """Few images, a wide budget, small batches: what is tested is the machinery, not the speed of a busy machine."""
-    return [*VITTLE, "launch", *QUICK, "--data", str(images), "--storage", url]
+def launch(url: str, images: Path, trials: int, *options: str) -> list[str]:
+    """Few images, a wide budget: what is tested is the machinery, not the speed of a busy machine."""
+    told = f"launch --study drill --latency-budget 500% --all-trials --trials {trials} --data {images} --storage {url}"
+    return [*VITTLE, *told.split(), *options]
 
 
 @pytest.fixture(scope="module")
@@ -59,27 +59,23 @@ class Launched:
         self.process = subprocess.Popen(
             command, env={**os.environ, **environment}, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
+        self.before = len(self.finished())
 
     @classmethod
-    def new(cls, url: str, images: Path, **environment: str) -> "Launched":
-        """A new study whose every trial is measured."""
-        return cls(url, *launch(url, images), "--measure-all", **environment)
-
-    @classmethod
-    def again(cls, url: str) -> "Launched":
+    def again(cls, url: str, **environment: str) -> "Launched":
         """The study, resumed."""
-        return cls(url, *VITTLE, "resume", "drill", "--json", "--storage", url)
+        return cls(url, *VITTLE, "resume", "drill", "--json", "--storage", url, **environment)
 
-    def trials(self) -> list[Trial]:
-        """What is in the database; nothing while there is none."""
+    def finished(self) -> list[Trial]:
+        """What has ended, by the database; nothing while there is none."""
         try:
-            return Store.open(self.url).trials("drill")
+            return [trial for trial in Store.open(self.url).trials("drill") if trial.state != "running"]
         except vittle.VittleError:
             return []
 
     def wait_for(self, trials: int) -> None:
-        """Until so many have ended."""
-        self.wait_until(lambda: sum(trial.state != "running" for trial in self.trials()) >= trials)
+        """Until so many more have ended than had before."""
+        self.wait_until(lambda: len(self.finished()) >= self.before + trials)
 
     def wait_until(self, there: Callable[[], Any]) -> None:
         """Until something is there, and no longer than the process lives."""
@@ -97,94 +93,109 @@ class Launched:
         return self.process.returncode, *told
 
 
-def check_whole(url: str, before: list[Trial]) -> None:
-    """Nothing is missing, doubled or left running, and what had ended before is as it was."""
-    store = Store.open(url)
+def check_kept(store: Store, before: list[Trial]) -> None:
+    """What had ended before is as it was."""
     after = {trial.number: trial for trial in store.trials("drill")}
-    assert sorted(after) == list(range(TRIALS + 1))
-    assert {trial.state for trial in after.values()} <= {"complete", "stopped"}
-    assert len({trial.schedule.id for trial in after.values()}) == TRIALS + 1
     for trial in before:
         assert after[trial.number].measurements["search"] == trial.measurements["search"]
+
+
+def check_whole(url: str, trials: int, before: list[Trial]) -> None:
+    """Nothing is missing, doubled or left running, and what had ended before is as it was."""
+    store = Store.open(url)
+    after = store.trials("drill")
+    assert sorted(trial.number for trial in after) == list(range(trials + 1))
+    assert {trial.state for trial in after} <= {"complete", "stopped"}
+    assert len({trial.schedule.id for trial in after}) == trials + 1
+    check_kept(store, before)
     assert store.study("drill").state == "complete"
     with claimed(store, "drill"):  # nobody holds it any more
         pass
 
 
-def resume(url: str) -> None:
-    """Run the study to its end."""
-    code, told, errors = Launched.again(url).end()
-    assert code == 0, errors
-    assert json.loads(told)
-
-
-def test_kill_and_resume_keeps_every_finished_trial_once(url: str, images: Path) -> None:
-    launched = Launched.new(url, images)
-    launched.wait_for(3)
-    launched.kill()
-    before = [trial for trial in launched.trials() if trial.state != "running"]
-    assert len(before) <= TRIALS
-    resume(url)
-    check_whole(url, before)
-
-
-def test_an_interrupt_in_every_phase_keeps_what_is_finished_and_says_how_to_go_on(url: str, images: Path) -> None:
-    def interrupted(launched: Launched, number: signal.Signals) -> list[Trial]:
-        launched.process.send_signal(number)
-        code, _, errors = launched.end()
-        assert code == 130, errors
-        assert "Continue with: vittle resume drill" in errors
-        assert "Traceback" not in errors
-        assert Store.open(url).study("drill").state == "interrupted"
-        return launched.trials()
-
-    # While the latency profile is measured, and so that SIGINT would not arrive.
-    launched = Launched(url, "bash", "-c", f"trap '' INT; {shlex.join(launch(url, images))} & wait")
-    launched.wait_until(lambda: Path(url.removeprefix("sqlite:///")).exists() and Store.open(url, create=True).studies())
+def test_an_interrupt_while_latency_is_profiled_says_how_to_go_on(url: str, images: Path) -> None:
+    """By SIGTERM, and so that SIGINT would not arrive."""
+    store = Store.open(url, create=True)
+    launched = Launched(url, "bash", "-c", f"trap '' INT; {shlex.join(launch(url, images, 7))} & wait")
+    launched.wait_until(store.studies)
     time.sleep(1)
     (child,) = psutil.Process(launched.process.pid).children()
     child.terminate()
     _, _, errors = launched.end()
     assert "Continue with: vittle resume drill" in errors
-    store = Store.open(url)
+    assert "Traceback" not in errors
     assert (store.study("drill").state, store.trials("drill"), store.profiles()) == ("interrupted", [], [])
 
+
+def test_a_study_goes_on_whatever_ends_it_and_ends_with_every_trial_once(url: str, images: Path) -> None:
+    """Interrupted in every phase, killed, its Ray dead, its disk full: nothing that was finished is lost or done again."""
+    trials = 40
+    store = store_with_profile(url)
+
+    def interrupt(launched: Launched, number: signal.Signals) -> None:
+        launched.process.send_signal(number)
+        code, _, errors = launched.end()
+        assert code == 130, errors
+        assert "Continue with: vittle resume drill" in errors
+        assert "Traceback" not in errors
+        assert store.study("drill").state == "interrupted"
+
     # While blocks are reduced one by one, to see what each of them is worth.
-    fingerprint = store.study("drill").backbone.fingerprint
-    launched = Launched.again(url)
+    launched = Launched(url, *launch(url, images, trials, "--target", PROFILE))
+    fingerprint = load_backbone().fingerprint
     launched.wait_until(lambda: store.merge_start(fingerprint) is not None)
-    assert interrupted(launched, signal.SIGTERM) == []
+    interrupt(launched, signal.SIGTERM)
+    assert store.trials("drill") == []
     assert store.sensitivity(fingerprint) is None
 
-    for number, least in ((signal.SIGINT, 3), (signal.SIGTERM, 5)):
-        launched = Launched.again(url)
-        launched.wait_for(least)
-        assert sum(trial.state != "running" for trial in interrupted(launched, number)) >= least
+    # While trials are evaluated.
+    launched = Launched.again(url)
+    launched.wait_for(3)
+    interrupt(launched, signal.SIGINT)
+    found = launched.finished()
+    assert len(found) >= 3
 
     launched = Launched.again(url)
-    launched.wait_until(lambda: any(trial.confirmed for trial in launched.trials()))
-    found = interrupted(launched, signal.SIGTERM)
-    confirmed = [trial for trial in found if trial.confirmed]
-    assert confirmed
-    assert len(found) == TRIALS + 1
-    resume(url)
-    check_whole(url, found)
-    after = store.trials("drill")
-    for trial in confirmed:  # what was confirmed is not confirmed again
-        assert after[trial.number].measurements["confirmation"] == trial.measurements["confirmation"]
+    launched.wait_for(3)
+    launched.kill()
+    check_kept(store, found)
+    found = launched.finished()
 
-
-def test_where_rays_head_dies_the_search_ends_and_can_go_on(url: str, images: Path) -> None:
-    launched = Launched.new(url, images, RAY_gcs_rpc_server_reconnect_timeout_s="5")
+    launched = Launched.again(url, RAY_gcs_rpc_server_reconnect_timeout_s="5")
     launched.wait_for(3)
     (head,) = [one for one in psutil.Process(launched.process.pid).children(recursive=True) if one.name() == "gcs_server"]
     head.kill()
     code, _, _ = launched.end()  # Ray ends the process by itself
     assert code != 0
-    before = [trial for trial in launched.trials() if trial.state in ("complete", "stopped")]
-    assert len(before) >= 3
-    resume(url)
-    check_whole(url, before)
+    check_kept(store, found)
+    found = [trial for trial in launched.finished() if trial.state != "failed"]
+    assert len(found) <= trials
+
+    launched = Launched.again(url)
+    launched.wait_for(3)
+    resource.prlimit(launched.process.pid, resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+    code, _, errors = launched.end()
+    assert code == 1, errors
+    assert "cannot be used any more" in errors
+    assert "Traceback" not in errors
+    check_kept(store, found)
+
+    # While the front is confirmed.
+    launched = Launched.again(url)
+    launched.wait_until(lambda: any(trial.confirmed for trial in launched.finished()))
+    interrupt(launched, signal.SIGTERM)
+    found = launched.finished()
+    confirmed = [trial for trial in found if trial.confirmed]
+    assert confirmed
+    assert len(found) == trials + 1
+
+    code, told, errors = Launched.again(url).end()
+    assert code == 0, errors
+    assert json.loads(told)
+    check_whole(url, trials, found)
+    after = store.trials("drill")
+    for trial in confirmed:  # what was confirmed is not confirmed again
+        assert after[trial.number].measurements["confirmation"] == trial.measurements["confirmation"]
 
 
 @pytest.fixture
@@ -200,7 +211,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 @pytest.mark.filterwarnings("ignore:XDG_RUNTIME_DIR")
 def test_a_search_waits_for_a_database_server_that_was_killed(server: Any, images: Path) -> None:
     url = server.get_uri().replace("postgresql://", "postgresql+psycopg://")
-    launched = Launched.new(url, images)
+    store_with_profile(url)
+    launched = Launched(url, *launch(url, images, 7, "--target", PROFILE))
     launched.wait_for(3)
     postmaster = psutil.Process(server.get_pid())
     for process in [postmaster, *postmaster.children(recursive=True)]:
@@ -209,24 +221,10 @@ def test_a_search_waits_for_a_database_server_that_was_killed(server: Any, image
     time.sleep(5)
     assert launched.process.poll() is None
     server.start()
-    before = [trial for trial in launched.trials() if trial.state != "running"]
+    before = launched.finished()
     code, _, errors = launched.end()
     assert code == 0, errors
-    check_whole(url, before)
-
-
-def test_a_full_disk_ends_a_search_in_one_line_and_what_was_written_stays(url: str, images: Path) -> None:
-    launched = Launched.new(url, images)
-    launched.wait_for(3)
-    resource.prlimit(launched.process.pid, resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
-    code, _, errors = launched.end()
-    assert code == 1, errors
-    assert "cannot be used any more" in errors
-    assert "Traceback" not in errors
-    before = [trial for trial in launched.trials() if trial.state != "running"]
-    assert len(before) >= 3
-    resume(url)
-    check_whole(url, before)
+    check_whole(url, 7, before)
 
 
 def test_a_node_that_leaves_the_cluster_takes_no_trial_with_it(store: Store, images: Path) -> None:

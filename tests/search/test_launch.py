@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,14 @@ from vittle.storage.tables import StudyRow, now
 pytestmark = pytest.mark.ray
 # A wide budget and few small trials: what is tested is the machinery, not the speed of a busy test machine.
 QUICK = {"latency_budget": "500%", "trials": 4, "batch_size": 4, "predict": False}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def running_ray() -> Iterator[None]:
+    """A Ray with two CPUs and a GPU that it only believes in, as a user may have started it."""
+    ray.init("local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
 
 
 def test_a_search_ends_with_a_confirmed_front(store) -> None:
@@ -129,9 +138,8 @@ def test_prefixes_in_the_object_store_change_no_outcome_and_save_work(store, mon
         settings = Settings(target=profile.key, trials=10, sampler="random", until_flat=False, workers=2, cache=cache)
         job = InferenceProblem.load(settings)
         job.prepare(store, Reporter())
-        with ray_session(settings):
-            study = store.create_study(name, settings, job.subject)
-            coordinator = studies.search(study, job, store, Reporter())
+        study = store.create_study(name, settings, job.subject)
+        coordinator = studies.search(study, job, store, Reporter())
         assert coordinator.done
         trials = store.trials(name)
         assert {trial.state for trial in trials} <= {"complete", "stopped"}
@@ -160,105 +168,68 @@ def test_a_study_that_another_process_runs_is_refused_and_left_as_it_is(store) -
     assert (store.study("busy").state, store.trials("busy")) == ("running", [])
 
 
-def test_workers_share_a_gpu_and_keep_their_model(store, monkeypatch) -> None:
-    """Two workers on halves of one logical GPU; each loads its model once for several trials."""
+def test_workers_share_a_gpu_and_load_their_model_once(store, monkeypatch, tmp_path) -> None:
     settings = Settings(**{**QUICK, "trials": 6}, workers=2, gpus_per_worker=0.5)
     job = InferenceProblem.load(settings)
-    seen: set[tuple[int, str, int]] = set()
-    original = Coordinator.finish
-
-    def finish(self: Coordinator, number: int, outcome) -> None:
-        seen.add(outcome.measurements["latency_ms"].protocol["threads"])
-        original(self, number, outcome)
-
-    monkeypatch.setattr(Coordinator, "finish", finish)
-    with ray_environment(num_cpus=2, num_gpus=1):
-        study = run(store.create_study("a", settings, job.subject), job, store, Reporter())
-        assert study.state == "complete"
-    assert seen == {1}  # each worker uses the one CPU that it was granted
-    assert {trial.state for trial in store.trials("a")} <= {"complete", "stopped"}
-
-
-def test_a_worker_loads_its_model_once(store, monkeypatch, tmp_path) -> None:
-    settings = Settings(**QUICK)
-    job = InferenceProblem.load(settings)
-    log = tmp_path / "loads"
-    monkeypatch.setenv("VITTLE_TEST_LOG", str(log))
-    original = Worker.setup
+    setup = Worker.setup
 
     class Counted(Worker):
         def setup(self, config, **built) -> None:
-            with open(os.environ["VITTLE_TEST_LOG"], "a") as file:
+            with (tmp_path / str(os.getpid())).open("a") as file:
                 file.write("load\n")
-            original(self, config, **built)
+            setup(self, config, **built)
 
     monkeypatch.setattr("vittle.search.workers.Worker", Counted)
-    with ray_session(settings):
-        Pool(job).search(Coordinator(store.create_study("a", settings, job.subject), job, store))
-    assert log.read_text().count("load") == 1
-    assert len(store.trials("a")) == 5
+    study = run(store.create_study("a", settings, job.subject), job, store, Reporter())
+    assert study.state == "complete"
+    trials = store.trials("a")
+    assert len(trials) == 7
+    assert {trial.state for trial in trials} <= {"complete", "stopped"}
+    assert {trial.measurements["search"]["latency_ms"].protocol["threads"] for trial in trials} == {1}  # the CPU it was granted
+    assert [file.read_text() for file in tmp_path.glob("[0-9]*")] == ["load\n"] * 2
 
 
-def test_workers_that_die_or_hang_fail_the_trial_that_is_to_blame_and_are_replaced(store, monkeypatch, tmp_path) -> None:
-    settings = Settings(**{**QUICK, "trials": 14, "workers": 2, "trial_time_limit": 30.0})
+def test_workers_that_die_hang_or_lack_memory_fail_the_trial_that_is_to_blame_and_are_replaced(
+    store, monkeypatch, tmp_path
+) -> None:
+    profile = recorded.latency_profile()
+    store.save_profile(profile)
+    settings = Settings(target=profile.key, latency_budget="500%", trials=14, workers=2, trial_time_limit=20.0)
     job = InferenceProblem.load(settings)
-    monkeypatch.setenv("VITTLE_TEST_LOG", str(tmp_path))
+    job.prepare(store, Reporter())
 
     class Dying(Worker):
-        """Dies whenever it evaluates trial 3, and once with trial 5; hangs in trial 7; says in files what it did."""
+        """Dies whenever it evaluates trial 3, and once with trial 5; says in files what it did."""
 
         def step(self):
-            folder = Path(os.environ["VITTLE_TEST_LOG"])
-            if 3 in self._assigned or (5 in self._assigned and not (folder / "died.5").exists()):
-                (folder / f"died.{5 if 5 in self._assigned else os.getpid()}").touch()
+            if 3 in self._assigned or (5 in self._assigned and not (tmp_path / "died.5").exists()):
+                (tmp_path / f"died.{5 if 5 in self._assigned else os.getpid()}").touch()
                 os.kill(os.getpid(), signal.SIGKILL)
-            if self._assigned:
-                (folder / f"{os.getpid()}.worked").touch()
             return super().step()
 
         def _begin(self, one: Assignment, evaluator):
+            (tmp_path / f"{os.getpid()}.worked").touch()
             if one.number == 7:
                 time.sleep(1000)
+            if one.number == 9:
+                raise torch.OutOfMemoryError("CUDA out of memory")
             return super()._begin(one, evaluator)
 
     monkeypatch.setattr("vittle.search.workers.Worker", Dying)
-    with ray_session(settings):
-        coordinator = Coordinator(store.create_study("a", settings, job.subject), job, store)
-        Pool(job).search(coordinator)
+    coordinator = Coordinator(store.create_study("a", settings, job.subject), job, store)
+    Pool(job).search(coordinator)
     assert coordinator.done
     trials = store.trials("a")
     assert {trial.number: trial.reason for trial in trials if trial.state == "failed"} == {
         3: "its worker died, each of 3 times",
-        7: "over its time limit: no result within 30 s",
+        7: "over its time limit: no result within 20 s",
+        9: "OutOfMemoryError: CUDA out of memory",
     }
     assert {trial.state for trial in trials} <= {"complete", "stopped", "failed"}
-    assert trials[5].attempts >= 2
+    assert (trials[5].attempts, trials[9].attempts) == (2, 1)
     assert len(trials) == 15
-    assert len(list(tmp_path.glob("*.worked"))) >= 3  # two at first, and others in their place
-
-
-def test_a_worker_without_memory_is_replaced_by_a_fresh_one(store, monkeypatch, tmp_path) -> None:
-    monkeypatch.setenv("VITTLE_TEST_LOG", str(tmp_path))
-
-    class Exhausted(Worker):
-        def _begin(self, one: Assignment, evaluator):
-            (Path(os.environ["VITTLE_TEST_LOG"]) / str(os.getpid())).touch()
-            if one.number == 2:
-                raise torch.OutOfMemoryError("CUDA out of memory")
-            return super()._begin(one, evaluator)
-
-    settings = Settings(**{**QUICK, "trials": 5})
-    job = InferenceProblem.load(settings)
-    monkeypatch.setattr("vittle.search.workers.Worker", Exhausted)
-    with ray_session(settings):
-        coordinator = Coordinator(store.create_study("a", settings, job.subject), job, store)
-        Pool(job).search(coordinator)
-    trials = store.trials("a")
-    assert [(trial.number, trial.reason) for trial in trials if trial.state == "failed"] == [
-        (2, "OutOfMemoryError: CUDA out of memory")
-    ]
-    assert {trial.attempts for trial in trials} == {1}
-    assert len(list(tmp_path.glob("[0-9]*"))) == 2
+    # Two at first; five in the place of those that died with trials 3 and 5, hung, and were without memory.
+    assert len(list(tmp_path.glob("*.worked"))) >= 5
 
 
 def test_an_error_in_a_trial_is_its_reason(monkeypatch) -> None:
@@ -288,26 +259,9 @@ def test_a_model_that_a_worker_cannot_load_fails_the_study_with_the_reason(store
     assert trial.reason.startswith("UnsupportedBackboneError: this model cannot be reduced")
 
 
-class ray_environment:  # noqa: N801
-    """A Ray with made-up resources, as a user may have started it."""
-
-    def __init__(self, **resources: int) -> None:
-        self.resources = resources
-
-    def __enter__(self) -> None:
-        ray.init("local", include_dashboard=False, log_to_driver=False, **self.resources)
-
-    def __exit__(self, *_: object) -> None:
-        ray.shutdown()
-
-
-def test_more_than_the_machine_has_is_refused(store) -> None:
-    settings = Settings(**QUICK, gpus_per_worker=1.0)
-    with (
-        ray_environment(num_cpus=1, num_gpus=0),
-        pytest.raises(vittle.VittleError, match="a worker wants 1 GPUs, Ray has 0"),
-        ray_session(settings),
-    ):
+def test_more_than_ray_has_is_refused() -> None:
+    refused = pytest.raises(vittle.VittleError, match="a worker wants 2 GPUs, Ray has 1")
+    with refused, ray_session(Settings(**QUICK, gpus_per_worker=2.0)):
         pass
 
 

@@ -91,7 +91,17 @@ def run(coordinator: Coordinator, limit: int | None = None) -> list[int]:
 ENVIRONMENT = {"device": "a processor", "threads": 2, "torch": "2.15.0", "python": "3.11.7"}
 
 
-def latency_profile(*, error: float = 0.01, flat: tuple[int, int] | None = None, key: str = "0123456789ab") -> LatencyProfile:
+PROFILE = "0123456789ab"
+
+
+def store_with_profile(url: str) -> Store:
+    """A database with the latency profile PROFILE: a study that has it as its target measures no latency, and is soon done."""
+    store = Store.open(url, create=True)
+    store.save_profile(latency_profile())
+    return store
+
+
+def latency_profile(*, error: float = 0.01, flat: tuple[int, int] | None = None, key: str = PROFILE) -> LatencyProfile:
     """A profile that predicts exactly what `outcome` measures, and says that it is `error` off; `flat` is one free stretch."""
 
     def part(cost: Callable[[int], int]) -> Staircase:
