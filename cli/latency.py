@@ -18,6 +18,7 @@ from vittle.cli.options import (
     Data,
     Device,
     Dtype,
+    ImageSize,
     Json,
     Model,
     Storage,
@@ -32,6 +33,7 @@ from vittle.cli.options import (
 )
 from vittle.dashboards.terminal.console import counting, err, escape, note, out, print_json, working
 from vittle.objectives.budget import LatencyBudget
+from vittle.spaces.inputs import parse_image_size
 
 if TYPE_CHECKING:
     from vittle.dashboards.terminal.latency_tables import ExampleRow
@@ -45,6 +47,7 @@ PANEL = "Latency"  # of the list of commands
 def profile(
     model: Model = DIGITS,
     checkpoint: Checkpoint = None,
+    image_size: ImageSize = None,
     data: Data = None,
     latency_budget: Annotated[
         str | None,
@@ -79,7 +82,7 @@ def profile(
     alike is looked for, too. Both are kept and used by every later study.
     """
     budget = None if latency_budget is None else LatencyBudget.parse(latency_budget)
-    seconds = parse_seconds(time_limit)
+    seconds, size = parse_seconds(time_limit), parse_image_size(image_size)
     where = source(model, data) if data is not None or model == DIGITS else None
     given = weights(checkpoint)
     with working("loading"):
@@ -101,7 +104,8 @@ def profile(
         cpus_per_worker=cpus(),
     )
     weightless = where is None and given is None
-    backbone = load_architecture(model) if weightless else load_backbone(model, given)
+    backbone = load_architecture(model, size) if weightless else load_backbone(model, given, size)
+    note(backbone.notes)
     merge_start = None
     splits = None
     if where is not None:

@@ -19,6 +19,7 @@ from vittle.cli.options import (
     Data,
     Device,
     Dtype,
+    ImageSize,
     Json,
     Model,
     Storage,
@@ -33,6 +34,7 @@ from vittle.cli.options import (
     weights,
 )
 from vittle.dashboards.terminal.console import counting, err, escape, note, out, progress_bar, working
+from vittle.spaces.inputs import parse_image_size
 
 if TYPE_CHECKING:
     from vittle.storage.records import Study, Trial
@@ -63,6 +65,7 @@ def launch(
     ] = "60%",
     model: Model = DIGITS,
     checkpoint: Checkpoint = None,
+    image_size: ImageSize = None,
     data: Data = None,
     batch_size: BatchSize = 64,
     dtype: Dtype = "float32",
@@ -180,6 +183,7 @@ def launch(
     settings = Settings(
         model=model,
         checkpoint=weights(checkpoint),
+        image_size=parse_image_size(image_size),
         data=source(model, data),
         latency_budget=latency_budget,
         batch_size=batch_size,

@@ -47,7 +47,16 @@ Checkpoint = Annotated[
     typer.Option(
         metavar="FILE",
         rich_help_panel=IMAGES,
-        help="Weights (.safetensors, .pth) in place of the published ones.",
+        help="Weights in place of the published ones; any of timm's formats.",
+        show_default=False,
+    ),
+]
+ImageSize = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HxW",
+        rich_help_panel=IMAGES,
+        help="Pixels, such as 224 or 192x320. Default: what the weights were trained at.",
         show_default=False,
     ),
 ]

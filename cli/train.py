@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from vittle.cli.options import DIGITS, Checkpoint, Data, Device, Model, source, weights
+from vittle.cli.options import DIGITS, Checkpoint, Data, Device, ImageSize, Model, source, weights
 from vittle.dashboards.terminal.console import counting, escape, note, out, working
+from vittle.spaces.inputs import parse_image_size
 
 train_app = typer.Typer(help="Train what a reduction or the demo needs.", no_args_is_help=True)
 
@@ -31,6 +32,7 @@ def train_merge_embedding(
     output: Annotated[Path, typer.Option(metavar="FILE", help="The .safetensors file to write.")],
     model: Model = DIGITS,
     checkpoint: Checkpoint = None,
+    image_size: ImageSize = None,
     data: Data = None,
     epochs: Annotated[
         int | None,
@@ -47,7 +49,7 @@ def train_merge_embedding(
     seed: Annotated[int, typer.Option(metavar="N", help="Of the split of the images and of their order.")] = 0,
 ) -> None:
     """Learn which tokens are alike (DTEM). The same command continues a training that was interrupted."""
-    where, given = source(model, data), weights(checkpoint)
+    where, given, size = source(model, data), weights(checkpoint), parse_image_size(image_size)
     with working("loading"):
         from vittle.objectives.measurement import proportion
         from vittle.objectives.quality.images import left_out, load_training_images
@@ -56,7 +58,8 @@ def train_merge_embedding(
         from vittle.reductions.vit import check_identity
         from vittle.training import merge_embedding
     place = choose_device(device)
-    backbone = load_backbone(model, given)
+    backbone = load_backbone(model, given, size)
+    note(backbone.notes)
     check_identity(backbone.model)
     with counting("images") as progress:
         images = load_training_images(where, backbone.preprocessing, backbone.classes, seed=seed, progress=progress)

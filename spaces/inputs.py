@@ -1,6 +1,8 @@
-"""The files that a user names, looked for before what reads them is loaded: a wrong path waits for no torch and no download."""
+"""The files and sizes that a user names, checked before what reads them is loaded: what is wrong waits for no torch."""
 
+import re
 from pathlib import Path
+from typing import Any
 
 from vittle.spaces.errors import VittleError
 
@@ -33,3 +35,17 @@ def check_checkpoint(path: Path) -> None:
     """
     if not path.is_file():
         raise VittleError(f"no checkpoint at {path}; give a .safetensors or .pth file")
+
+
+def parse_image_size(given: Any) -> Any:
+    """Read 192x320 (height x width) or 224 (both); what is no text is returned as it is.
+
+    Raises:
+        VittleError: a text that is neither.
+    """
+    if not isinstance(given, str):
+        return given
+    match = re.fullmatch(r"\s*([1-9]\d{0,4})(?:\s*[x×]\s*([1-9]\d{0,4}))?\s*", given)
+    if match is None:
+        raise VittleError(f"image size {given!r} is no size in pixels; accepted: 224, or 192x320 for height x width")
+    return int(match[1]), int(match[2] or match[1])

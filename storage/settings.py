@@ -1,13 +1,14 @@
 """What a search was asked to do: what every kind of study is asked, and the rest of an inference study."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PositiveInt, model_validator
 
 from vittle.objectives.budget import LatencyBudget
 from vittle.objectives.goals import Goals, inference_goals
 from vittle.spaces.errors import VittleError
+from vittle.spaces.inputs import parse_image_size
 from vittle.spaces.machine import check_device, check_dtype
 from vittle.spaces.table import adapter_files, check_adapters, check_reductions
 
@@ -22,6 +23,10 @@ def check_sampler(kind: str) -> None:
     """
     if kind not in SAMPLERS:
         raise VittleError(f"unknown sampler {kind!r}; accepted: {', '.join(SAMPLERS)}")
+
+
+ImageSize = Annotated[tuple[PositiveInt, PositiveInt], BeforeValidator(parse_image_size)]
+"""Height and width in pixels."""
 
 
 class SearchSettings(BaseModel):
@@ -65,6 +70,7 @@ class Settings(SearchSettings):
 
     model: str = "digits"
     checkpoint: str | None = None
+    image_size: ImageSize | None = None  # the model's own where none is given
     data: str = "digits"
     latency_budget: str = "60%"
     batch_size: int = 64
