@@ -14,6 +14,7 @@ from vittle.cli.options import (
     Adapters,
     BatchSize,
     Checkpoint,
+    Classes,
     Compiled,
     Data,
     Device,
@@ -28,6 +29,7 @@ from vittle.cli.options import (
     open_store,
     parse_adapters,
     parse_seconds,
+    resolved,
     source,
     weights,
 )
@@ -49,6 +51,7 @@ def profile(
     checkpoint: Checkpoint = None,
     image_size: ImageSize = None,
     data: Data = None,
+    classes: Classes = None,
     latency_budget: Annotated[
         str | None,
         typer.Option(
@@ -89,7 +92,7 @@ def profile(
         from vittle.dashboards import text
         from vittle.dashboards.terminal import latency_tables, study_tables
         from vittle.objectives.backbones.merge_start_measurement import find_merge_start
-        from vittle.objectives.quality.images import left_out, load_images
+        from vittle.objectives.quality.images import load_images
         from vittle.reductions.backbone import load_architecture, load_backbone
         from vittle.reductions.device import choose_device
         from vittle.search.feasibility import example_schedules, find_profile, out_of_reach
@@ -110,12 +113,17 @@ def profile(
     splits = None
     if where is not None:
         with counting("images") as progress:
-            splits = load_images(where, backbone.preprocessing, backbone.classes, progress=progress)
-        note(left_out(splits.skipped))
+            splits = load_images(
+                where, backbone.preprocessing, backbone.classes, class_names=resolved(classes), progress=progress
+            )
+        note(splits.notes)
     store = open_store(storage, create=True)
     if splits is not None:
         with counting("attention") as progress:
-            merge_start = find_merge_start(backbone, splits.search, settings.device, limit=images, progress=progress)
+            digest = "" if splits.digest is None else splits.digest.id
+            merge_start = find_merge_start(
+                backbone, splits.search, settings.device, limit=images, digest=digest, progress=progress
+            )
         store.save_merge_start(merge_start)
     with counting("latency") as progress:
         found = find_profile(backbone, settings, store, again=again, seconds=seconds, progress=progress)

@@ -15,6 +15,7 @@ from vittle.cli.options import (
     Adapters,
     BatchSize,
     Checkpoint,
+    Classes,
     Compiled,
     Data,
     Device,
@@ -30,6 +31,7 @@ from vittle.cli.options import (
     parse_adapters,
     parse_bytes,
     parse_seconds,
+    resolved,
     source,
     weights,
 )
@@ -51,6 +53,10 @@ RayAddress = Annotated[
         metavar="ADDRESS", rich_help_panel=MACHINE, help="Join this Ray cluster in place of starting one.", show_default=False
     ),
 ]
+OtherImages = Annotated[
+    bool,
+    typer.Option("--other-images", metavar=FLAG, help="Go on though the images are not those that the study began with."),
+]
 
 
 @search_app.command(rich_help_panel=PANEL)
@@ -67,6 +73,7 @@ def launch(
     checkpoint: Checkpoint = None,
     image_size: ImageSize = None,
     data: Data = None,
+    classes: Classes = None,
     batch_size: BatchSize = 64,
     dtype: Dtype = "float32",
     compiled: Compiled = False,
@@ -185,6 +192,7 @@ def launch(
         checkpoint=weights(checkpoint),
         image_size=parse_image_size(image_size),
         data=source(model, data),
+        classes=resolved(classes),
         latency_budget=latency_budget,
         batch_size=batch_size,
         device=device or "cpu",
@@ -223,21 +231,31 @@ def launch(
     if study not in there:
         with working("budget"):
             check_budget(problem.backbone, settings, store)
-    made = store.create_study(study or records.free_name(model, there), settings, problem.subject, owner=user())
+    name = study or records.free_name(model, there)
+    made = store.create_study(name, settings, problem.subject, owner=user(), images=problem.images)
+    problem.check(made)
     _run(made, problem, store, ray_address, as_json)
 
 
 @search_app.command(rich_help_panel=PANEL)
-def resume(study: StudyName = None, storage: Storage = None, ray_address: RayAddress = None, as_json: Json = False) -> None:
+def resume(
+    study: StudyName = None,
+    other_images: OtherImages = False,
+    storage: Storage = None,
+    ray_address: RayAddress = None,
+    as_json: Json = False,
+) -> None:
     """Continue a study that was interrupted."""
     store = open_store(storage)
-    _continue(find_study(store, study), store, ray_address, as_json)
+    found = find_study(store, study)
+    _continue(found, store, ray_address, as_json, trials=found.settings.trials, other_images=other_images)
 
 
 @search_app.command(rich_help_panel=PANEL)
 def extend(
     study: StudyName = None,
     trials: Annotated[int, typer.Option(min=1, metavar="N", help="Schedules to try in addition.")] = 20,
+    other_images: OtherImages = False,
     storage: Storage = None,
     ray_address: RayAddress = None,
     as_json: Json = False,
@@ -245,7 +263,7 @@ def extend(
     """Add trials to a study and run them."""
     store = open_store(storage)
     found = find_study(store, study)
-    _continue(store.set_trials(found.name, found.settings.trials + trials), store, ray_address, as_json)
+    _continue(found, store, ray_address, as_json, trials=found.settings.trials + trials, other_images=other_images)
 
 
 @search_app.command(rich_help_panel=PANEL)
@@ -276,12 +294,21 @@ def stop(
     out.print(f"study {escape(found.name)} is {state}; go on with: vittle resume {escape(found.name)}", highlight=False)
 
 
-def _continue(study: "Study", store: "Store", ray_address: str | None, as_json: bool) -> None:
+def _continue(
+    study: "Study", store: "Store", ray_address: str | None, as_json: bool, *, trials: int, other_images: bool
+) -> None:
     with working("loading"):
         from vittle.search.problem import find_problem
     with counting("images") as progress:
-        problem = find_problem(study.kind).load(study.settings, progress)
-    problem.check(study)
+        problem = find_problem(study.kind).load(study.settings.model_copy(update={"trials": trials}), progress)
+    problem.check(study, other_images=other_images)  # before anything is changed
+    if trials != study.settings.trials:
+        study = store.set_trials(study.name, trials)
+    if problem.images is not None and problem.images != study.images:
+        before = "this study is from before it was kept which images it is judged on: nobody checks that they are the same"
+        others = "from here on the images are others: trials of before and after are not compared image by image"
+        note([before if study.images is None else others])
+        study = store.set_images(study.name, problem.images)
     _run(study, problem, store, ray_address, as_json)
 
 

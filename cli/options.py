@@ -79,6 +79,15 @@ Device = Annotated[
         show_default=False,
     ),
 ]
+Classes = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        rich_help_panel=IMAGES,
+        help="The head's classes in order, one name a line, by which folders are labelled.",
+        show_default=False,
+    ),
+]
 
 BatchSize = Annotated[
     int, typer.Option(min=1, metavar="N", rich_help_panel=MEASURING, help="Batch that latency is measured at.")
@@ -247,6 +256,11 @@ def weights(checkpoint: Path | None) -> str | None:
         return None
     check_checkpoint(checkpoint)
     return str(checkpoint.resolve())
+
+
+def resolved(file: Path | None) -> str | None:
+    """A file that was given, as an absolute path, so that a resumed study finds it from any folder."""
+    return None if file is None else str(file.resolve())
 
 
 def illustrate(study: "Study", schedule: "Schedule", indices: Sequence[int]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vittle.cli.options import DIGITS, Checkpoint, Data, Device, ImageSize, Model, source, weights
+from vittle.cli.options import DIGITS, Checkpoint, Classes, Data, Device, ImageSize, Model, resolved, source, weights
 from vittle.dashboards.terminal.console import counting, escape, note, out, working
 from vittle.spaces.inputs import parse_image_size
 
@@ -34,6 +34,7 @@ def train_merge_embedding(
     checkpoint: Checkpoint = None,
     image_size: ImageSize = None,
     data: Data = None,
+    classes: Classes = None,
     epochs: Annotated[
         int | None,
         typer.Option(min=1, metavar="N", help="Passes over the images. Default: 30, fewer for digits.", show_default=False),
@@ -52,7 +53,7 @@ def train_merge_embedding(
     where, given, size = source(model, data), weights(checkpoint), parse_image_size(image_size)
     with working("loading"):
         from vittle.objectives.measurement import proportion
-        from vittle.objectives.quality.images import left_out, load_training_images
+        from vittle.objectives.quality.images import load_training_images
         from vittle.reductions.backbone import load_backbone
         from vittle.reductions.device import choose_device
         from vittle.reductions.vit import check_identity
@@ -62,8 +63,10 @@ def train_merge_embedding(
     note(backbone.notes)
     check_identity(backbone.model)
     with counting("images") as progress:
-        images = load_training_images(where, backbone.preprocessing, backbone.classes, seed=seed, progress=progress)
-    note(left_out(images.skipped))
+        images = load_training_images(
+            where, backbone.preprocessing, backbone.classes, class_names=resolved(classes), seed=seed, progress=progress
+        )
+    note(images.notes)
     trained = merge_embedding.train(
         backbone,
         (images.train.pixels, images.train.labels),

@@ -1,6 +1,7 @@
 """Load a Vision Transformer of timm's, read its shape, refuse what is not understood.
 
-This file and those that it loads with, `zoo.py`, `state_dict.py` and `checkpoints.py`, are all that import timm.
+This file and those that it loads with, `zoo.py`, `state_dict.py` and `checkpoints.py`, and `data.py` for images, are all that
+import timm.
 """
 
 import hashlib
@@ -10,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file
-from timm.data.config import resolve_model_data_config
-from timm.data.dataset_factory import create_dataset
 from timm.layers.attention import Attention
 from timm.layers.patch_embed import PatchEmbed
 from timm.models.deit import VisionTransformerDistilled
@@ -20,6 +19,7 @@ from torch import nn
 
 from vittle.reductions import digits
 from vittle.reductions.checkpoints import Size, check_finite, grid_of, load_checkpoint
+from vittle.reductions.data import Preprocessing, preprocessing_of
 from vittle.reductions.state_dict import shortened
 from vittle.reductions.zoo import create, outline
 from vittle.spaces.errors import UnsupportedBackboneError, VittleError
@@ -27,17 +27,6 @@ from vittle.spaces.inputs import EMBEDDED, check_checkpoint
 from vittle.spaces.shape import BackboneShape
 
 POOLS = ("token", "avg", "max", "avgmax", "")
-
-
-@dataclass(frozen=True, slots=True)
-class Preprocessing:
-    """How a backbone wants its images: `size` (height, width), resized by `1 / crop`, centre-cropped, then normalised."""
-
-    size: tuple[int, int]
-    crop: float
-    interpolation: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -138,15 +127,7 @@ def describe_backbone(model: nn.Module, name: str) -> Backbone:
         UnsupportedBackboneError: the model cannot be reduced, with the reason.
     """
     vit: Any = model
-    config = resolve_model_data_config(vit)
-    shape = shape_of(model)
-    preprocessing = Preprocessing(
-        size=(vit.patch_embed.img_size[0], vit.patch_embed.img_size[1]),
-        crop=float(config["crop_pct"]),
-        interpolation=str(config["interpolation"]),
-        mean=tuple(config["mean"]),
-        std=tuple(config["std"]),
-    )
+    shape, preprocessing = shape_of(model), preprocessing_of(model)
     return Backbone(name, model, shape, preprocessing, int(vit.num_classes) if vit.global_pool else 0, fingerprint(model))
 
 
@@ -187,24 +168,6 @@ def _read_shape(model: Any) -> BackboneShape:
         other_parameters=_weights(model) - in_blocks,
         **blocks[0],
     )
-
-
-def open_dataset(source: str, accepted: str) -> Any:
-    """The validation split of a dataset that timm opens: indexable, giving (PIL image, label).
-
-    Args:
-        source: `name[:root]`, for example `torch/cifar10:/data` or `hfds/owner/name`.
-        accepted: what to say is accepted where it cannot be opened.
-
-    Raises:
-        VittleError: timm cannot open it.
-    """
-    name, _, root = source.partition(":")
-    try:
-        return create_dataset(name, root=root or None, split="validation")
-    except Exception as error:  # timm, torchvision and the hub raise whatever they meet
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise VittleError(f"cannot open data {source!r} ({reason}); accepted: {accepted}") from None
 
 
 def fingerprint(model: nn.Module) -> str:

@@ -72,6 +72,7 @@ class Settings(SearchSettings):
     checkpoint: str | None = None
     image_size: ImageSize | None = None  # the model's own where none is given
     data: str = "digits"
+    classes: str | None = None  # file with the names of the head's classes, by which folders are labelled
     latency_budget: str = "60%"
     batch_size: int = 64
     dtype: str = "float32"

@@ -158,6 +158,7 @@ class Service:
             "checkpoint": model.checkpoint,
             "image-size": model.image_size and "{}x{}".format(*model.image_size),
             "data": images.source,
+            "classes": images.classes,
             "latency-budget": asked.latency_budget.strip(),
             "batch-size": asked.batch_size,
             "device": device,

@@ -56,3 +56,12 @@ class TestCatalog:
         given["models"][0]["image_size"] = "192x320"
         assert not Catalog.model_validate(given).holds(study.settings)
         assert Catalog.model_validate(given).holds(study.settings.model_copy(update={"image_size": (192, 320)}))
+
+    def test_the_names_of_classes_belong_to_the_images(self, tmp_path: Path, monkeypatch, store) -> None:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "names.txt").touch()
+        data = {"name": "b", "source": "photos", "classes": "names.txt"}
+        catalog = Catalog.model_validate({"models": [{"name": "a", "model": "m"}], "data": [data]})
+        named = make_study(store, model="m", data="photos", classes=str(tmp_path / "names.txt"))
+        assert catalog.holds(named.settings)
+        assert not catalog.holds(make_study(store, "other", model="m", data="photos").settings)
