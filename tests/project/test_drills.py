@@ -79,7 +79,7 @@ class Launched:
 
     def wait_for(self, trials: int) -> None:
         """Until so many have ended."""
-        self.wait_until(lambda: sum(trial.state != "running" for trial in self.trials()) >= trials)
+        self.wait_until(lambda: sum(trial.ended for trial in self.trials()) >= trials)
 
     def wait_until(self, there: Callable[[], Any]) -> None:
         """Until something is there, and no longer than the process lives."""
@@ -122,7 +122,7 @@ def test_kill_and_resume_keeps_every_finished_trial_once(url: str, images: Path)
     launched = Launched.new(url, images)
     launched.wait_for(3)
     launched.kill()
-    before = [trial for trial in launched.trials() if trial.state != "running"]
+    before = [trial for trial in launched.trials() if trial.ended]
     assert len(before) <= TRIALS
     resume(url)
     check_whole(url, before)
@@ -159,7 +159,7 @@ def test_an_interrupt_in_every_phase_keeps_what_is_finished_and_says_how_to_go_o
     for number, least in ((signal.SIGINT, 3), (signal.SIGTERM, 5)):
         launched = Launched.again(url)
         launched.wait_for(least)
-        assert sum(trial.state != "running" for trial in interrupted(launched, number)) >= least
+        assert sum(trial.ended for trial in interrupted(launched, number)) >= least
 
     launched = Launched.again(url)
     launched.wait_until(lambda: any(trial.confirmed for trial in launched.trials()))
@@ -209,7 +209,7 @@ def test_a_search_waits_for_a_database_server_that_was_killed(server: Any, image
     time.sleep(5)
     assert launched.process.poll() is None
     server.start()
-    before = [trial for trial in launched.trials() if trial.state != "running"]
+    before = [trial for trial in launched.trials() if trial.ended]
     code, _, errors = launched.end()
     assert code == 0, errors
     check_whole(url, before)
@@ -223,7 +223,7 @@ def test_a_full_disk_ends_a_search_in_one_line_and_what_was_written_stays(url: s
     assert code == 1, errors
     assert "cannot be used any more" in errors
     assert "Traceback" not in errors
-    before = [trial for trial in launched.trials() if trial.state != "running"]
+    before = [trial for trial in launched.trials() if trial.ended]
     assert len(before) >= 3
     resume(url)
     check_whole(url, before)
