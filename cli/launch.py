@@ -36,6 +36,7 @@ from vittle.cli.options import (
     weights,
 )
 from vittle.dashboards.terminal.console import counting, err, escape, note, out, progress_bar, working
+from vittle.search.ray_cluster import check_address
 from vittle.spaces.inputs import parse_image_size
 
 if TYPE_CHECKING:
@@ -187,6 +188,7 @@ def launch(
 
     if study is not None:
         records.check_name(study)
+    check_address(ray_address)
     settings = Settings(
         model=model,
         checkpoint=weights(checkpoint),
@@ -246,6 +248,7 @@ def resume(
     as_json: Json = False,
 ) -> None:
     """Continue a study that was interrupted."""
+    check_address(ray_address)
     store = open_store(storage)
     found = find_study(store, study)
     _continue(found, store, ray_address, as_json, trials=found.settings.trials, other_images=other_images)
@@ -261,6 +264,7 @@ def extend(
     as_json: Json = False,
 ) -> None:
     """Add trials to a study and run them."""
+    check_address(ray_address)
     store = open_store(storage)
     found = find_study(store, study)
     _continue(found, store, ray_address, as_json, trials=found.settings.trials + trials, other_images=other_images)
@@ -321,7 +325,7 @@ def _run(study: "Study", problem: Any, store: "Store", ray_address: str | None, 
 
     settings = study.settings
     note(problem.notes)
-    done = sum(1 for trial in store.trials(study.name) if trial.state != "running")
+    done = sum(1 for trial in store.trials(study.name) if trial.ended)
     how = "new" if not done else "complete, nothing to do" if study.state == "complete" else "continued"
     err.print(
         f"study [bold]{escape(study.name)}[/] ({how}): {done} of {settings.trials + 1} trials done, "

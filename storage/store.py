@@ -6,14 +6,10 @@ A trial is committed the moment it ends; everything else, the sampler's memory i
 import dataclasses
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Self
 
-from platformdirs import user_data_path
-from pydantic_core import from_json
-from sqlalchemy import ColumnElement, Engine, create_engine, delete, event, func, insert, select, true, update
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy import ColumnElement, Engine, delete, func, insert, or_, select, true, update
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from vittle.objectives.backbones.merge_start import MergeStart
@@ -25,61 +21,52 @@ from vittle.objectives.quality.image_digest import ImageDigest
 from vittle.spaces.candidate import Candidate
 from vittle.spaces.errors import VittleError
 from vittle.spaces.reduction import Values
-from vittle.storage import kinds, rows, schema
-from vittle.storage.patience import patient, reason
-from vittle.storage.records import BackboneRecord, Study, StudyState, Trial, TrialState
+from vittle.storage import address, kinds, rows, schema, sqlite
+from vittle.storage.holder import abandoned
+from vittle.storage.patience import patient
+from vittle.storage.records import UNFINISHED, BackboneRecord, Study, StudyState, Trial, TrialState
 from vittle.storage.rows import Changes, study_of
 from vittle.storage.settings import SearchSettings
 from vittle.storage.tables import KnowledgeRow, MeasurementRow, StudyRow, TrialRow, now
 
-ACCEPTED = "a SQLAlchemy URL such as sqlite:///vittle.db or postgresql+psycopg://user:password@host/database"
-BUSY_SECONDS = 60
 MERGE_START, LATENCY, SENSITIVITY = "phase", "latency", "sensitivity"  # kinds of what is known of a backbone
 IMPORTANCE = "importance in study {}"
 LATE = "late"  # phase of what was measured of a trial that had ended already
 
 
-def default_url() -> str:
-    """SQLite in the user's data folder."""
-    return f"sqlite:///{user_data_path('vittle') / 'vittle.db'}"
-
-
 class Store:
     """One open database. Safe to share between threads; never pickled, so that no password travels."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, file: sqlite.OpenedFile | None = None) -> None:
         self.engine = engine
+        self.file = file
+        """Where it is in one."""
 
     @classmethod
     def open(cls, url: str | None = None, *, create: bool = False) -> Self:
         """Connect, bring an older database up to date, and with `create` make a missing one.
 
         Raises:
-            VittleError: the URL is malformed, its driver is missing, there is no database behind it, or a newer one.
+            VittleError: the URL is malformed, its driver is missing, there is no database behind it, or a newer one. No message
+                shows a password.
         """
-        url = url or default_url()
-        try:
-            parsed = make_url(url)
-        except ArgumentError:
-            raise VittleError(f"storage {url!r} is not a database; accepted: {ACCEPTED}") from None
-        try:
-            # A connection may have died since it was used; documents are most of what is read.
-            engine = create_engine(parsed, pool_pre_ping=True, json_deserializer=from_json)
-        except (ArgumentError, NoSuchModuleError):
-            raise VittleError(f"storage {url!r} is not a database; accepted: {ACCEPTED}") from None
-        except ModuleNotFoundError as error:
-            raise VittleError(
-                f"storage {parsed.drivername} needs the Python package {error.name}; pip install {error.name}"
-            ) from None
-        shown = parsed.render_as_string(hide_password=True)
+        parsed = address.parse(url or address.default_url())
+        engine, shown = address.make_engine(parsed), address.shown(parsed)
+        file = None
         if parsed.get_backend_name() == "sqlite":
-            _prepare_sqlite(engine, parsed.database, create=create)
+            path = address.file_of(parsed)
+            if path is not None:
+                sqlite.check_folder(path, parsed, create=create)
+            file = sqlite.prepare(engine, path)
         try:
             if not schema.update(engine, create=create):
                 raise VittleError(f"no studies in {shown}; make one with: vittle launch")
-        except SQLAlchemyError as error:
-            raise VittleError(f"cannot open storage {shown} ({reason(error)}); accepted: {ACCEPTED}") from None
-        return cls(engine)
+        except VittleError:
+            raise
+        except (SQLAlchemyError, TypeError, ValueError, OSError) as error:  # drivers raise what they like for a wrong option
+            why = address.reason(error, parsed)
+            raise VittleError(f"cannot open storage {shown} ({why}); accepted: {address.ACCEPTED}") from None
+        return cls(engine, file)
 
     @property
     def url(self) -> str:
@@ -87,9 +74,13 @@ class Store:
         return self.engine.url.render_as_string(hide_password=False)
 
     @property
-    def password(self) -> str | None:
-        """The password in it."""
-        return None if self.engine.url.password is None else str(self.engine.url.password)
+    def secret(self) -> bool:
+        """Whether its URL is for nobody's eyes, as there is a password in it."""
+        return bool(address.secrets(self.engine.url))
+
+    def hidden(self, text: str) -> str:
+        """A text without the password, should anything have written it there."""
+        return address.hidden(text, self.engine.url)
 
     @patient
     def create_study(
@@ -144,9 +135,11 @@ class Store:
 
     @patient
     def set_state(self, name: str, state: StudyState, ended: str | None = None) -> None:
-        """Say how far a study is, and once it is done why it ended."""
+        """Say how far a study is, and once it is done why it ended; what is under way while it stops running is interrupted."""
         with self.transaction() as session:
-            rows.touch(session, name, state=state, ended=ended)
+            now = rows.touch(session, name, state=state, ended=ended)
+            if state != "running":
+                rows.interrupt(session, now)
 
     @patient
     def set_trials(self, name: str, trials: int) -> Study:
@@ -173,7 +166,7 @@ class Store:
     @patient
     def _start_trial(self, study: str, values: dict[str, Any]) -> int:
         with self.engine.begin() as connection:
-            study_id, revision, _ = rows.touch(connection, study)
+            study_id, revision, *_ = rows.touch(connection, study)
             of_study = TrialRow.study_id == study_id
             same = (TrialRow.candidate_id == values["candidate_id"], TrialRow.started == values["started"])
             written = connection.scalar(select(TrialRow.number).where(of_study, *same))
@@ -185,11 +178,18 @@ class Store:
             return number
 
     @patient
-    def retry_trial(self, study: str, number: int) -> int:
-        """Write down that a running trial is begun again, and return how often it has been begun with this time."""
+    def retry_trial(self, study: str, number: int, *, counted: bool = True) -> int:
+        """Write down that a trial that has not ended is begun again, and return how many attempts count with this one.
+
+        Args:
+            study: the trial's.
+            number: its own.
+            counted: whether the attempt before counts, as where the trial may be what ended it.
+        """
         with self.engine.begin() as connection:
             trial = rows.touch_trial(connection, study, number)
-            connection.execute(update(TrialRow).where(TrialRow.id == trial).values(attempts=TrialRow.attempts + 1))
+            begun = {"state": "running", "attempts": TrialRow.attempts + int(counted)}
+            connection.execute(update(TrialRow).where(TrialRow.id == trial).values(begun))
             return connection.scalars(select(TrialRow.attempts).where(TrialRow.id == trial)).one()
 
     @patient
@@ -211,7 +211,7 @@ class Store:
         with self.engine.begin() as connection:
             trial = rows.touch_trial(connection, study, number)
             end = {"state": state, "reason": reason and reason[:500], "finished": now()}
-            ended = connection.execute(update(TrialRow).where(TrialRow.id == trial, TrialRow.state == "running").values(end))
+            ended = connection.execute(update(TrialRow).where(TrialRow.id == trial, TrialRow.state.in_(UNFINISHED)).values(end))
             if ended.rowcount == 1:
                 rows.measure(connection, trial, "search", measurements or {})
                 return True
@@ -246,8 +246,10 @@ class Store:
     def _changes(self, study: str, since: int) -> Changes:
         with self.engine.begin() as connection:
             now = rows.version(connection, study)
-            changed = rows.trials(connection, now.kind, TrialRow.study_id == now.id, TrialRow.revision > since)
-            return Changes(now.revision, changed)
+            changed = TrialRow.revision > since // 2
+            if since % 2 != now.abandoned:  # nothing was written, and yet what is under way is another thing now
+                changed = or_(changed, TrialRow.state == "running")
+            return Changes(now.told, rows.trials(connection, now, changed))
 
     def changes(self, study: str, since: int) -> Changes:
         """What has changed in a study since a revision that it had; of -1, all of it.
@@ -258,11 +260,13 @@ class Store:
 
     @patient
     def revision(self, study: str | None = None) -> int:
-        """A number that rises whenever a study changes, or, if none is named, any of them."""
+        """A number that rises whenever a study changes or is found abandoned, or, if none is named, any of them."""
         with self.engine.begin() as connection:
             if study is not None:
-                return rows.version(connection, study).revision
-            return connection.scalars(select(func.count() + func.coalesce(func.sum(StudyRow.revision), 0))).one()
+                return rows.version(connection, study).told
+            changes = connection.scalars(select(func.count() + 2 * func.coalesce(func.sum(StudyRow.revision), 0))).one()
+            running = connection.execute(select(*rows.HELD).where(StudyRow.state == "running"))
+            return changes + sum(abandoned(*row) for row in running)
 
     def save_merge_start(self, found: MergeStart) -> None:
         """Keep where merging may start in a backbone, in place of what was known of it."""
@@ -344,26 +348,6 @@ class Store:
         return rows.version(session, name).id
 
     row = staticmethod(rows.study_row)
-
-
-def _prepare_sqlite(engine: Engine, database: str | None, *, create: bool) -> None:
-    """Write-ahead logging, so that readers never block a search; a wait in place of `database is locked`."""
-    in_file = database not in (None, "", ":memory:")
-    if in_file and not create and not Path(str(database)).exists():
-        raise VittleError(f"no database at {database}; make one with: vittle launch")
-    if in_file and create and database is not None and not Path(database).parent.exists():
-        if engine.url != make_url(default_url()):
-            raise VittleError(f"cannot open storage {engine.url}: no folder {Path(database).parent}; accepted: {ACCEPTED}")
-        Path(database).parent.mkdir(parents=True)
-
-    @event.listens_for(engine, "connect")
-    def _pragmas(connection: Any, _record: Any) -> None:
-        cursor = connection.cursor()
-        cursor.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
-        cursor.execute("PRAGMA foreign_keys = ON")
-        cursor.execute("PRAGMA journal_mode = WAL")
-        cursor.execute("PRAGMA synchronous = NORMAL")  # a power cut may cost the last trials, never the file
-        cursor.close()
 
 
 def fingerprint_of(study: StudyRow) -> str:

@@ -3,10 +3,10 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0008"
-down_revision = "0007"
+revision = "0009"
+down_revision = "0008"
 
 
 def upgrade() -> None:
     """Nobody wrote it down before."""
-    op.add_column("studies", sa.Column("images", sa.JSON))
+    op.add_column("vittle_studies", sa.Column("images", sa.JSON))
