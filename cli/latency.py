@@ -35,6 +35,7 @@ from vittle.cli.options import (
 )
 from vittle.dashboards.terminal.console import counting, err, escape, note, out, print_json, working
 from vittle.objectives.budget import LatencyBudget
+from vittle.spaces.errors import VittleError
 from vittle.spaces.inputs import parse_image_size
 
 if TYPE_CHECKING:
@@ -84,7 +85,9 @@ def profile(
     downloaded. With --data, or for digits, the block from which tokens grow
     alike is looked for, too. Both are kept and used by every later study.
     """
-    budget = None if latency_budget is None else LatencyBudget.parse(latency_budget)
+    budget = None if latency_budget is None else LatencyBudget.parse(latency_budget, batch_size)
+    if budget is not None and budget.tail:
+        raise VittleError(f"budget {budget} is not predicted: profiles predict medians; accepted: 4ms, 60% or 1000 images/s")
     seconds, size = parse_seconds(time_limit), parse_image_size(image_size)
     where = source(model, data) if data is not None or model == DIGITS else None
     given = weights(checkpoint)

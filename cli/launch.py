@@ -22,6 +22,7 @@ from vittle.cli.options import (
     Dtype,
     ImageSize,
     Json,
+    MaxDrop,
     Model,
     Storage,
     StudyName,
@@ -36,6 +37,7 @@ from vittle.cli.options import (
     weights,
 )
 from vittle.dashboards.terminal.console import counting, err, escape, note, out, progress_bar, working
+from vittle.objectives.goals import TOLERANCE
 from vittle.search.ray_cluster import check_address
 from vittle.spaces.inputs import parse_image_size
 
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 
 search_app = typer.Typer()
 PANEL = "Search"  # of the list of commands
+WHOLE = "100%"  # of the backbone's time: any schedule that is faster at all
 ASK_AGAIN = 0.5  # seconds between two looks at whether a study has ended
 
 RayAddress = Annotated[
@@ -63,13 +66,24 @@ OtherImages = Annotated[
 @search_app.command(rich_help_panel=PANEL)
 def launch(
     latency_budget: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="BUDGET",
             rich_help_panel=BUDGET,
-            help="The most a schedule may take: 4ms per batch, or 60% of the backbone.",
+            help="The most a schedule may take: 4ms or 'p95 4ms' per batch, a share such as 60% of the backbone, or "
+            "'1000 images/s'. Default: 60%, with --max-accuracy-drop 100%.",
+            show_default=False,
         ),
-    ] = "60%",
+    ] = None,
+    tolerance: Annotated[
+        str,
+        typer.Option(
+            metavar="POINTS",
+            rich_help_panel=BUDGET,
+            help="The fastest within so many points of the best accuracy is recommended; 0: the best.",
+        ),
+    ] = TOLERANCE,
+    max_drop: MaxDrop = None,
     model: Model = DIGITS,
     checkpoint: Checkpoint = None,
     image_size: ImageSize = None,
@@ -186,6 +200,7 @@ def launch(
     from vittle.storage import records
     from vittle.storage.settings import Settings
 
+    latency_budget = latency_budget or (WHOLE if max_drop else Settings().latency_budget)
     if study is not None:
         records.check_name(study)
     check_address(ray_address)
@@ -196,6 +211,8 @@ def launch(
         data=source(model, data),
         classes=resolved(classes),
         latency_budget=latency_budget,
+        tolerance=tolerance,
+        max_accuracy_drop=max_drop,
         batch_size=batch_size,
         device=device or "cpu",
         dtype=dtype,
@@ -334,7 +351,7 @@ def _run(study: "Study", problem: Any, store: "Store", ray_address: str | None, 
         soft_wrap=True,
     )
     if study.state == "complete":
-        show_front(study, Ranking.of(store.trials(study.name), study.goals), study.budget, as_json)
+        show_front(study, Ranking.of(store.trials(study.name), study.goals), study.goals.asked, as_json)
         return
     with progress_bar("search", total=settings.trials + 1, completed=done) as (bar, task):
         confirming: list[Any] = []
@@ -362,7 +379,7 @@ def _run(study: "Study", problem: Any, store: "Store", ray_address: str | None, 
 
         study = run(study, problem, store, Reporter(finished, confirmed, prepared, warned, ended), ray_address)
     ranking = Ranking.of(store.trials(study.name), study.goals)
-    show_front(study, ranking, study.budget, as_json)
+    show_front(study, ranking, study.goals.asked, as_json)
     if study.state == "interrupted":
         err.print(f"interrupted; every finished trial is kept. Continue with: vittle resume {study.name}", highlight=False)
         raise typer.Exit(130)
@@ -370,7 +387,7 @@ def _run(study: "Study", problem: Any, store: "Store", ray_address: str | None, 
         err.print(f"search failed: {escape(str(study.ended))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1)
     if ranking.best() is None:
-        explain_unmet(study, ranking, study.budget)
+        explain_unmet(study, ranking, study.goals.asked)
         raise typer.Exit(1)
 
 
@@ -380,5 +397,6 @@ def _asked(settings: "SearchSettings") -> str:
 
     if not isinstance(settings, Settings):
         return f"{settings.kind} within {settings.goals.budget}"
-    within = f"{settings.model} within {settings.latency_budget} of latency"
+    lost = "" if settings.max_accuracy_drop is None else f" losing at most {settings.max_accuracy_drop} of accuracy"
+    within = f"{settings.model} within {settings.latency_budget} of latency{lost}"
     return f"{within}, batch {settings.batch_size} on {settings.device}"

@@ -82,8 +82,12 @@ class InferenceProblem(ScheduleProblem):
         """The problem with another device's budget, by a part of the device's name or by the key of its profile.
 
         Raises:
-            VittleError: there is no profile of the target, or its predictions are too far off.
+            VittleError: there is no profile of the target, or its predictions are too far off, or it predicts no such budget.
         """
+        if self.settings.budget.tail:
+            raise VittleError(
+                f"budget {self.settings.budget} of another device is not known: profiles predict medians, such as 4ms"
+            )
         found = find_target(self.backbone, target, self.settings, store)
         return type(self)(self.settings.model_copy(update={"target": found.key}), self.backbone, self.splits)
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PositiveInt, model_validator
 
 from vittle.objectives.budget import LatencyBudget
-from vittle.objectives.goals import Goals, inference_goals
+from vittle.objectives.goals import TOLERANCE, Goals, inference_goals
 from vittle.spaces.errors import VittleError
 from vittle.spaces.inputs import parse_image_size
 from vittle.spaces.machine import check_device, check_dtype
@@ -74,6 +74,8 @@ class Settings(SearchSettings):
     data: str = "digits"
     classes: str | None = None  # file with the names of the head's classes, by which folders are labelled
     latency_budget: str = "60%"
+    tolerance: str = TOLERANCE  # accuracy that speed is worth
+    max_accuracy_drop: str | None = None  # against the backbone; in place of the tolerance
     batch_size: int = 64
     dtype: str = "float32"
     compiled: bool = False
@@ -93,7 +95,7 @@ class Settings(SearchSettings):
         return settings | ({"adapters": adapter_files(given["adapter"])} if given.get("adapter") else {})
 
     def check(self) -> None:
-        LatencyBudget.parse(self.latency_budget)  # first, because it is wrong most often
+        _ = self.goals  # first, because a budget is wrong most often
         super().check()
         check_dtype(self.dtype)
         check_reductions(self.reductions)
@@ -101,11 +103,11 @@ class Settings(SearchSettings):
 
     @property
     def budget(self) -> LatencyBudget:
-        return LatencyBudget.parse(self.latency_budget)
+        return LatencyBudget.parse(self.latency_budget, self.batch_size)
 
     @property
     def goals(self) -> Goals:
-        return inference_goals(self.budget)
+        return inference_goals(self.budget, self.tolerance, self.max_accuracy_drop)
 
     @property
     def stand(self) -> dict[str, Any]:
