@@ -28,6 +28,9 @@ def show_front(study: Study, ranking: Ranking, asked: Asked, as_json: bool) -> N
     if study.kind == Settings.kind:
         for sentence in study_tables.standing(ranking):
             out.print(sentence, highlight=False, soft_wrap=True)
+        if ranking.disturbance is not None:
+            told = f"{text.disturbance(ranking.disturbance)} Time them again with: vittle retime {shlex.quote(study.name)}"
+            out.print(escape(told), highlight=False, soft_wrap=True, style="yellow")
 
 
 def front_table(study: Study, points: Sequence[Trial], ranking: Ranking, asked: Asked) -> Table:
@@ -51,10 +54,12 @@ def explain_unmet(study: Study, ranking: Ranking, asked: Asked) -> None:
     """Say that nothing fits what was asked for, and what is the nearest that something does."""
     cheapest = ranking.nearest()
     if cheapest is None:
-        err.print(f"study {study.name} has measured nothing yet; continue it with: vittle resume {study.name}", highlight=False)
+        told = f"study {study.name} has measured nothing but its baseline yet; continue it with: vittle resume {study.name}"
+        err.print(told, highlight=False, soft_wrap=True)
         return
     near, how = ranking.covering(asked.budget, cheapest), "export with" if cheapest.state == "complete" else "launch with"
-    asks = isinstance(asked.budget, LatencyBudget) and ranking.choice(Asked(asked.budget)) is None
+    offers = ranking.saves(cheapest) and ranking.choice(Asked(asked.budget)) is None
+    asks = offers and isinstance(asked.budget, LatencyBudget)
     hint = f": {how} --latency-budget {shlex.quote(str(near))}" if asks else ""
     told = text.unmet(study.name, ranking, asked, cheapest)
     err.print(escape(f"{told}{hint}"), highlight=False, soft_wrap=True)

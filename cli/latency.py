@@ -204,7 +204,10 @@ def verify(
     device: Device = None,
     as_json: Json = False,
 ) -> None:
-    """Measure an exported schedule again: exit code 0 where it holds, 1 where it drifted, 3 on another device."""
+    """Measure an exported schedule again: exit code 0 where it holds, 1 drifted, 3 on another device, 4 cannot tell.
+
+    It cannot tell where the noise of measuring exceeds the claim: its interval reaches over the limit, or it was disturbed.
+    """
     from vittle.storage.certificate import EXIT_CODES, Certificate
 
     adapters = parse_adapters(adapter)

@@ -14,7 +14,7 @@ from vittle.objectives.measurement import OBJECTIVES, Measurement
 from vittle.objectives.quality.paired import Interval
 from vittle.spaces.reduction import Reduction
 from vittle.spaces.schedule import Schedule
-from vittle.storage.ranking import MORE, Growth, Ranking, Trade
+from vittle.storage.ranking import MORE, Disturbance, Growth, Ranking, Trade
 from vittle.storage.records import Trial
 
 MARKS = {"~": "predicted", "!": "noisy", "†": "estimated"}  # with their words under `signs`
@@ -216,6 +216,8 @@ def unmet(study: str, ranking: Ranking, asked: Asked, nearest: Trial) -> str:
     """
     budget, within = asked.budget, ranking.choice(Asked(asked.budget))
     if asked.most_lost is None or within is None:
+        if not ranking.saves(nearest):
+            return f"nothing in study {study} fits {budget}, and nothing in it takes less than the baseline itself"
         near = ranking.covering(budget, nearest)
         return f"nothing in study {study} fits {budget}; the nearest feasible budget is {near} (trial {nearest.number})"
     most, goals = _amount(asked.most_lost, ranking.goals, ENGLISH), ranking.goals
@@ -247,6 +249,11 @@ def _amount(amount: float, goals: Goals, speak: Words) -> str:
 
 def _quality_words(goals: Goals, speak: Words) -> dict[str, str]:
     return {"quality": speak("sentences.accuracy") if goals.quality == "accuracy" else goals.quality}
+
+
+def disturbance(found: Disturbance, speak: Words = ENGLISH) -> str:
+    """How many of a front's latencies were measured under disturbance, and what that means for them."""
+    return speak("sentences.disturbance", noisy=found.noisy, measured=found.measured, reason=plain(found.reason))
 
 
 def worst_class(trial: Trial, speak: Words = ENGLISH) -> str | None:

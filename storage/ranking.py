@@ -17,10 +17,11 @@ from vittle.objectives.goals import Asked, Goals, Measured, sign
 from vittle.objectives.measurement import NORMAL_95, Measurement, Phase, shown
 from vittle.objectives.quality import paired
 from vittle.objectives.quality.expectation import expected
-from vittle.storage.records import Trial, baseline_trial
+from vittle.storage.records import Trial, baseline_trial, confirmation_gap
 
 MORE = 100  # trials that an outlook is for
 PHASES: tuple[Phase, ...] = ("confirmation", "search")  # in which answers are compared, the first that there is
+MANY = 1 / 3  # of a front's costs, measured under disturbance, for which the study says so
 
 
 class Growth(NamedTuple):
@@ -57,6 +58,34 @@ class Standing(NamedTuple):
     finished: int
     points: Sequence[Trial]
     best: Trial | None
+
+
+class Confirmation(NamedTuple):
+    """How far the front has been measured again.
+
+    Attributes:
+        done: how many trials have been.
+        of: how many that makes in all, as far as can be told: confirmed costs differ, and others may enter the front.
+        seconds_left: how long the rest will take, as fast as the last ones came; None where none tells.
+    """
+
+    done: int
+    of: int
+    seconds_left: float | None
+
+
+class Disturbance(NamedTuple):
+    """What disturbed the costs that a front is chosen by.
+
+    Attributes:
+        noisy: how many of them were measured under disturbance.
+        measured: of how many that were measured at all, the baseline's among them.
+        reason: what disturbed the last of them.
+    """
+
+    noisy: int
+    measured: int
+    reason: str
 
 
 class BestWithin(NamedTuple):
@@ -141,6 +170,33 @@ class Ranking(tuple[Trial, ...]):
         """How far the study is."""
         finished = sum(trial.ended and not trial.is_baseline for trial in self)
         return Standing(finished, self.front(), self.best())
+
+    @property
+    def unconfirmed(self) -> list[Trial]:
+        """The baseline and the front within the goals' budget, as far as they were not measured again yet."""
+        wanted = [self.baseline, *self.front(self.goals.budget)]
+        return [trial for trial in wanted if trial is not None and not trial.confirmed]
+
+    @property
+    def confirmation(self) -> Confirmation:
+        """How far the front has been measured again."""
+        done, left = sum(trial.confirmed for trial in self), len(self.unconfirmed)
+        gap = confirmation_gap(self)
+        return Confirmation(done, done + left, gap * left if left and gap is not None else None)
+
+    @property
+    def disturbance(self) -> Disturbance | None:
+        """What disturbed the costs of the baseline and the front, where it was `MANY` of them; None where few were."""
+        charted, points = (
+            self.goals.charted,
+            {trial.number: trial for trial in (self.baseline, *self.front()) if trial is not None},
+        )
+        protocols = [trial.judged[charted].protocol for trial in points.values() if charted in trial.judged]
+        measured = [protocol for protocol in protocols if protocol.get("source") != "predicted"]
+        reasons = [str(protocol["noisy"]) for protocol in measured if protocol.get("noisy")]
+        if not reasons or len(reasons) < MANY * len(measured):
+            return None
+        return Disturbance(len(reasons), len(measured), reasons[-1])
 
     def front(self, budget: Budget | None = None) -> list[Trial]:
         """The complete trials that none beats in expected quality and cost, cheapest first; of those within a budget."""
@@ -301,10 +357,20 @@ class Ranking(tuple[Trial, ...]):
         return None if found is None else points[found]
 
     def nearest(self) -> Trial | None:
-        """The cheapest trial that was measured at all, whatever its quality; None where none was."""
+        """The cheapest trial that was measured at all, whatever its quality, the baseline's aside; None where none was."""
         charted = self.goals.charted
-        measured = [trial for trial in self if charted in trial.judged]
+        measured = [trial for trial in self if charted in trial.judged and not trial.is_baseline]
         return min(measured, key=lambda trial: trial.judged[charted].high, default=None)
+
+    def saves(self, trial: Trial) -> bool:
+        """Whether a trial costs less than the baseline, beyond the noise."""
+        charted, baseline = self.goals.charted, self.baseline
+        return baseline is None or trial.judged[charted].high < self.goals.dearest(baseline.judged)
+
+    def fastest(self) -> Trial | None:
+        """The point of the front that costs least, as the tables show it, the baseline aside; without one the nearest trial."""
+        points = [trial for trial in self.front() if not trial.is_baseline]
+        return min(points, key=lambda trial: trial.judged[self.goals.charted].value, default=self.nearest())
 
     def growth(self) -> Growth | None:
         """How the front within the study's budget has grown, by what the search measured and what that lets expect.

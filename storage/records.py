@@ -6,10 +6,12 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
+from statistics import median
 from typing import Literal
 
 from vittle.objectives.budget import Budget
 from vittle.objectives.goals import Goals
+from vittle.objectives.latency.provenance import device_phase
 from vittle.objectives.measurement import OBJECTIVES, Measurement
 from vittle.objectives.quality.image_digest import ImageDigest
 from vittle.spaces.candidate import Candidate
@@ -108,8 +110,22 @@ class Trial:
 
         The confirmed quality reports and never selects, or it would be flattered by the selection.
         """
+        return {**self.measurements.get("search", {}), **self.costs}
+
+    @cached_property
+    def costs(self) -> Mapping[str, Measurement]:
+        """The most careful costs there are: confirmed ones, and where they were timed again on the same device, those.
+
+        What disturbance left its mark on takes the place of nothing that was measured in calm.
+        """
         searched, confirmed = self.measurements.get("search", {}), self.measurements.get("confirmation", {})
-        return {**searched, **{name: one for name, one in confirmed.items() if not OBJECTIVES[name].chosen_by}}
+        found = {name: one for name, one in confirmed.items() if not OBJECTIVES[name].chosen_by}
+        timed = {**searched, **found}.get("latency_ms")
+        if timed is None or timed.protocol.get("source") == "predicted":
+            return found
+        again = self.measurements.get(device_phase(timed.protocol), {})
+        worse = "latency_ms" in again and "noisy" in again["latency_ms"].protocol and "noisy" not in timed.protocol
+        return found if worse else {**found, **again}
 
     @property
     def profile(self) -> str | None:
@@ -138,7 +154,7 @@ class Study:
 
     Attributes:
         subject: the backbone that it is about; None of a kind that is about none.
-        ended: why nothing more was tried; None of one that is not done, or of which nobody wrote it down.
+        ended: why nothing more was tried; None of one whose search is not done, or of which nobody wrote it down.
         owner: who made it.
         kind: what is searched, see `vittle.storage.kinds`.
         images: those that it is judged on; None of a kind that has none, or where nobody wrote them down.
@@ -153,6 +169,16 @@ class Study:
     owner: str | None = None
     kind: str = Settings.kind
     images: ImageDigest | None = None
+
+    @property
+    def confirming(self) -> bool:
+        """Whether its search is done, and its front is being measured again."""
+        return self.state == "running" and self.ended is not None
+
+    @property
+    def phase(self) -> str:
+        """Its state in a word: what it is at, too, while it confirms."""
+        return "confirming" if self.confirming else self.state
 
     @property
     def known(self) -> bool:
@@ -208,6 +234,16 @@ def seconds_left(trials: Sequence[Trial], planned: int) -> float | None:
     if len(ended) < 3 or done >= planned:
         return None
     return (ended[-1] - ended[0]).total_seconds() / (len(ended) - 1) * (planned - done)
+
+
+def confirmation_gap(trials: Sequence[Trial]) -> float | None:
+    """Seconds from one confirmed trial to the next, as of the last ones; None where no two of them say when they were timed."""
+    times = (trial.measurements.get("confirmation", {}).get("latency_ms") for trial in trials)
+    taken = sorted(
+        datetime.fromisoformat(one.protocol["measured_at"]) for one in times if one and "measured_at" in one.protocol
+    )
+    gaps = [(after - before).total_seconds() for before, after in itertools.pairwise(taken)][-PACE:]
+    return median(gaps) if gaps else None  # a mean would count the pause before a study was extended
 
 
 def profiled(trials: Sequence[Trial]) -> str | None:

@@ -8,7 +8,7 @@ from vittle.dashboards import text
 from vittle.dashboards.documents import study_document
 from vittle.dashboards.words import ENGLISH, Words
 from vittle.storage.ranking import Ranking
-from vittle.storage.records import Study, Trial, seconds_left
+from vittle.storage.records import Study, Trial
 
 
 def detailed(study: Study, trials: Sequence[Trial], speak: Words = ENGLISH) -> dict[str, Any]:
@@ -17,7 +17,7 @@ def detailed(study: Study, trials: Sequence[Trial], speak: Words = ENGLISH) -> d
     standing = ranking.standing
     front = {trial.number for trial in standing.points}
     return {
-        **study_document.listed(study, standing),
+        **study_document.listed(study, standing, ranking.confirmation if study.confirming else None),
         "settings": study.settings.model_dump(mode="json"),
         "limit": {"value": study.budget.limit, "objective": study.budget.objective, "text": str(study.budget)},
         "objectives": list(study.goals.objectives),
@@ -25,7 +25,7 @@ def detailed(study: Study, trials: Sequence[Trial], speak: Words = ENGLISH) -> d
         "quality": study.goals.quality,
         "choice": study_document.choice(ranking, speak),
         "tied": sorted(ranking.tied_with_best()),
-        "seconds_left": seconds_left(trials, study.settings.trials) if study.state == "running" else None,
+        "seconds_left": study_document.time_left(study, ranking),
         "trials": [listed_trial(study, trial, ranking, on_front=trial.number in front) for trial in trials],
     }
 

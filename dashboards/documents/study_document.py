@@ -15,7 +15,7 @@ from vittle.objectives.budget import LatencyBudget
 from vittle.objectives.measurement import OBJECTIVES, Measurement, Phase
 from vittle.objectives.parameter_importance import METHODS, Importance
 from vittle.spaces import costs
-from vittle.storage.ranking import MORE, Choice, Ranking, Standing
+from vittle.storage.ranking import MORE, Choice, Confirmation, Ranking, Standing
 from vittle.storage.records import Study, Trial, seconds_left
 from vittle.storage.settings import Settings
 
@@ -33,13 +33,18 @@ def trial_url(study: str, number: int) -> str:
     return f"{study_url(study)}/trials/{number}"
 
 
-def listed(study: Study, standing: Standing) -> dict[str, Any]:
-    """A study of any kind in the list: what was asked, how far it is, the best candidate so far; None what it does not have."""
+def listed(study: Study, standing: Standing, confirmation: Confirmation | None = None) -> dict[str, Any]:
+    """A study of any kind in the list: what was asked, how far it is, the best candidate so far; None what it does not have.
+
+    `phase` is its state, or `confirming` while its front is measured again; `confirmation` says how far that is.
+    """
     asked = study.settings if isinstance(study.settings, Settings) else None
     return {
         "name": study.name,
         "kind": study.kind,
         "state": study.state,
+        "phase": study.phase,
+        "confirmation": confirmation and confirmation._asdict(),
         "ended": study.ended,
         "owner": study.owner,
         "created": study.created.isoformat(),
@@ -66,10 +71,11 @@ def detailed(
     ranking = Ranking.of(trials, study.goals)
     standing = ranking.standing
     front = {trial.number for trial in standing.points}
-    nearest, bend = ranking.nearest(), ranking.knee()
+    confirmation = ranking.confirmation if study.confirming else None
+    fastest, bend = ranking.fastest(), ranking.knee()
     shape = study.backbone.shape
     return {
-        **listed(study, standing),
+        **listed(study, standing, confirmation),
         "settings": study.settings.model_dump(mode="json"),
         "backbone": {
             "name": study.backbone.name,
@@ -84,16 +90,15 @@ def detailed(
         "against": _against(ranking),
         "objectives": {name: dataclasses.asdict(objective) for name, objective in OBJECTIVES.items()},
         "counts": dict(Counter(trial.state for trial in trials)),
-        "nearest": None
-        if nearest is None
-        else {"trial": nearest.number, "latency_ratio": nearest.judged["latency_ratio"].value},
+        "fastest": None if fastest is None else _fastest(fastest),
         "importance": None if importance is None else _importance(importance, speak),
+        "disturbance": _disturbance(ranking, speak),
         "optimism": _optimism(ranking, speak),
         "outlook": _outlook(ranking, speak),
         "tied": sorted(ranking.tied_with_best()),
         **choices(ranking, speak),
         "knee": None if bend is None else bend.number,
-        "seconds_left": seconds_left(trials, study.settings.trials) if study.state == "running" else None,
+        "seconds_left": time_left(study, ranking),
         "trials": [listed_trial(study, trial, ranking, speak, on_front=trial.number in front) for trial in trials],
     }
 
@@ -143,6 +148,13 @@ def choices(ranking: Ranking, speak: Words = ENGLISH) -> dict[str, Any]:
     }
 
 
+def time_left(study: Study, ranking: Ranking) -> float | None:
+    """Seconds that what a study is at will take, the search or the confirmation; None where it is at nothing, or none tells."""
+    if study.confirming:
+        return ranking.confirmation.seconds_left
+    return seconds_left(ranking, study.settings.trials) if study.state == "running" else None
+
+
 def worth(importance: Importance | None, sensitivity: Sensitivity | None, speak: Words = ENGLISH) -> dict[str, Any]:
     """What parameters and single blocks are worth, None for what is not known."""
     return {
@@ -186,6 +198,11 @@ def _optimism(ranking: Ranking, speak: Words) -> dict[str, Any] | None:
     return None if found is None else {**found._asdict(), "text": text.optimism(found, speak)}
 
 
+def _disturbance(ranking: Ranking, speak: Words) -> dict[str, Any] | None:
+    found = ranking.disturbance
+    return None if found is None else {**found._asdict(), "text": text.disturbance(found, speak)}
+
+
 def _outlook(ranking: Ranking, speak: Words) -> dict[str, Any] | None:
     """The front's hypervolume, and what more trials are expected to add to it, as shares."""
     grown = ranking.growth()
@@ -200,6 +217,11 @@ def _outlook(ranking: Ranking, speak: Words) -> dict[str, Any] | None:
         "steps": steps,
         "text": text.outlook(grown, speak),
     }
+
+
+def _fastest(trial: Trial) -> dict[str, Any]:
+    latency = trial.judged["latency_ratio"]
+    return {"trial": trial.number, "latency_ratio": latency.value, "mark": text.mark(latency)}
 
 
 def _against(ranking: Ranking) -> str | None:

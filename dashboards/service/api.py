@@ -131,6 +131,7 @@ REASONS = {
     HTTPStatus.FORBIDDEN: "Sent by a page of another site, or without its session's token.",
     HTTPStatus.NOT_FOUND: "There is nothing of that name.",
     HTTPStatus.CONFLICT: "Not in the state that it is in.",
+    HTTPStatus.REQUEST_TIMEOUT: "What was sent took too long to arrive.",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "More than 64 KiB were sent.",
     HTTPStatus.UNPROCESSABLE_ENTITY: "What was sent is not what is accepted.",
     HTTPStatus.TOO_MANY_REQUESTS: "Too many; `Retry-After` says when again.",
@@ -146,6 +147,7 @@ def _documented(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
 READS = _documented(
     HTTPStatus.BAD_REQUEST,
     HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.REQUEST_TIMEOUT,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     HTTPStatus.UNPROCESSABLE_ENTITY,
     HTTPStatus.TOO_MANY_REQUESTS,
@@ -195,9 +197,9 @@ def catalog(service: Served) -> Offer:
 
 
 @router.get("/studies", summary="All studies, newest first", response_model=Studies)
-def studies(store: OpenStore) -> Any:
+def studies(store: OpenStore, watch: Watching) -> Any:
     """The same as `/studies.json`."""
-    return list_twin(store)
+    return list_twin(store, watch)
 
 
 # A name may hold anything, a slash too: hence `:path`, with the longer addresses first.
@@ -282,10 +284,16 @@ def jobs(store: OpenStore, service: Served) -> JobList:
 @router.get("/jobs/{id}", summary="A job with the last lines of its log", responses=FINDS)
 def job(id: str, store: OpenStore, service: Served) -> LoggedJob:  # noqa: A002 - the name in the address
     """What it says, and how it ended."""
-    found = next((job for job in service.all() if job.id == id), None)
-    if found is None:
-        raise HTTPException(HTTPStatus.NOT_FOUND, f"no job {id!r}; they are listed at /api/jobs")
+    found = service.job(id)
     return LoggedJob(**_answers([found], store)[0].model_dump(), log=service.log(found))
+
+
+@change.post("/jobs/{id}/stop", summary="Stop a job", status_code=ACCEPTED)
+def stop_job(id: str, store: OpenStore, service: Served) -> JobAnswer:  # noqa: A002 - the name in the address
+    """Whatever it is at, before its study exists, too; a search that has begun keeps every finished trial."""
+    found = service.job(id)
+    service.stop_job(found)
+    return _answers([found], store)[0]
 
 
 def _unmet(study: Study, trials: Ranking, asked: goals.Asked) -> str:

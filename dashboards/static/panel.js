@@ -7,13 +7,18 @@ function measuredHow(trial) {
 
 function nothingFits() {
   const on = askedAxis();
-  const first = choicesOf(on)[0];
+  const first = choicesOf(on).find(({ trial }) => trial !== backbone()?.number);
   const ended = ["complete", "failed"].includes(study.state);
-  const fastest = study.nearest && t("study.nearest", { number: study.nearest.trial, share: percent(study.nearest.latency_ratio) });
+  const fastest = study.fastest && t("study.fastest", { number: study.fastest.trial, share: study.fastest.mark + percent(study.fastest.latency_ratio) });
   const nearest = first && element("button", { type: "button", className: "link", onclick: () => { ask(first.limit, on); drawBudget(); } },
     t("study.nearest_fits", { budget: on === "loss" ? t("study.loss_of", { points: pointsOf(first.limit) }) : AXES[on].show(first.limit), number: first.trial }));
   return [element("h2", {}, t(ended ? "study.nothing_holds" : "study.nothing_holds_yet", { budget: wantedText() })),
     element("p", { className: "origin" }, fastest ?? t("study.nothing_measured")), nearest].filter(Boolean);
+}
+
+function about(trial) { // its page, which exports it for the budget that is asked for here
+  const budget = askedBudget();
+  return budget ? `${trial.url}?budget=${encodeURIComponent(budget)}` : trial.url;
 }
 
 function tagOf(trial) {
@@ -48,7 +53,7 @@ function drawPanel() {
       file && element("a", { className: "button", ...file }, t("study.export")),
       trial.export && !file && element("p", { className: "hint" }, t("report.elsewhere")),
       trial.export && element("code", { className: "apply" }, `vittle.apply(model, vittle.Schedule.load("${trial === numbered(study.best?.trial) ? "best.yaml" : "schedule.yaml"}"))`),
-      trial.url && element("a", { className: "more", href: trial.url }, t("study.all_about", { number: trial.number }))),
+      trial.url && element("a", { className: "more", href: about(trial) }, t("study.all_about", { number: trial.number }))),
     element("dl", { className: "values" },
       expected && fact(t("study.expected_name"), percent(expected.value), note(of95(expected), t("study.ranks"))),
       accuracy && fact(t("study.on_search", { accuracy: accuracyName() }), accuracyText(trial), note(of95(accuracy), t("study.search_images", { images: imagesText(trial) }))),
@@ -80,7 +85,8 @@ function drawTiles() {
   const accuracy = trial => percent((best && best.held_out ? trial.held_out : trial.judged.accuracy)?.value ?? trial.judged.accuracy.value);
   const ratio = best?.judged.latency_ratio.value;
   const left = study.state === "running" && study.seconds_left;
-  const trials = [t("study.of_planned", { planned: study.planned }), left ? timeLeft(left) : null].filter(Boolean).join(t("study.and"));
+  const done = study.confirmation ? t("study.confirmed", study.confirmation) : t("study.of_planned", { planned: study.planned });
+  const trials = [done, left ? timeLeft(left) : null].filter(Boolean).join(t("study.and"));
   byId("tiles").replaceChildren(
     fact(t("study.accuracy_within", { accuracy: accuracyName(), budget: wantedText() }), best ? accuracy(best) : "–",
       [best?.expected && t("study.expected", { accuracy: percent(best.expected.value) }),
@@ -122,6 +128,11 @@ function drawTable() {
   if (focused) body.querySelector(`[data-trial="${focused}"]`)?.focus();
 }
 
+function drawDisturbance() {
+  byId("disturbed").hidden = !study.disturbance;
+  byId("disturbed-text").textContent = study.disturbance?.text ?? "";
+}
+
 function drawCounts() {
   byId("legend").replaceChildren(...LEGEND.flatMap(kind => {
     const count = study.trials.filter(trial => trial.kind === kind).length;
@@ -135,5 +146,5 @@ function drawCounts() {
   byId("failures").querySelector("summary").textContent = t("study.failed", { count: failures.length });
   byId("failures").querySelector("ul").replaceChildren(...failures.map(trial =>
     element("li", {}, t("study.failed_because", { number: trial.number, reason: trial.reason ?? t("study.no_reason") }))));
-  Object.assign(byId("state"), { className: `state ${study.state}`, textContent: t(`states.${study.state}`) });
+  Object.assign(byId("state"), { className: `state ${study.state}`, textContent: t(`states.${study.phase}`) });
 }

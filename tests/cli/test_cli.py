@@ -6,18 +6,21 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from rich.progress import Progress
 from typer.testing import CliRunner
 
 import vittle.cli.commands
 import vittle.cli.launch
-from recorded import coordinate, make_study, run
+from recorded import SHAPE, coordinate, make_study, run
 from refusals import refusal
-from vittle import Schedule
+from vittle import Schedule, presets
 from vittle.search.reporter import Reporter
 from vittle.storage.records import Study
 from vittle.storage.store import Store
@@ -150,6 +153,37 @@ def test_a_search_says_why_it_ended(studied: str, monkeypatch: pytest.MonkeyPatc
     assert "Another 100 trials" in shown.out
 
 
+def test_the_confirmation_has_a_bar_of_its_own(studied: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store.open(studied)
+    store.set_state("demo", "interrupted")
+    seen: list[list[tuple[str, float, float | None]]] = []
+    progress = vittle.cli.launch.progress_bar
+
+    @contextmanager
+    def watched(*about: object, **options: object) -> Iterator[tuple[Progress, object]]:
+        with progress(*about, **options) as (bar, task):
+            watched.bar = bar
+            yield bar, task
+
+    def finish(study: Study, problem: object, store: Store, reporter: Reporter, ray_address: str | None) -> Study:
+        trials = store.trials(study.name)
+        reporter.ended("the front grows no more")
+        for wanted in (trials[:3], trials[3:4]):  # what is confirmed may bring others to the front
+            reporter.confirming(len(wanted))
+            for trial in wanted:
+                reporter.confirmed(trial, 0)
+                seen.append([(task.description, task.completed, task.total) for task in watched.bar.tasks])
+        store.set_state(study.name, "complete")
+        return store.study(study.name)
+
+    monkeypatch.setattr(vittle.cli.launch, "progress_bar", watched)
+    monkeypatch.setattr("vittle.search.study.run", finish)
+    vittle.cli.launch._run(store.study("demo"), SimpleNamespace(notes=[]), store, None, as_json=False)
+    assert [tasks[0][0] for tasks in seen] == ["search"] * 4
+    assert [tasks[1] for tasks in seen] == [("confirm", 1, 3), ("confirm", 2, 3), ("confirm", 3, 3), ("confirm", 4, 4)]
+    assert watched.bar.tasks[0].stop_time is not None  # the time that is left is that of what goes on
+
+
 def test_export_writes_the_best(studied: str) -> None:
     result = invoke("export", "demo", "--storage", studied, "--output", "best.yaml")
     assert result.exit_code == 0
@@ -164,6 +198,21 @@ def test_export_over_an_unwritable_place(
 ) -> None:
     line = refusal(monkeypatch, capsys, "export", "--storage", studied, "--output", "no/such/folder/best.yaml")
     assert "cannot write no/such/folder/best.yaml" in line
+
+
+def test_the_baseline_is_no_budget_to_offer(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'slow.db'}"
+    store = Store.open(url, create=True)
+    run(coordinate(make_study(store, "slow"), store), limit=1)
+    told = invoke("export", "--storage", url, "--latency-budget", "3%")
+    assert told.exit_code == 1
+    assert "study slow has measured nothing but its baseline yet; continue it with: vittle resume slow" in told.stderr
+    baseline = store.trials("slow")[0].measurements["search"]
+    number = store.start_trial("slow", "sampler", presets.constant(SHAPE, 1), {})
+    store.finish_trial("slow", number, "complete", baseline)  # as fast as the backbone
+    told = invoke("export", "--storage", url, "--latency-budget", "3%")
+    assert told.exit_code == 1
+    assert told.stderr.strip() == "nothing in study slow fits 3%, and nothing in it takes less than the baseline itself"
 
 
 def test_a_budget_that_nothing_fits_names_the_nearest(studied: str, home: Path) -> None:
