@@ -87,7 +87,8 @@ def version(session: Session | Connection, study: str) -> Version:
     ).one_or_none()
     if found is None:
         raise _missing(session, study)
-    return Version(found.id, found.revision, found.kind, found.state, abandoned(*found[3:]))
+    left = abandoned(found.state, found.holder, found.heartbeat, found.created)
+    return Version(found.id, found.revision, found.kind, found.state, left)
 
 
 def study_row(session: Session, name: str) -> StudyRow:
