@@ -10,6 +10,7 @@ from vittle.cli.options import (
     Adapters,
     BatchSize,
     Checkpoint,
+    Classes,
     Compiled,
     Data,
     Device,
@@ -22,6 +23,7 @@ from vittle.cli.options import (
     find_study,
     parse_adapters,
     parse_seconds,
+    resolved,
     source,
 )
 from vittle.dashboards import text
@@ -43,6 +45,7 @@ def profile(
     model: Model = DIGITS,
     checkpoint: Checkpoint = None,
     data: Data = None,
+    classes: Classes = None,
     latency_budget: Annotated[
         str | None, typer.Option(help="Can it be met? For example 4ms, or 60% of the backbone.", show_default=False)
     ] = None,
@@ -66,7 +69,7 @@ def profile(
     where = source(model, data) if data is not None or model == DIGITS else None
     with working("loading"):
         from vittle.objectives.backbones.merge_start_measurement import find_merge_start
-        from vittle.objectives.quality.images import left_out, load_images
+        from vittle.objectives.quality.images import load_images
         from vittle.reductions.backbone import load_architecture, load_backbone
         from vittle.reductions.device import check_dtype, choose_device
         from vittle.search.feasibility import example_schedules, find_profile, out_of_reach
@@ -86,12 +89,17 @@ def profile(
     splits = None
     if where is not None:
         with counting("images") as progress:
-            splits = load_images(where, backbone.preprocessing, backbone.classes, progress=progress)
-        note(left_out(splits.skipped))
+            splits = load_images(
+                where, backbone.preprocessing, backbone.classes, class_names=resolved(classes), progress=progress
+            )
+        note(splits.notes)
     store = Store.open(storage, create=True)
     if splits is not None:
         with counting("attention") as progress:
-            merge_start = find_merge_start(backbone, splits.search, settings.device, limit=images, progress=progress)
+            digest = "" if splits.digest is None else splits.digest.id
+            merge_start = find_merge_start(
+                backbone, splits.search, settings.device, limit=images, digest=digest, progress=progress
+            )
         store.save_merge_start(merge_start)
     with counting("latency") as progress:
         found = find_profile(backbone, settings, store, again=again, seconds=seconds, progress=progress)

@@ -11,6 +11,7 @@ from vittle.cli.options import (
     Adapters,
     BatchSize,
     Checkpoint,
+    Classes,
     Compiled,
     Data,
     Device,
@@ -24,6 +25,7 @@ from vittle.cli.options import (
     parse_adapters,
     parse_bytes,
     parse_seconds,
+    resolved,
     source,
 )
 from vittle.dashboards.terminal import study_tables
@@ -40,6 +42,9 @@ search_app = typer.Typer()
 ASK_AGAIN = 0.5  # seconds between two looks at whether a study has ended
 
 RayAddress = Annotated[str | None, typer.Option(help="Join this Ray cluster in place of starting one.", show_default=False)]
+OtherImages = Annotated[
+    bool, typer.Option("--other-images", help="Go on though the images are not those that the study began with.")
+]
 
 
 @search_app.command()
@@ -50,6 +55,7 @@ def launch(
     model: Model = DIGITS,
     checkpoint: Checkpoint = None,
     data: Data = None,
+    classes: Classes = None,
     batch_size: BatchSize = 64,
     device: Device = None,
     dtype: Dtype = "float32",
@@ -106,8 +112,9 @@ def launch(
         from vittle.search.inference import InferenceProblem
     settings = Settings(
         model=model,
-        checkpoint=None if checkpoint is None else str(checkpoint.resolve()),
+        checkpoint=resolved(checkpoint),
         data=source(model, data),
+        classes=resolved(classes),
         latency_budget=latency_budget,
         batch_size=batch_size,
         device=choose_device(device),
@@ -138,21 +145,31 @@ def launch(
     if study not in there:
         with working("budget"):
             check_budget(problem.backbone, settings, store)
-    made = store.create_study(study or records.free_name(model, there), settings, problem.subject, owner=user())
+    name = study or records.free_name(model, there)
+    made = store.create_study(name, settings, problem.subject, owner=user(), images=problem.images)
+    problem.check(made)
     _run(made, problem, store, ray_address, as_json)
 
 
 @search_app.command()
-def resume(study: StudyName = None, storage: Storage = None, ray_address: RayAddress = None, as_json: Json = False) -> None:
+def resume(
+    study: StudyName = None,
+    other_images: OtherImages = False,
+    storage: Storage = None,
+    ray_address: RayAddress = None,
+    as_json: Json = False,
+) -> None:
     """Continue a study that was interrupted."""
     store = Store.open(storage)
-    _continue(find_study(store, study), store, ray_address, as_json)
+    found = find_study(store, study)
+    _continue(found, store, ray_address, as_json, trials=found.settings.trials, other_images=other_images)
 
 
 @search_app.command()
 def extend(
     study: StudyName = None,
     trials: Annotated[int, typer.Option(min=1, help="Schedules to try in addition.")] = 20,
+    other_images: OtherImages = False,
     storage: Storage = None,
     ray_address: RayAddress = None,
     as_json: Json = False,
@@ -160,7 +177,7 @@ def extend(
     """Add trials to a study and run them."""
     store = Store.open(storage)
     found = find_study(store, study)
-    _continue(store.set_trials(found.name, found.settings.trials + trials), store, ray_address, as_json)
+    _continue(found, store, ray_address, as_json, trials=found.settings.trials + trials, other_images=other_images)
 
 
 @search_app.command()
@@ -189,12 +206,19 @@ def stop(
     out.print(f"study {escape(found.name)} is {state}; go on with: vittle resume {escape(found.name)}", highlight=False)
 
 
-def _continue(study: Study, store: Store, ray_address: str | None, as_json: bool) -> None:
+def _continue(study: Study, store: Store, ray_address: str | None, as_json: bool, *, trials: int, other_images: bool) -> None:
     with working("loading"):
         from vittle.search.problem import find_problem
     with counting("images") as progress:
-        problem = find_problem(study.kind).load(study.settings, progress)
-    problem.check(study)
+        problem = find_problem(study.kind).load(study.settings.model_copy(update={"trials": trials}), progress)
+    problem.check(study, other_images=other_images)  # before anything is changed
+    if trials != study.settings.trials:
+        study = store.set_trials(study.name, trials)
+    if problem.images is not None and problem.images != study.images:
+        before = "this study is from before it was kept which images it is judged on: nobody checks that they are the same"
+        others = "from here on the images are others: trials of before and after are not compared image by image"
+        note([before if study.images is None else others])
+        study = store.set_images(study.name, problem.images)
     _run(study, problem, store, ray_address, as_json)
 
 

@@ -23,6 +23,10 @@ Checkpoint = Annotated[
 Data = Annotated[
     str | None, typer.Option(help="Image folder, .npz, timm dataset, or digits (with the model digits).", show_default=False)
 ]
+Classes = Annotated[
+    Path | None,
+    typer.Option(help="The head's classes in order, one name a line, by which folders are labelled.", show_default=False),
+]
 Device = Annotated[str | None, typer.Option(help="cpu or cuda. Default: cuda where there is one.", show_default=False)]
 
 BatchSize = Annotated[int, typer.Option(min=1, help="Batch that latency is measured at.")]
@@ -138,6 +142,11 @@ def source(model: str, data: str | None) -> str:
     if data is None and model != DIGITS:
         raise VittleError(f"model {model!r} needs images; give --data with a folder, an .npz file or a timm data set")
     return str(Path(data).resolve()) if data is not None and Path(data).exists() else data or DIGITS
+
+
+def resolved(file: Path | None) -> str | None:
+    """A file that was given, as an absolute path, so that a resumed study finds it from any folder."""
+    return None if file is None else str(file.resolve())
 
 
 def illustrate(study: Study, schedule: Schedule, indices: Sequence[int]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vittle.cli.options import DIGITS, Checkpoint, Data, Device, Model, source
+from vittle.cli.options import DIGITS, Checkpoint, Classes, Data, Device, Model, resolved, source
 from vittle.dashboards.terminal.console import counting, escape, note, out, working
 
 train_app = typer.Typer(help="Train what a reduction or the demo needs.", no_args_is_help=True)
@@ -30,6 +30,7 @@ def train_merge_embedding(
     model: Model = DIGITS,
     checkpoint: Checkpoint = None,
     data: Data = None,
+    classes: Classes = None,
     epochs: Annotated[
         int | None,
         typer.Option(min=1, help="Passes over the images. Default: 30, fewer for digits.", show_default=False),
@@ -46,7 +47,7 @@ def train_merge_embedding(
     where = source(model, data)
     with working("loading"):
         from vittle.objectives.measurement import proportion
-        from vittle.objectives.quality.images import left_out, load_training_images
+        from vittle.objectives.quality.images import load_training_images
         from vittle.reductions.backbone import load_backbone
         from vittle.reductions.device import choose_device
         from vittle.reductions.vit import check_identity
@@ -55,8 +56,10 @@ def train_merge_embedding(
     backbone = load_backbone(model, checkpoint)
     check_identity(backbone.model)
     with counting("images") as progress:
-        images = load_training_images(where, backbone.preprocessing, backbone.classes, seed=seed, progress=progress)
-    note(left_out(images.skipped))
+        images = load_training_images(
+            where, backbone.preprocessing, backbone.classes, class_names=resolved(classes), seed=seed, progress=progress
+        )
+    note(images.notes)
     trained = merge_embedding.train(
         backbone,
         (images.train.pixels, images.train.labels),

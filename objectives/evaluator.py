@@ -84,6 +84,7 @@ class Evaluator:
         self.model = backbone.model
         self.adapters = {name: adapter.to(self.stand.images) for name, adapter in backbone.adapters.items()}
         self.images: Mapping[Phase, Images] = {"search": splits.search, "confirmation": splits.held_out}
+        self._about = {} if splits.digest is None else {"images": splits.digest.id}
         searched, held_out = len(splits.search), len(splits.held_out)
         self.rungs: Mapping[Phase, Sequence[Sequence[slice]]] = {
             "search": rungs.batches(searched, rungs.sizes(searched), BATCH),
@@ -212,7 +213,7 @@ class Evaluator:
         reference = self._reference(phase)
         effort = self._since(*before)
         if not model.schedule.reductions and model.schedule.tail == "full":
-            yield judge(reference.logits, reference, effort), True
+            yield judge(reference.logits, reference, {**effort, **self._about}), True
             return
         logits, done = reference.logits[:0], 0
         for rung, batches in enumerate(ladder, start=1):
@@ -220,7 +221,7 @@ class Evaluator:
             logits = np.concatenate([logits, self._answers(model, phase, batches, done)])
             done += len(batches)
             effort = {name: more + effort[name] for name, more in self._since(*before).items()}
-            yield judge(logits, reference, effort), rung == len(ladder)
+            yield judge(logits, reference, {**effort, **self._about}), rung == len(ladder)
 
     def _since(self, spent: int, seconds: float) -> dict[str, float]:
         return {"image_macs": self.spent - spent, "seconds": self.seconds - seconds}

@@ -1,4 +1,4 @@
-"""The door to timm: load a Vision Transformer, read its shape, refuse what is not understood. No other file imports timm."""
+"""The door to timm's models: load a Vision Transformer, read its shape, refuse what is not understood. Images: see `data`."""
 
 import difflib
 import hashlib
@@ -9,8 +9,6 @@ from typing import Any
 
 import timm
 import torch
-from timm.data.config import resolve_model_data_config
-from timm.data.dataset_factory import create_dataset
 from timm.layers.attention import Attention
 from timm.layers.patch_embed import PatchEmbed
 from timm.models import load_state_dict
@@ -19,22 +17,12 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
 
 from vittle.reductions import digits
+from vittle.reductions.data import Preprocessing, preprocessing_of
 from vittle.spaces.errors import UnsupportedBackboneError, VittleError
 from vittle.spaces.shape import BackboneShape
 
 EMBEDDED = "digits"
 POOLS = ("token", "avg", "max", "avgmax", "")
-
-
-@dataclass(frozen=True, slots=True)
-class Preprocessing:
-    """How a backbone wants its images: `size` (height, width), resized by `1 / crop`, centre-cropped, then normalised."""
-
-    size: tuple[int, int]
-    crop: float
-    interpolation: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -96,15 +84,7 @@ def describe_backbone(model: nn.Module, name: str) -> Backbone:
         UnsupportedBackboneError: the model cannot be reduced, with the reason.
     """
     vit: Any = model
-    config = resolve_model_data_config(vit)
-    shape = shape_of(model)
-    preprocessing = Preprocessing(
-        size=(vit.patch_embed.img_size[0], vit.patch_embed.img_size[1]),
-        crop=float(config["crop_pct"]),
-        interpolation=str(config["interpolation"]),
-        mean=tuple(config["mean"]),
-        std=tuple(config["std"]),
-    )
+    shape, preprocessing = shape_of(model), preprocessing_of(model)
     return Backbone(name, model, shape, preprocessing, int(vit.num_classes) if vit.global_pool else 0, fingerprint(model))
 
 
@@ -145,24 +125,6 @@ def _read_shape(model: Any) -> BackboneShape:
         other_parameters=_weights(model) - in_blocks,
         **blocks[0],
     )
-
-
-def open_dataset(source: str, accepted: str) -> Any:
-    """The validation split of a dataset that timm opens: indexable, giving (PIL image, label).
-
-    Args:
-        source: `name[:root]`, for example `torch/cifar10:/data` or `hfds/owner/name`.
-        accepted: what to say is accepted where it cannot be opened.
-
-    Raises:
-        VittleError: timm cannot open it.
-    """
-    name, _, root = source.partition(":")
-    try:
-        return create_dataset(name, root=root or None, split="validation")
-    except Exception as error:  # timm, torchvision and the hub raise whatever they meet
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise VittleError(f"cannot open data {source!r} ({reason}); accepted: {accepted}") from None
 
 
 def fingerprint(model: nn.Module) -> str:

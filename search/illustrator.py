@@ -19,6 +19,7 @@ from PIL import Image
 
 from vittle.objectives.latency import device_lock
 from vittle.objectives.quality.accuracy import finite, to_input
+from vittle.objectives.quality.image_digest import ImageDigest
 from vittle.objectives.quality.images import Images, load_images
 from vittle.reductions.backbone import Backbone
 from vittle.reductions.tokens import Traced
@@ -112,8 +113,8 @@ def illustrate(study: Study, schedule: Schedule, indices: Sequence[int]) -> dict
         VittleError: the study's model or its images are not to be had on this machine, or an image that there is not.
     """
     settings = study.inference
-    about = (settings.model, settings.checkpoint, study.backbone.fingerprint, settings.data, settings.seed)
-    return _illustrator(*about, tuple(settings.adapters.items()), study.name)(schedule, indices)
+    about = (settings.model, settings.checkpoint, study.backbone.fingerprint, settings.data, settings.classes, settings.seed)
+    return _illustrator(*about, tuple(settings.adapters.items()), study.images, study.name)(schedule, indices)
 
 
 @lru_cache(maxsize=2)
@@ -122,12 +123,18 @@ def _illustrator(
     checkpoint: str | None,
     fingerprint: str,
     data: str,
+    classes: str | None,
     seed: int,
     adapters: tuple[tuple[str, str], ...],
+    images: ImageDigest | None,
     study: str,
 ) -> Illustrator:
     backbone = known_backbone(model, checkpoint, fingerprint, f"study {study!r}")
-    search = load_images(data, backbone.preprocessing, backbone.classes, seed=seed).search
+    splits = load_images(data, backbone.preprocessing, backbone.classes, class_names=classes, seed=seed)
+    change = images and splits.digest and splits.digest.change_from(images)
+    if change:
+        raise VittleError(f"the images are not those that study {study!r} was judged on: {change}")
+    search = splits.search
     # Copies, so that the rest of thousands of images is let go.
     labels = None if search.labels is None else search.labels[:AT_HAND].copy()
     return Illustrator(backbone, Images(search.pixels[:AT_HAND].copy(), labels), dict(adapters))

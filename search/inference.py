@@ -15,7 +15,7 @@ from vittle.objectives.fronts.front import may_enter_front
 from vittle.objectives.goals import Measured
 from vittle.objectives.latency.profile import LatencyProfile
 from vittle.objectives.quality.backbone_pass import BackbonePass
-from vittle.objectives.quality.images import Splits, left_out, load_images
+from vittle.objectives.quality.images import Splits, load_images
 from vittle.reductions.adapters import load_adapters
 from vittle.reductions.attention_statistics import Observer
 from vittle.reductions.backbone import Backbone, load_backbone
@@ -48,6 +48,7 @@ class InferenceProblem(ScheduleProblem):
         super().__init__(settings, record(backbone))
         self.backbone = backbone
         self.splits = splits
+        self.images = splits.digest
         self.dense: BackbonePass | None = None
         """The backbone's own pass over the search images, which workers go on from."""
 
@@ -69,7 +70,14 @@ class InferenceProblem(ScheduleProblem):
         Space(backbone.shape, settings.reductions)
         backbone = _with_adapters(backbone, settings)
         check_identity(backbone.model)
-        splits = load_images(settings.data, backbone.preprocessing, backbone.classes, seed=settings.seed, progress=progress)
+        splits = load_images(
+            settings.data,
+            backbone.preprocessing,
+            backbone.classes,
+            class_names=settings.classes,
+            seed=settings.seed,
+            progress=progress,
+        )
         return cls(settings, backbone, splits)
 
     def aimed_at(self, target: str, store: Store) -> Self:
@@ -84,14 +92,15 @@ class InferenceProblem(ScheduleProblem):
     @property
     def notes(self) -> list[str]:  # type: ignore[override]
         verdicts = [one.verdict() for one in self.backbone.adapters.values()]
-        return [*left_out(self.splits.skipped), *(sentence for worth_it, sentence in verdicts if not worth_it)]
+        return [*self.splits.notes, *(sentence for worth_it, sentence in verdicts if not worth_it)]
 
-    def check(self, study: Study) -> None:
+    def check(self, study: Study, *, other_images: bool = False) -> None:
         if self.backbone.fingerprint != study.backbone.fingerprint:
             raise VittleError(
                 f"the weights of {self.settings.model} are not those that study {study.name!r} began with; "
                 f"give the same checkpoint, or launch a new study"
             )
+        super().check(study, other_images=other_images)
 
     def prepare(self, store: Store, reporter: Reporter) -> None:
         """Find the latency profile: it is known once for all studies of the backbone, and is timed."""
@@ -137,19 +146,21 @@ class InferenceProblem(ScheduleProblem):
         settings = self.settings
         looking = make_evaluator(settings, backbone, self.splits)
         put, get, limit = object_store(settings.cache)
-        observer = _observer(backbone, store)
+        images = "" if self.images is None else self.images.id
+        observer = _observer(backbone, store, images)
         dense = looking.record(limit, put, get, observer, lambda done, of: reporter.prepared("backbone on images", done, of))
         looking.know(dense, settings.cache)
         if observer is not None:
-            _find_start(observer, backbone, store, reporter)
+            _find_start(observer, backbone, images, store, reporter)
         sensitivity = store.sensitivity(backbone.fingerprint)
-        if sensitivity is None or not sensitivity.covers(settings.reductions, settings.data):
+        if sensitivity is None or not sensitivity.covers(settings.reductions, images):
             sensitivity = measure(
                 looking.divergence,
                 Space(backbone.shape, settings.reductions).context,
                 settings.reductions,
                 fingerprint=backbone.fingerprint,
                 data=settings.data,
+                digest=images,
             )
             store.save_sensitivity(sensitivity)
         return dense, replace(self.known, sensitivity=sensitivity, image_macs=looking.spent, pass_seconds=dense.seconds)
@@ -207,15 +218,16 @@ def _with_adapters(backbone: Backbone, settings: Settings) -> Backbone:
     return replace(backbone, adapters=adapters)
 
 
-def _observer(backbone: Backbone, store: Store) -> Observer | None:
-    """Who looks for the block where merging may start, where nobody has and there are patches to merge."""
-    wanted = store.merge_start(backbone.fingerprint) is None and backbone.shape.patches > 1
+def _observer(backbone: Backbone, store: Store, images: str) -> Observer | None:
+    """Who looks for the block where merging may start, where nobody has on these images and there are patches to merge."""
+    known = store.merge_start(backbone.fingerprint)
+    wanted = (known is None or known.digest != images) and backbone.shape.patches > 1
     return Observer(backbone.model) if wanted else None
 
 
-def _find_start(observer: Observer, backbone: Backbone, store: Store, reporter: Reporter) -> None:
+def _find_start(observer: Observer, backbone: Backbone, images: str, store: Store, reporter: Reporter) -> None:
     """Keep where merging may start, once for each backbone. A search can do without it, so a failure is a warning."""
     try:
-        store.save_merge_start(detect(observer.statistics(), backbone.fingerprint))
+        store.save_merge_start(detect(observer.statistics(), backbone.fingerprint, digest=images))
     except VittleError as error:
         reporter.warned(f"where merging may start is not known ({first_line(error)}); the search goes on without it")

@@ -11,8 +11,10 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from vittle.objectives.evaluation import Evaluation
 from vittle.objectives.goals import Goals, Measured
+from vittle.objectives.quality.image_digest import ImageDigest
 from vittle.search.reporter import Reporter
 from vittle.spaces.candidate import Candidate, SearchSpace
+from vittle.spaces.errors import VittleError
 from vittle.spaces.reduction import Start
 from vittle.storage import kinds
 from vittle.storage.records import BackboneRecord, Study
@@ -61,6 +63,8 @@ class Problem(ABC, Generic[C]):
     """What a candidate is called."""
     subject: BackboneRecord | None = None
     """The backbone that the study is about, where it is about one; stored with the study."""
+    images: ImageDigest | None = None
+    """The images that it is judged on, where there are some that could be others another time; stored with the study."""
     notes: Sequence[str] = ()
     """What the user should know before the search begins."""
     work_before: float = 0
@@ -85,12 +89,22 @@ class Problem(ABC, Generic[C]):
     def goals(self) -> Goals:
         return self.settings.goals
 
-    def check(self, study: Study) -> None:
-        """Refuse to go on with a study whose subject is not this one; called before it is resumed.
+    def check(self, study: Study, *, other_images: bool = False) -> None:
+        """Refuse to go on with a study whose subject or whose images are not these; called before it is resumed.
+
+        Args:
+            study: to go on with.
+            other_images: go on all the same where only the images are others.
 
         Raises:
-            VittleError: it is another one.
+            VittleError: they are others; the message says what is different.
         """
+        change = self.images and study.images and self.images.change_from(study.images)
+        if change and not other_images:
+            raise VittleError(
+                f"the images are not those that study {study.name!r} began with: {change}; "
+                "give back those, launch a new study, or go on with --other-images"
+            )
 
     def prepare(self, store: Store, reporter: Reporter) -> None:
         """Find out what has to be measured alone on the machine; called before Ray starts."""

@@ -9,7 +9,7 @@ import numpy as np
 from vittle.objectives.budget import Budget
 from vittle.objectives.fronts import front as fronts
 from vittle.objectives.fronts import hypervolume
-from vittle.objectives.fronts.early_stopping import right
+from vittle.objectives.fronts.early_stopping import right, same_images
 from vittle.objectives.goals import Goals, Measured, oriented
 from vittle.objectives.measurement import NORMAL_95, Phase
 from vittle.objectives.quality import paired
@@ -208,9 +208,10 @@ def _lost(baseline: Trial, points: Sequence[Trial], phase: Phase, quality: str) 
     Each image counts with the mean over the points, which are wrong about the same images more often than not; one win and one
     loss are added to them, as in `paired.difference`, whose interval this is for a single point.
     """
-    answers = [right(trial.measurements[phase][quality]) for trial in (baseline, *points)]
+    measured = [trial.measurements[phase][quality] for trial in (baseline, *points)]
+    answers = [right(one) for one in measured]
     known = [one.astype(np.float64) for one in answers if one is not None]
-    if len(known) < len(answers):
+    if len(known) < len(answers) or not same_images(*measured):
         return None
     lost = known[0] - np.mean(known[1:], axis=0)  # (n,)
     added = np.concatenate([lost, [1.0, -1.0]])

@@ -11,6 +11,7 @@ from typing import Literal
 from vittle.objectives.budget import Budget
 from vittle.objectives.goals import Goals
 from vittle.objectives.measurement import OBJECTIVES, Measurement
+from vittle.objectives.quality.image_digest import ImageDigest
 from vittle.spaces.candidate import Candidate
 from vittle.spaces.errors import VittleError
 from vittle.spaces.reduction import AdapterRecord, Values
@@ -138,6 +139,7 @@ class Study:
         ended: why nothing more was tried; None of one that is not done, or of which nobody wrote it down.
         owner: who made it.
         kind: what is searched, see `vittle.storage.kinds`.
+        images: those that it is judged on; None of a kind that has none, or where nobody wrote them down.
     """
 
     name: str
@@ -148,6 +150,7 @@ class Study:
     ended: str | None = None
     owner: str | None = None
     kind: str = Settings.kind
+    images: ImageDigest | None = None
 
     @property
     def known(self) -> bool:

@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Connection, insert, select, update
 from sqlalchemy.orm import Session
 
 from vittle.objectives.measurement import Measurement
+from vittle.objectives.quality.image_digest import ImageDigest
 from vittle.spaces.errors import VittleError
 from vittle.spaces.reduction import AdapterRecord
 from vittle.spaces.shape import BackboneShape
@@ -130,7 +131,8 @@ def study_of(row: StudyRow) -> Study:
     backbone = _backbone(row.backbone) if row.kind in kinds.KINDS and row.backbone else None
     settings = kinds.read_settings(row.kind, row.settings)
     state: Any = row.state
-    return Study(row.name, state, settings, backbone, in_utc(row.created), row.ended, row.owner, row.kind)
+    images = None if row.images is None else ImageDigest(**row.images)
+    return Study(row.name, state, settings, backbone, in_utc(row.created), row.ended, row.owner, row.kind, images)
 
 
 def in_utc(moment: datetime) -> datetime:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, inspect, text
 
 from vittle.spaces.errors import VittleError
 
-NEWEST = "0007"
+NEWEST = "0008"
 VERSIONS = "alembic_version"  # Alembic's own table
 LOCK = 0x766974746C65  # of PostgreSQL: anything that nobody else uses
 

@@ -43,6 +43,7 @@ class Settings(SearchSettings):
     model: str = "digits"
     checkpoint: str | None = None
     data: str = "digits"
+    classes: str | None = None  # file with the names of the head's classes, by which folders are labelled
     latency_budget: str = "60%"
     batch_size: int = 64
     dtype: str = "float32"

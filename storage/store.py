@@ -21,6 +21,7 @@ from vittle.objectives.backbones.sensitivity import Sensitivity
 from vittle.objectives.latency.profile import LatencyProfile
 from vittle.objectives.measurement import Measurement
 from vittle.objectives.parameter_importance import Importance
+from vittle.objectives.quality.image_digest import ImageDigest
 from vittle.spaces.candidate import Candidate
 from vittle.spaces.errors import VittleError
 from vittle.spaces.reduction import Values
@@ -92,9 +93,16 @@ class Store:
 
     @patient
     def create_study(
-        self, name: str, settings: SearchSettings, backbone: BackboneRecord | None = None, owner: str | None = None
+        self,
+        name: str,
+        settings: SearchSettings,
+        backbone: BackboneRecord | None = None,
+        owner: str | None = None,
+        images: ImageDigest | None = None,
     ) -> Study:
         """Add a study, of the kind of its settings; one that was made with the same on the same backbone is returned as it is.
+
+        The images that it is judged on are written down with it; of one that is there already they are not compared.
 
         Raises:
             VittleError: the name belongs to a different study; the message says what differs.
@@ -102,6 +110,7 @@ class Store:
         kinds.check_settings(settings)
         about = {} if backbone is None else dataclasses.asdict(backbone)
         wanted = {"kind": settings.kind, "settings": settings.model_dump(mode="json"), "backbone": about}
+        wanted["images"] = None if images is None else dataclasses.asdict(images)
         try:
             with self.transaction() as session:
                 session.add(StudyRow(name=name, state="running", owner=owner, **wanted))
@@ -147,6 +156,13 @@ class Store:
             row = rows.study_row(session, name)
             row.settings = {**row.settings, "trials": trials}
             return study_of(row)
+
+    @patient
+    def set_images(self, name: str, images: ImageDigest) -> Study:
+        """Write down which images a study goes on with."""
+        with self.transaction() as session:
+            rows.touch(session, name, images=dataclasses.asdict(images))
+            return study_of(rows.study_row(session, name))
 
     def start_trial(self, study: str, origin: str, candidate: Candidate, parameters: Values) -> int:
         """Write down a trial before it runs, and return its number."""

@@ -22,7 +22,7 @@ class Base(DeclarativeBase):
 class StudyRow(Base):
     """A search: what was asked, of which backbone, and how far it is; `revision` counts its changes and those of its trials.
 
-    The backbone of a study that is about none is an empty document.
+    The backbone of a study that is about none is an empty document. `images` says which images it is judged on.
     """
 
     __tablename__ = "studies"
@@ -39,6 +39,7 @@ class StudyRow(Base):
     stop: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     settings: Mapped[dict[str, Any]] = mapped_column(JSON)
     backbone: Mapped[dict[str, Any]] = mapped_column(JSON)
+    images: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     created: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now)
 
 

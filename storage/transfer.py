@@ -39,6 +39,7 @@ class StudyLine(_Line):
     owner: str | None
     settings: dict[str, Any]
     backbone: dict[str, Any]
+    images: dict[str, Any] | None = None
     created: Moment
 
     @model_validator(mode="before")

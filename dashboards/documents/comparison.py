@@ -13,7 +13,7 @@ import numpy as np
 from vittle.dashboards import text
 from vittle.dashboards.documents import pictures, study_document
 from vittle.dashboards.words import Words
-from vittle.objectives.fronts.early_stopping import right
+from vittle.objectives.fronts.early_stopping import right, same_images
 from vittle.objectives.measurement import OBJECTIVES, Measurement, Phase
 from vittle.objectives.quality import paired
 from vittle.spaces import costs
@@ -71,7 +71,7 @@ def numbers(chosen: Sequence[Trial]) -> list[dict[str, Any]]:
 def difference(first: Measurement, other: Measurement) -> paired.Interval:
     """How much more the other has, with its 95 % interval: over the images that both have seen where these are known."""
     ours, theirs = right(first), right(other)
-    if ours is not None and theirs is not None:
+    if ours is not None and theirs is not None and same_images(first, other):
         seen = min(len(ours), len(theirs))
         return paired.difference(theirs[:seen], ours[:seen])
     value = other.value - first.value
@@ -131,10 +131,11 @@ def classes(chosen: Sequence[Trial]) -> dict[str, Any] | None:
 def images(first: Trial, other: Trial, phase: Phase) -> dict[str, Any] | None:
     """How many of the images that both have seen in a phase they answer rightly, and the positions of those they disagree on.
 
-    None where the answers of one of them are not known.
+    None where the answers of one of them are not known, or are to other images.
     """
-    known = [_answers(trial, phase) for trial in (first, other)]
-    if known[0] is None or known[1] is None:
+    judged = [trial.measurements.get(phase, {}).get("accuracy") for trial in (first, other)]
+    known = [None if accuracy is None else right(accuracy) for accuracy in judged]
+    if known[0] is None or known[1] is None or not same_images(*filter(None, judged)):
         return None
     seen = min(len(known[0]), len(known[1]))
     ours, theirs = known[0][:seen], known[1][:seen]
@@ -188,8 +189,3 @@ def _losses(trial: Trial, phase: Phase) -> Rows | None:
         return [(label, lost / n, n) for label, (lost, n) in counted if n]
     rows: Rows | None = protocol.get("worst")
     return rows
-
-
-def _answers(trial: Trial, phase: Phase) -> paired.Right | None:
-    accuracy = trial.measurements.get(phase, {}).get("accuracy")
-    return None if accuracy is None else right(accuracy)

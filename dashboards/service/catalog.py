@@ -29,10 +29,11 @@ class Model(_Part):
 
 
 class Images(_Part):
-    """Images by the name that people choose them by; `source` as `vittle launch --data` takes it."""
+    """Images by the name that people choose them by; `source` and `classes` as `launch` takes `--data` and `--classes`."""
 
     name: Name
     source: str
+    classes: str | None = None
 
 
 class Limits(_Part):
@@ -100,8 +101,8 @@ class Catalog(_Part):
         if not isinstance(settings, Settings):
             return False
         models = {(one.model, place) for one in self.models for place in _places(one.checkpoint)}
-        sources = {place for one in self.data for place in _places(one.source)}
-        known = (settings.model, settings.checkpoint) in models and settings.data in sources
+        sources = {(place, names) for one in self.data for place in _places(one.source) for names in _places(one.classes)}
+        known = (settings.model, settings.checkpoint) in models and (settings.data, settings.classes) in sources
         return known and not settings.adapters and settings.device in self.limits.devices
 
 

@@ -159,6 +159,7 @@ class Service:
             "model": model.model,
             "checkpoint": model.checkpoint,
             "data": images.source,
+            "classes": images.classes,
             "latency-budget": asked.latency_budget.strip(),
             "batch-size": asked.batch_size,
             "device": device,

@@ -68,6 +68,7 @@ class MergeStart:
         curves: one for each of `STATISTICS`.
         images: how many were looked at.
         fingerprint: of the backbone's weights.
+        digest: of the images that it was looked for on, as `ImageDigest.id` has it; nothing where nobody wrote it down.
     """
 
     start: int
@@ -77,6 +78,7 @@ class MergeStart:
     curves: tuple[BlockCurve, ...]
     images: int
     fingerprint: str
+    digest: str = ""
 
     def __post_init__(self) -> None:
         if not 0 <= self.low <= self.start <= self.high < self.depth:
@@ -103,6 +105,7 @@ class MergeStart:
             "detected": self.detected,
             "images": self.images,
             "fingerprint": self.fingerprint,
+            "digest": self.digest,
             "curves": curves,
         }
 
@@ -116,12 +119,13 @@ class MergeStart:
         return cls(**{**document, "curves": curves})
 
 
-def detect(per_image: Mapping[str, Floats], fingerprint: str, *, seed: int = 0) -> MergeStart:
+def detect(per_image: Mapping[str, Floats], fingerprint: str, *, digest: str = "", seed: int = 0) -> MergeStart:
     """Find the phase change in what was seen of each image.
 
     Args:
         per_image: for each of `STATISTICS` an array (images, depth).
         fingerprint: of the backbone.
+        digest: of the images.
         seed: of the bootstrap.
 
     Raises:
@@ -146,7 +150,7 @@ def detect(per_image: Mapping[str, Floats], fingerprint: str, *, seed: int = 0) 
     drawn = (_start(*pair, noise) for pair in zip(resampled["similarity"], resampled["sink"], strict=True))
     starts = [thumb if one is None else one for one in drawn]
     low, high = (int(end) for end in np.quantile(starts, PERCENTILES, method="inverted_cdf"))
-    return MergeStart(start, min(low, start), max(high, start), found is not None, curves, images, fingerprint)
+    return MergeStart(start, min(low, start), max(high, start), found is not None, curves, images, fingerprint, digest)
 
 
 def theil_sen(values: Floats) -> float:

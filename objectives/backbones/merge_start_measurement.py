@@ -18,7 +18,13 @@ BATCH = 32
 
 
 def find_merge_start(
-    backbone: Backbone, images: Images, device: str, *, limit: int = IMAGES, progress: Progress | None = None
+    backbone: Backbone,
+    images: Images,
+    device: str,
+    *,
+    limit: int = IMAGES,
+    digest: str = "",
+    progress: Progress | None = None,
 ) -> MergeStart:
     """Where merging may start, from one dense pass over the first `limit` of the images. Labels are not read.
 
@@ -27,6 +33,7 @@ def find_merge_start(
         images: in random order.
         device: `cpu` or `cuda`.
         limit: the most images to look at.
+        digest: of all of them.
         progress: told (done, total).
 
     Raises:
@@ -48,4 +55,4 @@ def find_merge_start(
     if not there:
         del model
         torch.cuda.empty_cache()  # the workers of a search are other processes, and want this memory
-    return detect(observed, backbone.fingerprint)
+    return detect(observed, backbone.fingerprint, digest=digest)

@@ -62,12 +62,14 @@ class Sensitivity:
         data: what the images are from.
         images: how many were looked at.
         points: for each reduction the points of each block, weakest first.
+        digest: of the images, as `ImageDigest.id` has it; nothing where nobody wrote it down.
     """
 
     fingerprint: str
     data: str
     images: int
     points: Mapping[str, tuple[tuple[Point, ...], ...]]
+    digest: str = ""
 
     def __post_init__(self) -> None:
         for name, blocks in self.points.items():
@@ -79,9 +81,9 @@ class Sensitivity:
                     if not (math.isfinite(high) and low <= loss <= high):
                         raise ValueError(f"block {block} of {name}: loss is {loss} in [{low}, {high}]")
 
-    def covers(self, reductions: Sequence[str], data: str) -> bool:
+    def covers(self, reductions: Sequence[str], digest: str) -> bool:
         """Whether it is of these images and knows all of these reductions."""
-        return self.data == data and set(reductions) <= self.points.keys()
+        return self.digest == digest and set(reductions) <= self.points.keys()
 
     def blocks(self, reduction: str) -> int:
         """How many blocks, from the first, were measured under a reduction; 0 where it was not."""
@@ -105,7 +107,13 @@ class Sensitivity:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         points = {name: [[point._asdict() for point in block] for block in blocks] for name, blocks in self.points.items()}
-        return {"fingerprint": self.fingerprint, "data": self.data, "images": self.images, "points": points}
+        return {
+            "fingerprint": self.fingerprint,
+            "data": self.data,
+            "images": self.images,
+            "points": points,
+            "digest": self.digest,
+        }
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Self:
@@ -124,6 +132,7 @@ def measure(
     *,
     fingerprint: str,
     data: str,
+    digest: str = "",
     accuracy_drop: Callable[[Schedule], float] | None = None,
 ) -> Sensitivity:
     """Reduce each block alone and see what it costs.
@@ -134,6 +143,7 @@ def measure(
         reductions: names out of the table.
         fingerprint: of the backbone.
         data: what the images are from.
+        digest: of them.
         accuracy_drop: how much accuracy falls on the same images; asked right after `evaluate`, for the same schedule.
 
     Raises:
@@ -156,7 +166,7 @@ def measure(
             drop = accuracy_drop(schedule) if accuracy_drop else None
             blocks[block].append(Point(strength, loss, loss - half, loss + half, drop))
         found[name] = tuple(map(tuple, blocks)) if any(blocks) else ()  # a reduction may have nothing to probe
-    return Sensitivity(fingerprint, data, images, found)
+    return Sensitivity(fingerprint, data, images, found, digest)
 
 
 def _point(document: Mapping[str, Any]) -> Point:

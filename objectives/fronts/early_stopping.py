@@ -38,15 +38,24 @@ def right(accuracy: Measurement) -> NDArray[np.bool_] | None:
     return None if packed is None else paired.unpack(packed, accuracy.n)
 
 
+def same_images(*accuracies: Measurement) -> bool:
+    """Whether these are about the same images, as far as anybody wrote down which: a study may go on with others."""
+    return len({one.protocol["images"] for one in accuracies if "images" in one.protocol}) <= 1
+
+
 def beaten_by(trial: Measured, rivals: Mapping[int, Measured], goals: Goals) -> int | None:
     """The number of the rival that beats a trial beyond doubt; None where none does, or its quality is not known yet."""
     seen = right(trial[goals.quality]) if goals.quality in trial else None
+    if seen is None:
+        return None
     cheaper = {
         number: rival
         for number, rival in rivals.items()
-        if all(rival[cost].value <= trial[cost].value for cost in goals.costs) and "right" in rival[goals.quality].protocol
+        if all(rival[cost].value <= trial[cost].value for cost in goals.costs)
+        and "right" in rival[goals.quality].protocol
+        and same_images(rival[goals.quality], trial[goals.quality])
     }
-    if seen is None or not cheaper:
+    if not cheaper:
         return None
     apart = _apart(trial, goals)
     known = {number: codes for number, rival in cheaper.items() if (codes := _apart(rival, goals)) is not None}

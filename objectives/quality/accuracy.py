@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from vittle.objectives.measurement import NORMAL_95, Measurement, proportion
 from vittle.objectives.quality import paired
-from vittle.reductions.backbone import Preprocessing
+from vittle.reductions.data import Preprocessing
 
 BATCH = 128
 WORST = 5  # classes that a measurement names

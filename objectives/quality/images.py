@@ -1,28 +1,31 @@
-"""The images that schedules are judged on, decoded and cropped once, and their split into search and held-out."""
+"""The images that schedules are judged on, read once, and their split into search and held-out.
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+Reading is timm's: its readers and its evaluation transform, so that accuracy is what timm itself would report on the same
+files. Around them is only which images are read, in which order, what is passed over, and which images they were.
+"""
+
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from vittle.objectives.quality import rungs
+from vittle.objectives.quality import image_folder, rungs
+from vittle.objectives.quality.decoding import Decoded, Progress, crop_arrays, decode
+from vittle.objectives.quality.image_digest import ImageDigest
+from vittle.objectives.quality.image_folder import PassedOver
 from vittle.reductions import digits
-from vittle.reductions.backbone import EMBEDDED, Preprocessing, open_dataset
+from vittle.reductions.backbone import EMBEDDED
+from vittle.reductions.data import Dataset, Opened, Preprocessing
 from vittle.spaces.errors import VittleError
 
 ACCEPTED = (
     "digits, a folder of images (with or without labelled sub-folders), an .npz with `images` and `labels`, or a timm dataset"
 )
-SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".webp"}
 HELD_OUT_SHARE = 1 / 3
-
-Progress = Callable[[int, int], None]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -41,14 +44,21 @@ class Images:
         return len(self.pixels)
 
 
-NAMED = 5  # of the images that cannot be decoded
+@dataclass(frozen=True)
+class Read:
+    """Images as they were read, in the order in which they were chosen.
 
+    Attributes:
+        images: (n,) of them.
+        names: (n,) what each is called in its source.
+        digest: which they are.
+        notes: what the user should know of how they were read.
+    """
 
-def left_out(skipped: Sequence[str]) -> list[str]:
-    """A sentence that names what could not be decoded; none where everything could."""
-    named = f"{', '.join(skipped[:NAMED])}{', ...' if len(skipped) > NAMED else ''}"
-    count = f"{len(skipped)} images" if len(skipped) > 1 else "1 image"
-    return [f"{count} cannot be decoded and {'are' if len(skipped) > 1 else 'is'} left out: {named}"] if skipped else []
+    images: Images
+    names: Sequence[str]
+    digest: ImageDigest
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,21 +66,23 @@ class Splits:
     """`search` decides between schedules, the first images first; `held_out` confirms those chosen and is never searched on.
 
     Attributes:
-        skipped: what could not be decoded, by name, and is in neither.
+        notes: what the user should know of how they were read.
+        digest: which images they are; None of those that nobody reads again.
     """
 
     search: Images
     held_out: Images
-    skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    digest: ImageDigest | None = None
 
 
 @dataclass(frozen=True)
 class TrainingSplits:
-    """`train` is learned from; `validation` decides which of several trained weights are kept; `skipped` as in `Splits`."""
+    """`train` is learned from; `validation` decides which of several trained weights are kept; `notes` as in `Splits`."""
 
     train: Images
     validation: Images
-    skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def load_images(
@@ -78,6 +90,7 @@ def load_images(
     preprocessing: Preprocessing,
     classes: int,
     *,
+    class_names: str | None = None,
     limit: int = 6000,
     seed: int = 0,
     progress: Progress | None = None,
@@ -88,6 +101,7 @@ def load_images(
         source: `digits`, an image folder, an .npz file, or `name[:root]` of a dataset that `timm.data.create_dataset` opens.
         preprocessing: the backbone's.
         classes: of the backbone's head.
+        class_names: a file with their names, one a line, by which folders are labelled.
         limit: the most images to read; more are sampled.
         seed: of the sample and of the split, a third of it held out.
         progress: told (done, total) while images are decoded.
@@ -96,30 +110,29 @@ def load_images(
         VittleError: nothing there, too few that can be decoded, or labels that do not match the head.
     """
     if source == EMBEDDED:
+        _refuse_names(source, class_names)
         parts = digits.splits()
         search, held_out = (Images(*parts[name]) for name in ("search", "held-out"))
         _check_labels(source, search.labels, classes)
-        return Splits(stratified(_fit(search, preprocessing), seed), _fit(held_out, preprocessing))
-    path, skipped = Path(source), list[str]()
-    if path.suffix == ".npz":
-        images = _sample(_read_npz(path, classes), limit, seed)
-        images = _fit(images, preprocessing)
-    elif path.is_dir():
-        images, skipped = _read_folder(path, preprocessing, classes, limit, seed, progress)
-    elif path.exists() or path.is_absolute() or source.startswith("."):
-        raise VittleError(f"no images at {source}; accepted: {ACCEPTED}")
-    else:
-        images, skipped = _read_dataset(source, preprocessing, classes, limit, seed, progress)
-    if len(images) < 3:
-        lost = f", besides {len(skipped)} that cannot be decoded, such as {skipped[0]}" if skipped else ""
-        raise VittleError(f"{source} holds {len(images)} images{lost}; at least 3 are needed to search and to hold out")
-    count = max(1, round(len(images) * HELD_OUT_SHARE))
-    search = stratified(_take(images, slice(count, None)), seed)
-    return Splits(search, _take(images, slice(count)), tuple(skipped))
+        digest = _digest_of_arrays(search, held_out)
+        return Splits(stratified(_fit(search, preprocessing), seed), _fit(held_out, preprocessing), digest=digest)
+    read = read_images(source, preprocessing, classes, class_names=class_names, limit=limit, seed=seed, progress=progress)
+    if len(read.images) < 3:
+        lost = f" ({'; '.join(read.notes)})" if read.notes else ""
+        raise VittleError(f"{source} holds {len(read.images)} images{lost}; at least 3 are needed to search and to hold out")
+    count = max(1, round(len(read.images) * HELD_OUT_SHARE))
+    search = stratified(_take(read.images, slice(count, None)), seed)
+    return Splits(search, _take(read.images, slice(count)), read.notes, read.digest)
 
 
 def load_training_images(
-    source: str, preprocessing: Preprocessing, classes: int, *, seed: int = 0, progress: Progress | None = None
+    source: str,
+    preprocessing: Preprocessing,
+    classes: int,
+    *,
+    class_names: str | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> TrainingSplits:
     """Read images to train on, and others to validate on. The arguments are those of `load_images`.
 
@@ -130,12 +143,36 @@ def load_training_images(
         VittleError: as `load_images`.
     """
     if source == EMBEDDED:
+        _refuse_names(source, class_names)
         parts = digits.splits()
         train, validation = (Images(*parts[name]) for name in ("train", "search"))
         _check_labels(source, train.labels, classes)
         return TrainingSplits(_fit(train, preprocessing), _fit(validation, preprocessing))
-    splits = load_images(source, preprocessing, classes, seed=seed, progress=progress)
-    return TrainingSplits(splits.search, splits.held_out, splits.skipped)
+    splits = load_images(source, preprocessing, classes, class_names=class_names, seed=seed, progress=progress)
+    return TrainingSplits(splits.search, splits.held_out, splits.notes)
+
+
+def read_images(
+    source: str,
+    preprocessing: Preprocessing,
+    classes: int,
+    *,
+    class_names: str | None = None,
+    limit: int = 6000,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Read:
+    """Read images of one's own, unsplit; arguments and errors as `load_images` has them."""
+    path = Path(source)
+    if path.suffix.lower() == ".npz":
+        _refuse_names(source, class_names)
+        return _read_npz(path, preprocessing, classes, limit, seed)
+    names = None if class_names is None else image_folder.read_class_names(class_names, classes)
+    if path.is_dir():
+        return _read_folder(path, preprocessing, classes, names, class_names, limit, seed, progress)
+    if path.exists() or path.is_absolute() or source.startswith("."):
+        raise VittleError(f"no images at {source}; accepted: {ACCEPTED}")
+    return _read_dataset(source, preprocessing, classes, names, limit, seed, progress)
 
 
 def stratified(images: Images, seed: int = 0) -> Images:
@@ -147,131 +184,126 @@ def _take(images: Images, which: slice | NDArray[np.intp]) -> Images:
     return Images(images.pixels[which], None if images.labels is None else images.labels[which])
 
 
-def _sample(images: Images, limit: int, seed: int) -> Images:
-    return _take(images, _order(len(images), limit, seed))
-
-
 def _order(n: int, limit: int, seed: int) -> NDArray[np.intp]:
     order: NDArray[np.intp] = np.random.default_rng(seed).permutation(n)[:limit]
     return order
 
 
-def _read_npz(path: Path, classes: int) -> Images:
+def _refuse_names(source: str, class_names: str | None) -> None:
+    if class_names is not None:
+        raise VittleError(f"{source} has labels of its own; accepted with --classes: a folder of images with sub-folders")
+
+
+def _read_npz(path: Path, preprocessing: Preprocessing, classes: int, limit: int, seed: int) -> Read:
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in ("images", "labels") if name in archive}
-    except (OSError, ValueError) as error:
+    except Exception as error:  # of a file that is cut, empty or something else, numpy and zipfile raise whatever they meet
         missing = isinstance(error, FileNotFoundError)
         raise VittleError(f"{'no file at' if missing else 'cannot read'} {path}; accepted: {ACCEPTED}") from None
     pixels, labels = arrays.get("images"), arrays.get("labels")
-    if pixels is None or pixels.ndim != 4 or pixels.shape[-1] != 3 or pixels.dtype != np.uint8:
+    if pixels is None or pixels.ndim != 4 or pixels.shape[-1] != 3 or pixels.dtype != np.uint8 or 0 in pixels.shape:
         found = "nothing" if pixels is None else f"{pixels.dtype} {pixels.shape}"
         raise VittleError(f"{path} has {found} under `images`; accepted: uint8 (n, height, width, 3)")
     if labels is not None and labels.shape != (len(pixels),):
         raise VittleError(f"{path} has {len(pixels)} images and labels of shape {labels.shape}; accepted: one label per image")
     _check_labels(str(path), labels, classes)
-    return Images(pixels, None if labels is None else labels.astype(np.int64))
+    order = _order(len(pixels), limit, seed)
+    chosen = _take(Images(pixels, None if labels is None else labels.astype(np.int64)), order)
+    digest = _digest_of_arrays(chosen)
+    return Read(_fit(chosen, preprocessing), [f"image {index}" for index in order.tolist()], digest)
 
 
 def _check_labels(source: str, labels: NDArray[Any] | None, classes: int) -> None:
     if labels is None or len(labels) == 0:
         return
+    accepted = f"accepted: integers from 0 to {classes - 1}"
+    if not np.issubdtype(labels.dtype, np.number):
+        raise VittleError(f"the labels of {source} are no numbers, such as {str(labels[0])[:40]!r}; {accepted}")
     if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() >= classes:
         raise VittleError(
             f"the labels of {source} run from {labels.min()} to {labels.max()}, "
-            f"the model's head has {classes} classes; accepted: integers from 0 to {classes - 1}"
+            f"the model's head has {classes} classes; {accepted}"
         )
 
 
 def _read_folder(
-    path: Path, preprocessing: Preprocessing, classes: int, limit: int, seed: int, progress: Progress | None
-) -> tuple[Images, list[str]]:
-    """The images, and the names of those that cannot be decoded."""
-    folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    labelled = [(file, label) for label, folder in enumerate(folders) for file in _files(folder)]
-    loose = [(file, -1) for file in _files(path)] if not labelled else []
-    files = labelled or loose
+    path: Path,
+    preprocessing: Preprocessing,
+    classes: int,
+    names: Sequence[str] | None,
+    class_names: str | None,
+    limit: int,
+    seed: int,
+    progress: Progress | None,
+) -> Read:
+    passed, notes = PassedOver(), list[str]()
+    listing = image_folder.list_images(path, passed)
+    folders = [name for name, images in listing.classes.items() if images]
+    if folders:
+        empty = [name for name in listing.classes if name not in folders]
+        labels, notes = image_folder.label_folders(path, folders, empty, classes, names, class_names)
+        ordered = sorted(folders, key=labels.__getitem__)
+        files = [(file, labels[name]) for name in ordered for file in listing.classes[name]]
+        for name in empty:
+            passed.add("without an image", name)
+        for file in listing.loose:
+            passed.add("beside the class folders", file.name)
+    else:
+        _refuse_names(str(path), class_names)
+        files = [(file, None) for file in listing.loose]
     if not files:
-        raise VittleError(f"no images in {path}; accepted: files ending in {', '.join(sorted(SUFFIXES))}")
-    if labelled and len(folders) != classes:
-        raise VittleError(
-            f"{path} has {len(folders)} labelled sub-folders, the model's head has {classes} classes; "
-            f"accepted: one sub-folder per class, or images without sub-folders"
-        )
+        there = f" ({'; '.join(passed.notes)})" if passed.notes else ""
+        raise VittleError(f"no images in {path}{there}; accepted: files that Pillow reads, such as .jpg, .png and .webp")
     chosen = [files[index] for index in _order(len(files), limit, seed)]
-    pixels, kept = _decode([file for file, _ in chosen], _open, preprocessing, progress)
-    labels = np.array([label for _, label in chosen], np.int64)[kept] if labelled else None
-    return Images(pixels, labels), [str(file.relative_to(path)) for file, _ in _left_out(chosen, kept)]
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
-
-
-def _open(file: Path) -> Image.Image:
-    with Image.open(file) as image:
-        return image.convert("RGB")
+    decoded = decode([file for file, _ in chosen], lambda file: Opened(file.open("rb"), None), preprocessing, progress)
+    relative = [str(file.relative_to(path)) for file, _ in chosen]
+    given = [chosen[place][1] for place in decoded.places]
+    return _read(decoded, relative, given if folders else None, passed, notes)
 
 
 def _read_dataset(
-    source: str, preprocessing: Preprocessing, classes: int, limit: int, seed: int, progress: Progress | None
-) -> tuple[Images, list[str]]:
-    """The images, and the numbers of those that cannot be decoded."""
-    dataset = open_dataset(source, ACCEPTED)
+    source: str,
+    preprocessing: Preprocessing,
+    classes: int,
+    names: Sequence[str] | None,
+    limit: int,
+    seed: int,
+    progress: Progress | None,
+) -> Read:
+    mapped = None if names is None else {name: label for label, name in enumerate(names)}
+    dataset = Dataset(source, ACCEPTED, mapped)
     chosen = [int(index) for index in _order(len(dataset), limit, seed)]
-    labels: dict[int, int] = {}
-
-    def read(index: int) -> Image.Image:
-        image, label = dataset[index]
-        labels[index] = int(label)
-        rgb: Image.Image = image.convert("RGB")
-        return rgb
-
-    pixels, kept = _decode(chosen, read, preprocessing, progress)
-    ordered = np.array([labels[chosen[place]] for place in kept], np.int64)
-    _check_labels(source, ordered, classes)
-    return Images(pixels, ordered), [f"image {index}" for index in _left_out(chosen, kept)]
+    decoded = decode(chosen, dataset.open, preprocessing, progress)
+    read = _read(decoded, [dataset.name(index) for index in chosen], decoded.labels, PassedOver(), [])
+    _check_labels(source, read.images.labels, classes)
+    return read
 
 
-def _decode(
-    items: Sequence[T], read: Callable[[T], Image.Image], preprocessing: Preprocessing, progress: Progress | None
-) -> tuple[NDArray[np.uint8], list[int]]:
-    """The pixels of all that can be decoded, and their places among the items."""
-
-    def attempt(item: T) -> NDArray[np.uint8] | None:
-        try:
-            return _crop(read(item), preprocessing)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # what Pillow raises for files that are broken
-            return None
-
-    pixels, kept = np.empty((len(items), *preprocessing.size, 3), np.uint8), list[int]()
-    with ThreadPoolExecutor() as pool:
-        for place, image in enumerate(pool.map(attempt, items)):
-            if image is not None:
-                pixels[len(kept)] = image
-                kept.append(place)
-            if progress is not None:
-                progress(place + 1, len(items))
-    return pixels[: len(kept)], kept
+def _read(
+    decoded: Decoded, names: Sequence[str], labels: Sequence[int | None] | None, passed: PassedOver, notes: Sequence[str]
+) -> Read:
+    """What was decoded of images with these names, with the label of each one that was."""
+    for place, reason in decoded.failures.items():
+        passed.add("not decodable", names[place], f": {reason}")
+    kept = [names[place] for place in decoded.places]
+    known = None if labels is None or None in labels else [int(label) for label in labels if label is not None]
+    digest = ImageDigest.of(len(kept), map(os.fsencode, kept), decoded.sizes, known)
+    images = Images(decoded.pixels, None if known is None else np.array(known, np.int64))
+    turned = [f"images with an EXIF tag to turn them, which timm does not heed: {decoded.turned}"] if decoded.turned else []
+    return Read(images, kept, digest, (*notes, *passed.notes, *turned))
 
 
-def _left_out(items: Sequence[T], kept: Sequence[int]) -> list[T]:
-    there = set(kept)
-    return [item for place, item in enumerate(items) if place not in there]
+def _digest_of_arrays(*parts: Images) -> ImageDigest:
+    images = sum(map(len, parts))
+    pixels = (image.tobytes() for part in parts for image in part.pixels)
+    sizes = (image.nbytes for part in parts for image in part.pixels)
+    labelled = [part.labels.tolist() for part in parts if part.labels is not None]
+    return ImageDigest.of(images, pixels, sizes, [label for labels in labelled for label in labels] if labelled else None)
 
 
 def _fit(images: Images, preprocessing: Preprocessing) -> Images:
+    """Arrays of the backbone's size are taken as they are: somebody has prepared them."""
     if images.pixels.shape[1:3] == preprocessing.size:
         return images
-    pixels = np.stack([_crop(Image.fromarray(image), preprocessing) for image in images.pixels])
-    return Images(pixels, images.labels)
-
-
-def _crop(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """Resize so that the crop covers `preprocessing.crop` of the image, then cut it out of the centre: (height, width, 3)."""
-    height, width = preprocessing.size
-    scale = max(height / image.height, width / image.width) / preprocessing.crop
-    resample = Image.Resampling[preprocessing.interpolation.upper()]
-    resized = image.resize((max(width, round(image.width * scale)), max(height, round(image.height * scale))), resample)
-    left, top = (resized.width - width) // 2, (resized.height - height) // 2
-    return np.asarray(resized.crop((left, top, left + width, top + height)))
+    return Images(crop_arrays(images.pixels, preprocessing), images.labels)

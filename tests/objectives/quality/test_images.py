@@ -1,10 +1,15 @@
+import io
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from vittle import VittleError
-from vittle.objectives.quality.images import left_out, load_images
-from vittle.reductions.backbone import Preprocessing, load_backbone
+from vittle.objectives.quality.image_digest import ImageDigest
+from vittle.objectives.quality.images import load_images
+from vittle.reductions.backbone import load_backbone
+from vittle.reductions.data import Preprocessing
 from vittle.search.inference import InferenceProblem
 from vittle.storage.settings import Settings
 
@@ -114,22 +119,16 @@ def test_nothing_there(tmp_path) -> None:
         load_images(str(tmp_path / "a.npz"), SMALL, 10)
     with pytest.raises(VittleError, match="no images at /nowhere"):
         load_images("/nowhere", SMALL, 10)
-    with pytest.raises(VittleError, match="cannot open data 'nosuchset'"):
-        load_images("nosuchset", SMALL, 10)
 
 
-def test_a_file_that_is_no_archive_or_no_image(tmp_path) -> None:
-    (tmp_path / "a.npz").write_bytes(b"no archive")
-    with pytest.raises(VittleError, match="cannot read"):
-        load_images(str(tmp_path / "a.npz"), SMALL, 10)
-    folder = tmp_path / "images"
-    folder.mkdir()
-    (folder / "broken.png").write_bytes(b"no image")
-    with pytest.raises(VittleError, match=r"holds 0 images, besides 1 that cannot be decoded, such as broken.png; at least 3"):
-        load_images(str(folder), SMALL, 10)
+def test_a_folder_with_nothing_that_can_be_decoded(tmp_path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    told = r"holds 0 images \(passed over: 1 not decodable \(such as broken.png: no image\)\); at least 3"
+    with pytest.raises(VittleError, match=told):
+        load_images(str(tmp_path), SMALL, 10)
 
 
-def test_images_that_cannot_be_decoded_are_named_and_left_out(tmp_path) -> None:
+def test_images_that_cannot_be_decoded_are_left_out_and_told(tmp_path) -> None:
     for label in ("cats", "dogs"):
         (tmp_path / label).mkdir()
         for number in range(4):
@@ -139,17 +138,112 @@ def test_images_that_cannot_be_decoded_are_named_and_left_out(tmp_path) -> None:
     (tmp_path / "cats" / "1.png").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "dogs" / "3.jpg").write_bytes(b"no image")
     splits = load_images(str(tmp_path), SMALL, 2)
-    assert sorted(splits.skipped) == ["cats/1.png", "dogs/3.jpg"]
+    (told,) = splits.notes
+    assert re.fullmatch(r"passed over: 2 not decodable \(such as (cats/1.png: .+|dogs/3.jpg: no image)\)", told)
     assert len(splits.search) + len(splits.held_out) == 7
     for images in (splits.search, splits.held_out):
         assert ((images.pixels[:, 0, 0, 0] == 255) == (images.labels == 0)).all()  # labels stay with their images
-    notes = InferenceProblem(Settings(), load_backbone(), splits).notes
-    assert notes == [f"2 images cannot be decoded and are left out: {', '.join(splits.skipped)}"]
-    assert left_out(["a.png"]) == ["1 image cannot be decoded and is left out: a.png"]
-    assert left_out(list("abcdefg")) == ["7 images cannot be decoded and are left out: a, b, c, d, e, ..."]
+    assert InferenceProblem(Settings(), load_backbone(), splits).notes == [told]
 
 
-def test_wrong_arrays(tmp_path) -> None:
-    np.savez(tmp_path / "a.npz", images=np.zeros((4, 16, 16), np.uint8))
-    with pytest.raises(VittleError, match=r"has uint8 \(4, 16, 16\) under `images`"):
+def cut(whole: bytes) -> bytes:
+    return whole[: len(whole) // 2]
+
+
+def array(whole: bytes) -> bytes:
+    del whole
+    stream = io.BytesIO()
+    np.save(stream, np.zeros((20, 16, 16, 3), np.uint8))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("damage", [cut, array, lambda _: b"", lambda _: b"no archive", lambda whole: whole[:-60] + bytes(60)])
+def test_an_archive_that_is_none(tmp_path, damage) -> None:
+    save_npz(tmp_path / "a.npz")
+    (tmp_path / "a.npz").write_bytes(damage((tmp_path / "a.npz").read_bytes()))
+    with pytest.raises(VittleError, match=r"^cannot read \S+a.npz; accepted: digits, a folder [^\n]+$"):
         load_images(str(tmp_path / "a.npz"), SMALL, 10)
+
+
+@pytest.mark.parametrize("shape", [(0, 16, 16, 3), (20, 0, 16, 3), (20, 16, 0, 3), (4, 16, 16)])
+def test_arrays_without_images_or_pixels(tmp_path, shape: tuple[int, ...]) -> None:
+    np.savez(tmp_path / "a.npz", images=np.zeros(shape, np.uint8), labels=np.zeros(shape[0], int))
+    with pytest.raises(VittleError, match=rf"has uint8 {re.escape(str(shape))} under `images`; accepted: uint8 \(n, height"):
+        load_images(str(tmp_path / "a.npz"), SMALL, 10)
+
+
+def test_words_are_no_labels_of_arrays(tmp_path) -> None:
+    save_npz(tmp_path / "a.npz", labels=np.array(["cat", "dog"] * 15))
+    with pytest.raises(VittleError, match="the labels of .* are no numbers, such as 'cat'; accepted: integers from 0 to 9"):
+        load_images(str(tmp_path / "a.npz"), SMALL, 10)
+
+
+def test_what_has_labels_of_its_own_takes_no_names(tmp_path) -> None:
+    save_npz(tmp_path / "a.npz")
+    (tmp_path / "classes.txt").write_text("a\nb\n")
+    for source in ("digits", str(tmp_path / "a.npz")):
+        with pytest.raises(VittleError, match="has labels of its own; accepted with --classes: a folder"):
+            load_images(source, SMALL, 2, class_names=str(tmp_path / "classes.txt"))
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("imagenet/val", "no images at imagenet/val; accepted: digits"),
+        ("nosuchset", "no images at nosuchset; accepted: digits"),
+        ("tfds/mnist:/data", "data 'tfds/mnist:/data' is a stream, of which nothing can be held out; accepted: digits"),
+        ("torch/cifar10:/nowhere", "cannot open data 'torch/cifar10:/nowhere' .Dataset not found"),
+    ],
+)
+def test_data_sets_that_are_not_there(source: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(VittleError, match=message) as refused:
+        load_images(source, SMALL, 10)
+    assert "\n" not in str(refused.value)
+    assert capsys.readouterr().out == ""
+
+
+def digest(source: object, **how: object) -> ImageDigest:
+    found = load_images(str(source), SMALL, 2, **how).digest
+    assert found is not None
+    return found
+
+
+def test_which_images_they_were_is_told_by_names_sizes_and_labels(tmp_path) -> None:
+    def draw(folder: str, label: str, number: int, size: int = 20) -> None:
+        (tmp_path / folder / label).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((size, size, 3), number, np.uint8)).save(tmp_path / folder / label / f"{number}.png")
+
+    for folder in ("here", "there", "fewer", "renamed", "bigger"):
+        for label in ("a", "b"):
+            for number in range(4):
+                draw(folder, label, number)
+    before = digest(tmp_path / "here")
+    assert digest(tmp_path / "there") == before  # wherever they are
+    (tmp_path / "fewer" / "a" / "0.png").unlink()
+    (tmp_path / "renamed" / "a" / "0.png").rename(tmp_path / "renamed" / "a" / "9.png")
+    draw("bigger", "b", 3, size=64)
+    (tmp_path / "classes.txt").write_text("b\na\n")
+    assert before.change_from(before) is None
+    assert digest(tmp_path / "fewer").change_from(before) == "there are 7 where there were 8"
+    assert digest(tmp_path / "renamed").change_from(before) == "as many, but others or in another order"
+    assert digest(tmp_path / "bigger").change_from(before) == "files have the same names and other sizes"
+    turned = digest(tmp_path / "here", class_names=str(tmp_path / "classes.txt"))
+    assert turned.change_from(before) in ("they have other labels", "as many, but others or in another order")
+    assert len({one.id for one in (before, turned, digest(tmp_path / "bigger"), digest(tmp_path / "renamed"))}) == 4
+
+
+def test_of_arrays_every_pixel_tells(tmp_path) -> None:
+    images = save_npz(tmp_path / "a.npz", labels=np.arange(30) % 2)
+    before = digest(tmp_path / "a.npz")
+    images[7, 3, 3, 0] ^= 1
+    np.savez(tmp_path / "a.npz", images=images, labels=np.arange(30) % 2)
+    assert digest(tmp_path / "a.npz").change_from(before) == "as many, but others or in another order"
+    np.savez(tmp_path / "a.npz", images=images, labels=(np.arange(30) + 1) % 2)
+    assert "labels" in str(digest(tmp_path / "a.npz").change_from(digest_of(images)))
+
+
+def digest_of(images: np.ndarray) -> ImageDigest:
+    order = np.random.default_rng(0).permutation(len(images))
+    chosen = images[order]
+    labels = (np.arange(len(images)) % 2)[order]
+    return ImageDigest.of(len(images), (one.tobytes() for one in chosen), (one.nbytes for one in chosen), labels.tolist())
