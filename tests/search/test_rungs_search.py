@@ -1,6 +1,7 @@
 """Rungs, stopping and limits of a search, on outcomes that are computed image by image."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -51,6 +52,12 @@ def test_a_trial_is_beaten_by_a_rival_that_costs_no_more_and_is_better_beyond_do
     silent = {**cheap, "accuracy": proportion("accuracy", N, N, {})}
     assert beaten_by(answered(10, seen=64), {3: silent}, GOALS) is None  # nobody knows which images
     assert beaten_by(answered(10, seen=64), {}, GOALS) is None
+    ours, theirs = (
+        {**one, "accuracy": replace(one["accuracy"], protocol={**one["accuracy"].protocol, "images": images})}
+        for one, images in ((answered(10, seen=64), "a"), (cheap, "b"))
+    )
+    assert beaten_by(ours, {3: theirs}, GOALS) is None  # answers to other images say nothing
+    assert beaten_by(ours, {3: theirs, 5: cheap}, GOALS) == 5
 
 
 def told_apart(codes: int, seen: int = N, share: float = 0.5, wrong: int = 0) -> dict[str, Measurement]:

@@ -33,7 +33,7 @@ SINCE_0001 = [
     "DROP INDEX ix_trials_revision",
     *(
         f"ALTER TABLE studies DROP COLUMN {name}"
-        for name in ("ended", "owner", "holder", "heartbeat", "revision", "stop", "kind")
+        for name in ("ended", "owner", "holder", "heartbeat", "revision", "stop", "kind", "images")
     ),
     *(f"ALTER TABLE trials DROP COLUMN {name}" for name in ("attempts", "revision")),
     "DROP TABLE fronts",

@@ -62,6 +62,18 @@ def answers(random: np.random.Generator, n: int, shares: list[float]) -> NDArray
     return np.array([ease + 0.1 * (random.random(n) - 0.5) < share for share in shares])
 
 
+def with_images(trial: Trial, images: str) -> Trial:
+    """The trial, judged on images with that digest."""
+    measured = {
+        phase: {
+            name: dataclasses.replace(one, protocol={**one.protocol, "images": images}) if name == "accuracy" else one
+            for name, one in objectives.items()
+        }
+        for phase, objectives in trial.measurements.items()
+    }
+    return dataclasses.replace(trial, measurements=measured)
+
+
 RISING = [0.95, 0.86, 0.88, 0.9, 0.92]  # the backbone, and schedules that are all on the front
 
 
@@ -143,6 +155,9 @@ def test_what_nobody_wrote_down_is_not_made_up() -> None:
     assert ranked([unconfirmed, *found[1:]], BUDGET).optimism() is None
     assert ranked(trials(*sets, kept=False), BUDGET).optimism() is None  # a study from before answers were kept
     assert ranked(found[:1], BUDGET).optimism() is None
+    assert ranked([with_images(found[0], "a"), *found[1:]], BUDGET).optimism() is not None  # of others nobody knows
+    mixed = [with_images(trial, "a" if trial.number < 3 else "b") for trial in found]
+    assert ranked(mixed, BUDGET).optimism() is None  # a study that went on with other images
     assert ranked(found, LatencyBudget.parse("10%")).optimism() is None
 
 

@@ -10,6 +10,7 @@ from rankings import ranked
 from recorded import BACKBONE, make_study, outcome
 from vittle import Schedule, VittleError
 from vittle.objectives.backbones.merge_start import BlockCurve, MergeStart
+from vittle.objectives.quality.image_digest import ImageDigest
 from vittle.spaces import Merging
 from vittle.storage.export import document, front_entry, to_yaml
 from vittle.storage.settings import Settings
@@ -67,6 +68,18 @@ def test_the_same_study_again_is_the_same_study(store) -> None:
     assert len(store.studies()) == 1
     with pytest.raises(VittleError, match="study 'study' exists with trials 7, not 9; give another --study"):
         make_study(store, trials=9)
+
+
+def test_a_study_says_which_images_it_is_judged_on(store, url) -> None:
+    first, other = (ImageDigest.of(2, (b"a", name), (1, 2), None) for name in (b"b", b"c"))
+    study = store.create_study("study", Settings(), BACKBONE, images=first)
+    assert study.images == first
+    assert store.create_study("study", Settings(), BACKBONE, images=other) == study  # whoever goes on compares them
+    revision = store.revision("study")
+    assert store.set_images("study", other).images == other
+    assert Store.open(url).study("study").images == other
+    assert store.revision("study") > revision
+    assert make_study(store, "without").images is None
 
 
 def test_unknown_study_names_those_there_are(store) -> None:

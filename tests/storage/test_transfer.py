@@ -12,6 +12,7 @@ from recorded import BACKBONE, coordinate, latency_profile, make_study, outcome,
 from vittle import VittleError
 from vittle.objectives.measurement import Measurement
 from vittle.objectives.parameter_importance import Importance
+from vittle.objectives.quality.image_digest import ImageDigest
 from vittle.storage import transfer
 from vittle.storage.store import Store
 
@@ -34,6 +35,7 @@ def full(store: Store) -> Store:
     )
     store.save_merge_start(made_merge_start(BACKBONE.fingerprint))
     store.save_importance(study.name, Importance(30, {"fanova": {"accuracy": {"merging.metric": 1.0}}}))
+    store.set_images(study.name, ImageDigest.of(2, (b"a", b"b"), (1, 2), (0, 1)))
     store.set_state(study.name, "complete", "the front grows no more")
     make_study(store, "another")
     store.save_importance("another", Importance(10, {"fanova": {"accuracy": {"merging.metric": 0.5}}}))
@@ -59,6 +61,13 @@ def test_there_and_back_nothing_is_lost(full: Store, kind: str, tmp_path: Path, 
     assert again == lines
     transfer.read(back, again)
     assert known(back, "mine 試し") == known(full, "mine 試し")
+
+
+def test_a_file_from_before_images_were_kept_is_read(full: Store, tmp_path: Path) -> None:
+    first, *rest = transfer.write(full, "mine 試し")
+    before = {name: value for name, value in json.loads(first).items() if name != "images"}
+    there = Store.open(f"sqlite:///{tmp_path / 'there.db'}", create=True)
+    assert transfer.read(there, [json.dumps(before), *rest]).images is None
 
 
 def test_what_the_database_knows_already_it_keeps(full: Store, tmp_path: Path) -> None:

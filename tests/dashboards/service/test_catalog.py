@@ -53,3 +53,12 @@ class TestCatalog:
         given = {"models": [{"name": "a", "model": "m", "checkpoint": "w.pth"}], "data": [{"name": "b", "source": "photos"}]}
         study = make_study(store, model="m", checkpoint=str(tmp_path / "w.pth"), data=str(tmp_path / "photos"))
         assert Catalog.model_validate(given).holds(study.settings)
+
+    def test_the_names_of_classes_belong_to_the_images(self, tmp_path: Path, monkeypatch, store) -> None:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "names.txt").touch()
+        data = {"name": "b", "source": "photos", "classes": "names.txt"}
+        catalog = Catalog.model_validate({"models": [{"name": "a", "model": "m"}], "data": [data]})
+        named = make_study(store, model="m", data="photos", classes=str(tmp_path / "names.txt"))
+        assert catalog.holds(named.settings)
+        assert not catalog.holds(make_study(store, "other", model="m", data="photos").settings)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -138,10 +139,12 @@ def test_points_that_cannot_be_are_refused(block: tuple[Point, ...], reason: str
 
 
 def test_it_covers_what_it_knows() -> None:
-    one = sensitivity(points((0.5, 0.3)))
-    assert one.covers(("merging",), "digits")
-    assert not one.covers(("merging",), "photographs")
-    assert not one.covers(BOTH, "digits")
+    one = replace(sensitivity(points((0.5, 0.3))), digest="0123456789ab")
+    assert one.covers(("merging",), "0123456789ab")
+    assert not one.covers(("merging",), "ba9876543210")  # other images, wherever they are
+    assert not one.covers(BOTH, "0123456789ab")
+    before = {name: value for name, value in one.to_dict().items() if name != "digest"}
+    assert not Sensitivity.from_dict(before).covers(("merging",), "0123456789ab")  # nobody knows which they were
 
 
 def test_it_is_read_as_it_was_written() -> None:
