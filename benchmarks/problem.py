@@ -12,8 +12,9 @@ import photographs
 import vittle
 from vittle.objectives.quality.accuracy import predict
 from vittle.objectives.quality.images import Images, Splits, load_images
-from vittle.reductions.backbone import EMBEDDED, Backbone, load_architecture, load_backbone
+from vittle.reductions.backbone import Backbone, load_architecture, load_backbone
 from vittle.reductions.vit import ReducedViT
+from vittle.spaces.inputs import EMBEDDED
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.space import Space
 

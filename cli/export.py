@@ -1,32 +1,35 @@
 """`vittle export`: one schedule; `report`: a study as a page; `export-study` and `import-study`: a study as a file."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vittle.cli.answers import explain_unmet, front_table
-from vittle.cli.options import Budget, Storage, StudyName, find_study, wanted_budget
+from vittle.cli.options import Budget, Storage, StudyName, find_study, open_store, wanted_budget
 from vittle.dashboards.terminal.console import out, working
 from vittle.spaces.errors import VittleError
 from vittle.spaces.files import write_at_once
-from vittle.storage import kinds, transfer
-from vittle.storage.ranking import Ranking
-from vittle.storage.records import Study, Trial
-from vittle.storage.store import Store
+
+if TYPE_CHECKING:
+    from vittle.storage.records import Study, Trial
 
 export_app = typer.Typer()
+PANEL = "Files"  # of the list of commands
 
 
-@export_app.command()
+@export_app.command(rich_help_panel=PANEL)
 def export(
     study: StudyName = None,
     latency_budget: Budget = None,
-    output: Annotated[Path, typer.Option(help="The file to write.")] = Path("best.yaml"),
+    output: Annotated[Path, typer.Option(metavar="FILE", help="The file to write.")] = Path("best.yaml"),
     storage: Storage = None,
 ) -> None:
     """Write the best candidate within the budget, of schedules the most accurate one, with its measurements."""
-    store = Store.open(storage)
+    from vittle.cli.answers import explain_unmet, front_table
+    from vittle.storage import kinds
+    from vittle.storage.ranking import Ranking
+
+    store = open_store(storage)
     found = find_study(store, study)
     budget = wanted_budget(found, latency_budget)
     ranking = Ranking.of(store.trials(found.name), found.goals)
@@ -44,7 +47,7 @@ def export(
     out.print(front_table(found, [chosen], ranking, budget))
 
 
-def _adapter(study: Study, trial: Trial, name: str) -> bytes:
+def _adapter(study: "Study", trial: "Trial", name: str) -> bytes:
     """The file of a study's adapter, which has to be the one that a trial was measured with.
 
     Raises:
@@ -60,16 +63,19 @@ def _adapter(study: Study, trial: Trial, name: str) -> bytes:
     return path.read_bytes()
 
 
-@export_app.command("export-study")
+@export_app.command("export-study", rich_help_panel=PANEL)
 def export_study(
     study: StudyName = None,
     output: Annotated[
-        Path | None, typer.Option(help="The file to write. Default: the study's name and .jsonl.", show_default=False)
+        Path | None,
+        typer.Option(metavar="FILE", help="The file to write. Default: the study's name and .jsonl.", show_default=False),
     ] = None,
     storage: Storage = None,
 ) -> None:
     """Write a study with all its trials to a file of JSON lines, for another database."""
-    store = Store.open(storage)
+    from vittle.storage import transfer
+
+    store = open_store(storage)
     found = find_study(store, study)
     path = output or Path(f"{found.name.replace('/', '-')}.jsonl")
     lines = list(transfer.write(store, found.name))
@@ -77,10 +83,10 @@ def export_study(
     out.print(f"wrote {path}: study {found.name}, {len(store.trials(found.name))} trials", highlight=False, soft_wrap=True)
 
 
-@export_app.command("import-study")
+@export_app.command("import-study", rich_help_panel=PANEL)
 def import_study(
-    file: Annotated[Path, typer.Argument(help="What vittle export-study has written.")],
-    study: Annotated[str | None, typer.Option(help="Another name for it.", show_default=False)] = None,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What vittle export-study has written.")],
+    study: Annotated[str | None, typer.Option(metavar="NAME", help="Another name for it.", show_default=False)] = None,
     storage: Storage = None,
 ) -> None:
     """Read a study from a file of JSON lines; go on with it by `vittle resume`."""
@@ -89,22 +95,25 @@ def import_study(
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not text"
         raise VittleError(f"cannot read {file}: {reason}; accepted: what vittle export-study writes") from None
-    store = Store.open(storage, create=True)
+    from vittle.storage import transfer
+
+    store = open_store(storage, create=True)
     found = transfer.read(store, lines, study)
     out.print(f"read {file}: study {found.name}, {len(store.trials(found.name))} trials", highlight=False, soft_wrap=True)
 
 
-@export_app.command()
+@export_app.command(rich_help_panel=PANEL)
 def report(
     study: StudyName = None,
     output: Annotated[
-        Path | None, typer.Option(help="The file to write. Default: the study's name and .html.", show_default=False)
+        Path | None,
+        typer.Option(metavar="FILE", help="The file to write. Default: the study's name and .html.", show_default=False),
     ] = None,
-    language: Annotated[str, typer.Option(help="en or ja.")] = "en",
+    language: Annotated[str, typer.Option(metavar="NAME", help="en or ja.")] = "en",
     storage: Storage = None,
 ) -> None:
     """Write a study as one HTML file that needs no server and no network."""
-    store = Store.open(storage)
+    store = open_store(storage)
     found = find_study(store, study)
     from vittle.dashboards.pages import report as reports  # here, because no other command prints pages
     from vittle.dashboards.pages.trials import slug

@@ -1,12 +1,16 @@
 """`vittle profile`, `profiles`, `retime` and `verify`: latency measured, kept, and measured again."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vittle.cli.options import (
+    BUDGET,
     DIGITS,
+    FLAG,
+    IMAGES,
+    MEASURING,
     Adapters,
     BatchSize,
     Checkpoint,
@@ -20,58 +24,74 @@ from vittle.cli.options import (
     StudyName,
     cpus,
     find_study,
+    open_store,
     parse_adapters,
     parse_seconds,
     source,
+    weights,
 )
-from vittle.dashboards import text
-from vittle.dashboards.terminal import latency_tables, study_tables
-from vittle.dashboards.terminal import verify as measured_again
 from vittle.dashboards.terminal.console import counting, err, escape, note, out, print_json, working
 from vittle.objectives.budget import LatencyBudget
-from vittle.spaces import costs
-from vittle.spaces.shape import BackboneShape
-from vittle.storage.certificate import EXIT_CODES
-from vittle.storage.settings import Settings
-from vittle.storage.store import Store
+
+if TYPE_CHECKING:
+    from vittle.dashboards.terminal.latency_tables import ExampleRow
+    from vittle.spaces.shape import BackboneShape
 
 latency_app = typer.Typer()
+PANEL = "Latency"  # of the list of commands
 
 
-@latency_app.command()
+@latency_app.command(rich_help_panel=PANEL)
 def profile(
     model: Model = DIGITS,
     checkpoint: Checkpoint = None,
     data: Data = None,
     latency_budget: Annotated[
-        str | None, typer.Option(help="Can it be met? For example 4ms, or 60% of the backbone.", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="BUDGET",
+            rich_help_panel=BUDGET,
+            help="Can it be met? For example 4ms, or 60% of the backbone.",
+            show_default=False,
+        ),
     ] = None,
     batch_size: BatchSize = 64,
     device: Device = None,
     dtype: Dtype = "float32",
     compiled: Compiled = False,
-    images: Annotated[int, typer.Option(min=2, help="Images to look for the start of merging on.")] = 256,
-    time_limit: Annotated[str, typer.Option(help="How long measuring latency may take, about: 30s, 5m.")] = "2m",
-    again: Annotated[bool, typer.Option("--again", help="Measure anew what is known already.")] = False,
+    images: Annotated[
+        int, typer.Option(min=2, metavar="N", rich_help_panel=IMAGES, help="Images to look for the start of merging on.")
+    ] = 256,
+    time_limit: Annotated[
+        str,
+        typer.Option(metavar="TIME", rich_help_panel=MEASURING, help="How long measuring latency may take, about: 30s, 5m."),
+    ] = "2m",
+    again: Annotated[
+        bool, typer.Option("--again", metavar=FLAG, rich_help_panel=MEASURING, help="Measure anew what is known already.")
+    ] = False,
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
     """Measure a backbone on this device: what each block costs, what a schedule will take, and where merging may start.
 
-    Latency needs no weights: without --checkpoint and --data nothing is downloaded. With --data, or for digits, the block from
-    which tokens grow alike is looked for, too. Both are kept and used by every later study.
+    Latency needs no weights: without --checkpoint and --data nothing is
+    downloaded. With --data, or for digits, the block from which tokens grow
+    alike is looked for, too. Both are kept and used by every later study.
     """
     budget = None if latency_budget is None else LatencyBudget.parse(latency_budget)
     seconds = parse_seconds(time_limit)
     where = source(model, data) if data is not None or model == DIGITS else None
+    given = weights(checkpoint)
     with working("loading"):
+        from vittle.dashboards import text
+        from vittle.dashboards.terminal import latency_tables, study_tables
         from vittle.objectives.backbones.merge_start_measurement import find_merge_start
         from vittle.objectives.quality.images import left_out, load_images
         from vittle.reductions.backbone import load_architecture, load_backbone
-        from vittle.reductions.device import check_dtype, choose_device
+        from vittle.reductions.device import choose_device
         from vittle.search.feasibility import example_schedules, find_profile, out_of_reach
         from vittle.spaces.space import Space, fitting
-    check_dtype(dtype)
+        from vittle.storage.settings import Settings
     settings = Settings(
         model=model,
         batch_size=batch_size,
@@ -80,15 +100,15 @@ def profile(
         compiled=compiled,
         cpus_per_worker=cpus(),
     )
-    weightless = where is None and checkpoint is None
-    backbone = load_architecture(model) if weightless else load_backbone(model, checkpoint)
+    weightless = where is None and given is None
+    backbone = load_architecture(model) if weightless else load_backbone(model, given)
     merge_start = None
     splits = None
     if where is not None:
         with counting("images") as progress:
             splits = load_images(where, backbone.preprocessing, backbone.classes, progress=progress)
         note(left_out(splits.skipped))
-    store = Store.open(storage, create=True)
+    store = open_store(storage, create=True)
     if splits is not None:
         with counting("attention") as progress:
             merge_start = find_merge_start(backbone, splits.search, settings.device, limit=images, progress=progress)
@@ -98,13 +118,15 @@ def profile(
     offered = example_schedules(found, Space(backbone.shape, fitting(backbone.shape)))
     nearest = None if budget is None else out_of_reach(budget, offered[0].latency)
     if as_json:
+        examples = _plain(offered, budget)
         latency = {"profile": found.to_dict(), "mape": found.mape, "spearman": found.spearman, "trusted": found.trusted}
         print_json(
             {
                 "model": model,
                 "merge_start": merge_start and merge_start.to_dict(),
                 "latency": latency,
-                "choices": _plain(offered, budget),
+                "examples": examples,
+                "choices": examples,  # as they were called until 0.1; to go with the next release
             }
         )
         raise typer.Exit(int(nearest is not None))
@@ -119,22 +141,26 @@ def profile(
         raise typer.Exit(1)
 
 
-@latency_app.command("profiles")
+@latency_app.command("profiles", rich_help_panel=PANEL)
 def list_profiles(storage: Storage = None, as_json: Json = False) -> None:
     """List the latency profiles of all devices: what `vittle launch --target` can search for."""
-    profiles = Store.open(storage).profiles()
+    from vittle.dashboards.terminal import latency_tables
+
+    profiles = open_store(storage).profiles()
     if as_json:
         print_json([one.to_dict() for one in profiles])
     else:
         out.print(latency_tables.profiles_table(profiles))
 
 
-@latency_app.command()
+@latency_app.command(rich_help_panel=PANEL)
 def retime(study: StudyName = None, device: Device = None, storage: Storage = None, as_json: Json = False) -> None:
     """Time a study's front on this machine, without its images, and show which ranks change."""
-    store = Store.open(storage)
+    store = open_store(storage)
     found = find_study(store, study)
     with working("loading"):
+        from vittle.dashboards.terminal import latency_tables
+        from vittle.dashboards.terminal import verify as measured_again
         from vittle.reductions.device import choose_device
         from vittle.search.remeasure import retime as measure_again
     with counting("front") as progress:
@@ -153,17 +179,24 @@ def retime(study: StudyName = None, device: Device = None, storage: Storage = No
         out.print(latency_tables.retimed_table(rows))
 
 
-@latency_app.command()
+@latency_app.command(rich_help_panel=PANEL)
 def verify(
-    certificate: Annotated[Path, typer.Argument(help="What `vittle export` wrote, such as best.yaml.", show_default=False)],
+    certificate: Annotated[
+        Path, typer.Argument(metavar="FILE", help="What `vittle export` wrote, such as best.yaml.", show_default=False)
+    ],
     checkpoint: Checkpoint = None,
     adapter: Adapters = None,
     device: Device = None,
     as_json: Json = False,
 ) -> None:
     """Measure an exported schedule again: exit code 0 where it holds, 1 where it drifted, 3 on another device."""
+    from vittle.storage.certificate import EXIT_CODES, Certificate
+
     adapters = parse_adapters(adapter)
+    weights(checkpoint)
+    Certificate.load(certificate).check_adapters(adapters)
     with working("loading"):
+        from vittle.dashboards.terminal import verify as measured_again
         from vittle.reductions.device import choose_device
         from vittle.search.remeasure import verify as measure_again
     with working("measuring"):
@@ -189,10 +222,13 @@ def _plain(offered: list[Any], budget: LatencyBudget | None) -> list[dict[str, A
     ]
 
 
-def _shown(one: Any, shape: BackboneShape, budget: LatencyBudget | None) -> latency_tables.ExampleRow:
+def _shown(one: Any, shape: "BackboneShape", budget: LatencyBudget | None) -> "ExampleRow":
+    from vittle.dashboards.terminal.latency_tables import ExampleRow
+    from vittle.spaces import costs
+
     left = costs.tokens(shape, one.schedule)
     latency, within = one.latency, _within(one, budget)
-    return latency_tables.ExampleRow(one.name, left, latency["latency_ratio"], latency["latency_ms"], within)
+    return ExampleRow(one.name, left, latency["latency_ratio"], latency["latency_ms"], within)
 
 
 def _within(one: Any, budget: LatencyBudget | None) -> bool | None:

@@ -1,13 +1,17 @@
 """`vittle launch`, `resume`, `extend` and `stop`: searches, begun, continued and ended."""
 
 import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vittle.cli.answers import explain_unmet, show_front
 from vittle.cli.options import (
+    BUDGET,
     DIGITS,
+    FLAG,
+    MACHINE,
+    MEASURING,
+    SEARCH,
     Adapters,
     BatchSize,
     Checkpoint,
@@ -21,96 +25,165 @@ from vittle.cli.options import (
     StudyName,
     cpus,
     find_study,
+    open_store,
     parse_adapters,
     parse_bytes,
     parse_seconds,
     source,
+    weights,
 )
-from vittle.dashboards.terminal import study_tables
 from vittle.dashboards.terminal.console import counting, err, escape, note, out, progress_bar, working
-from vittle.objectives.budget import LatencyBudget
-from vittle.storage import claim, records
-from vittle.storage.claim import user
-from vittle.storage.ranking import Ranking
-from vittle.storage.records import Study, Trial
-from vittle.storage.settings import SearchSettings, Settings
-from vittle.storage.store import Store
+
+if TYPE_CHECKING:
+    from vittle.storage.records import Study, Trial
+    from vittle.storage.settings import SearchSettings
+    from vittle.storage.store import Store
 
 search_app = typer.Typer()
+PANEL = "Search"  # of the list of commands
 ASK_AGAIN = 0.5  # seconds between two looks at whether a study has ended
 
-RayAddress = Annotated[str | None, typer.Option(help="Join this Ray cluster in place of starting one.", show_default=False)]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS", rich_help_panel=MACHINE, help="Join this Ray cluster in place of starting one.", show_default=False
+    ),
+]
 
 
-@search_app.command()
+@search_app.command(rich_help_panel=PANEL)
 def launch(
     latency_budget: Annotated[
-        str, typer.Option(help="The most a schedule may take: 4ms per batch, or 60% of the backbone.")
+        str,
+        typer.Option(
+            metavar="BUDGET",
+            rich_help_panel=BUDGET,
+            help="The most a schedule may take: 4ms per batch, or 60% of the backbone.",
+        ),
     ] = "60%",
     model: Model = DIGITS,
     checkpoint: Checkpoint = None,
     data: Data = None,
     batch_size: BatchSize = 64,
-    device: Device = None,
     dtype: Dtype = "float32",
     compiled: Compiled = False,
     target: Annotated[
         str | None,
-        typer.Option(help="Another device whose budget this is, as `vittle profiles` names it.", show_default=False),
+        typer.Option(
+            metavar="NAME",
+            rich_help_panel=BUDGET,
+            help="Another device whose budget this is, as `vittle profiles` names it.",
+            show_default=False,
+        ),
     ] = None,
     predict: Annotated[
-        bool, typer.Option("--predict/--measure-all", help="Predict latencies and measure the front, or measure every trial.")
+        bool,
+        typer.Option(
+            "--predict/--measure-all",
+            metavar=FLAG,
+            rich_help_panel=MEASURING,
+            help="Predict latencies and measure the front, or measure every trial.",
+        ),
     ] = True,
-    reductions: Annotated[str, typer.Option(help="What to search, separated by commas: merging, pruning.")] = "merging",
+    reductions: Annotated[
+        str,
+        typer.Option(metavar="NAMES", rich_help_panel=SEARCH, help="What to search, separated by commas: merging, pruning."),
+    ] = "merging",
     adapter: Adapters = None,
-    trials: Annotated[int, typer.Option(min=1, help="Schedules to try.")] = 40,
+    trials: Annotated[int, typer.Option(min=1, metavar="N", rich_help_panel=SEARCH, help="Schedules to try.")] = 40,
     time_limit: Annotated[
-        str | None, typer.Option(help="Start no trial after this long: 90s, 10m, 2h.", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="TIME", rich_help_panel=SEARCH, help="Start no trial after this long: 90s, 10m, 2h.", show_default=False
+        ),
     ] = None,
     trial_time_limit: Annotated[
-        str | None, typer.Option(help="Fail a trial that takes longer than this: 90s, 10m, 2h.", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            rich_help_panel=SEARCH,
+            help="Fail a trial that takes longer than this: 90s, 10m, 2h.",
+            show_default=False,
+        ),
     ] = None,
     image_passes: Annotated[
         float | None,
         typer.Option(
-            min=1, help="Start no trial after as much work as this many images through the backbone.", show_default=False
+            min=1,
+            metavar="N",
+            rich_help_panel=SEARCH,
+            help="Start no trial after as much work as this many images through the backbone.",
+            show_default=False,
         ),
     ] = None,
     until_flat: Annotated[
-        bool, typer.Option("--until-flat/--all-trials", help="End where the front grows no more, or run all trials.")
+        bool,
+        typer.Option(
+            "--until-flat/--all-trials",
+            metavar=FLAG,
+            rich_help_panel=SEARCH,
+            help="End where the front grows no more, or run all trials.",
+        ),
     ] = True,
-    sampler: Annotated[str, typer.Option(help="auto, tpe, nsga2, nsga3, gp or random.")] = "auto",
-    cache: Annotated[str, typer.Option(help="Memory for activations of the backbone that schedules go on from.")] = "2GiB",
-    workers: Annotated[int, typer.Option(min=1, help="Schedules to evaluate at once.")] = 1,
+    sampler: Annotated[
+        str, typer.Option(metavar="NAME", rich_help_panel=SEARCH, help="auto, tpe, nsga2, nsga3, gp or random.")
+    ] = "auto",
+    device: Device = None,
+    cache: Annotated[
+        str,
+        typer.Option(
+            metavar="SIZE",
+            rich_help_panel=MACHINE,
+            help="Memory for activations of the backbone that schedules go on from.",
+        ),
+    ] = "2GiB",
+    workers: Annotated[
+        int, typer.Option(min=1, metavar="N", rich_help_panel=MACHINE, help="Schedules to evaluate at once.")
+    ] = 1,
     cpus_per_worker: Annotated[
-        int | None, typer.Option(min=1, help="Default: this machine's, shared between the workers.", show_default=False)
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            rich_help_panel=MACHINE,
+            help="Default: this machine's, shared between the workers.",
+            show_default=False,
+        ),
     ] = None,
     gpus_per_worker: Annotated[
-        float | None, typer.Option(min=0, help="May be a fraction. Default: 1 on cuda, else 0.", show_default=False)
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            rich_help_panel=MACHINE,
+            help="May be a fraction. Default: 1 on cuda, else 0.",
+            show_default=False,
+        ),
     ] = None,
     storage: Storage = None,
     study: Annotated[
-        str | None, typer.Option(help="Name of the new study. Default: model and number.", show_default=False)
+        str | None,
+        typer.Option(metavar="NAME", help="Name of the new study. Default: model and number.", show_default=False),
     ] = None,
     ray_address: RayAddress = None,
-    seed: Annotated[int, typer.Option(help="Of the split of the images and of the sampler.")] = 0,
+    seed: Annotated[
+        int, typer.Option(metavar="N", rich_help_panel=SEARCH, help="Of the split of the images and of the sampler.")
+    ] = 0,
     as_json: Json = False,
 ) -> None:
     """Search for schedules within a latency budget."""
-    LatencyBudget.parse(latency_budget)
+    from vittle.storage import records
+    from vittle.storage.settings import Settings
+
     if study is not None:
         records.check_name(study)
-    with working("loading"):
-        from vittle.reductions.device import choose_device
-        from vittle.search.feasibility import check_budget
-        from vittle.search.inference import InferenceProblem
     settings = Settings(
         model=model,
-        checkpoint=None if checkpoint is None else str(checkpoint.resolve()),
+        checkpoint=weights(checkpoint),
         data=source(model, data),
         latency_budget=latency_budget,
         batch_size=batch_size,
-        device=choose_device(device),
+        device=device or "cpu",
         dtype=dtype,
         compiled=compiled,
         predict=predict,
@@ -125,12 +198,20 @@ def launch(
         trial_time_limit=None if trial_time_limit is None else parse_seconds(trial_time_limit),
         workers=workers,
         cpus_per_worker=cpus_per_worker or max(1, cpus() // workers),
-        gpus_per_worker=gpus_per_worker if gpus_per_worker is not None else float(choose_device(device) == "cuda"),
         seed=seed,
     )
+    settings.check()  # all that is written wrong, before torch is loaded
+    with working("loading"):
+        from vittle.reductions.device import choose_device
+        from vittle.search.feasibility import check_budget
+        from vittle.search.inference import InferenceProblem
+        from vittle.storage.claim import user
+    found = choose_device(device)
+    gpus = float(found == "cuda") if gpus_per_worker is None else gpus_per_worker
+    settings = settings.model_copy(update={"device": found, "gpus_per_worker": gpus})
     with counting("images") as progress:
         problem = InferenceProblem.load(settings, progress)
-    store = Store.open(storage, create=True)
+    store = open_store(storage, create=True)
     if target is not None:
         problem = problem.aimed_at(target, store)
     settings = problem.settings
@@ -142,39 +223,41 @@ def launch(
     _run(made, problem, store, ray_address, as_json)
 
 
-@search_app.command()
+@search_app.command(rich_help_panel=PANEL)
 def resume(study: StudyName = None, storage: Storage = None, ray_address: RayAddress = None, as_json: Json = False) -> None:
     """Continue a study that was interrupted."""
-    store = Store.open(storage)
+    store = open_store(storage)
     _continue(find_study(store, study), store, ray_address, as_json)
 
 
-@search_app.command()
+@search_app.command(rich_help_panel=PANEL)
 def extend(
     study: StudyName = None,
-    trials: Annotated[int, typer.Option(min=1, help="Schedules to try in addition.")] = 20,
+    trials: Annotated[int, typer.Option(min=1, metavar="N", help="Schedules to try in addition.")] = 20,
     storage: Storage = None,
     ray_address: RayAddress = None,
     as_json: Json = False,
 ) -> None:
     """Add trials to a study and run them."""
-    store = Store.open(storage)
+    store = open_store(storage)
     found = find_study(store, study)
     _continue(store.set_trials(found.name, found.settings.trials + trials), store, ray_address, as_json)
 
 
-@search_app.command()
+@search_app.command(rich_help_panel=PANEL)
 def stop(
     study: StudyName = None,
-    wait: Annotated[str, typer.Option(help="How long to wait for its end: 30s, 5m.")] = "1m",
+    wait: Annotated[str, typer.Option(metavar="TIME", help="How long to wait for its end: 30s, 5m.")] = "1m",
     storage: Storage = None,
 ) -> None:
     """Ask a running study to stop, wherever it runs; every finished trial is kept, and `vittle resume` goes on.
 
     Exit code 1 where it has not ended in time; it has been asked all the same.
     """
+    from vittle.storage import claim
+
     end = time.monotonic() + parse_seconds(wait)
-    store = Store.open(storage)
+    store = open_store(storage)
     found = find_study(store, study)
     running = claim.stop(store, found.name)
     with working(f"waiting for {running.user} on {running.host} (process {running.process})"):
@@ -189,7 +272,7 @@ def stop(
     out.print(f"study {escape(found.name)} is {state}; go on with: vittle resume {escape(found.name)}", highlight=False)
 
 
-def _continue(study: Study, store: Store, ray_address: str | None, as_json: bool) -> None:
+def _continue(study: "Study", store: "Store", ray_address: str | None, as_json: bool) -> None:
     with working("loading"):
         from vittle.search.problem import find_problem
     with counting("images") as progress:
@@ -198,9 +281,12 @@ def _continue(study: Study, store: Store, ray_address: str | None, as_json: bool
     _run(study, problem, store, ray_address, as_json)
 
 
-def _run(study: Study, problem: Any, store: Store, ray_address: str | None, as_json: bool) -> None:
+def _run(study: "Study", problem: Any, store: "Store", ray_address: str | None, as_json: bool) -> None:
+    from vittle.cli.answers import explain_unmet, show_front
+    from vittle.dashboards.terminal import study_tables
     from vittle.search.reporter import Reporter
     from vittle.search.study import run
+    from vittle.storage.ranking import Ranking
 
     settings = study.settings
     note(problem.notes)
@@ -224,11 +310,11 @@ def _run(study: Study, problem: Any, store: Store, ray_address: str | None, as_j
         def warned(what: str) -> None:
             err.print(f"[bold yellow]warning:[/] {escape(what)}", soft_wrap=True, highlight=False)
 
-        def finished(trial: Trial) -> None:
+        def finished(trial: "Trial") -> None:
             bar.advance(task)
             bar.update(task, note=study_tables.trial_note(trial, study.goals))
 
-        def confirmed(trial: Trial, left: int) -> None:
+        def confirmed(trial: "Trial", left: int) -> None:
             if not confirming:
                 bar.update(task, note="")
                 confirming.append(bar.add_task("confirm", total=None, note=""))
@@ -253,8 +339,10 @@ def _run(study: Study, problem: Any, store: Store, ray_address: str | None, as_j
         raise typer.Exit(1)
 
 
-def _asked(settings: SearchSettings) -> str:
+def _asked(settings: "SearchSettings") -> str:
     """What was asked of a search, in a few words."""
+    from vittle.storage.settings import Settings
+
     if not isinstance(settings, Settings):
         return f"{settings.kind} within {settings.goals.budget}"
     within = f"{settings.model} within {settings.latency_budget} of latency"

@@ -1,58 +1,143 @@
-"""What several commands take: their options, the study that is meant, and where images come from."""
+"""What several commands take: their options, the study that is meant, and where images come from.
+
+What is given is read here without torch and without a database, so that a mistake is answered at once.
+"""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vittle.objectives import budget as budgets
 from vittle.spaces.errors import VittleError
-from vittle.spaces.schedule import Schedule
+from vittle.spaces.inputs import EMBEDDED, check_checkpoint, check_images
+from vittle.spaces.machine import check_device, check_dtype
 from vittle.spaces.table import adapter_files
-from vittle.storage.records import Study
-from vittle.storage.store import Store
 
-DIGITS = "digits"
+if TYPE_CHECKING:
+    from vittle.spaces.schedule import Schedule
+    from vittle.storage.records import Study
+    from vittle.storage.store import Store
 
-Model = Annotated[str, typer.Option(help="A timm name, hf-hub:owner/name, local-dir:path, or digits.")]
+DIGITS = EMBEDDED
+
+# What options are about: the panels of `--help`. What is about nothing in particular stands in the first, without a name here.
+IMAGES, BUDGET, MEASURING, SEARCH, MACHINE = "Model and images", "Budget", "How latency is measured", "Search", "Machine"
+FLAG = ""  # in place of the type of an option that takes no value
+
+
+def _checked(check: Callable[[str], None]) -> Callable[[str | None], str | None]:
+    """An option's callback that lets pass what `check` does, and what is not given."""
+
+    def look(given: str | None) -> str | None:
+        if given is not None:
+            check(given)
+        return given
+
+    return look
+
+
+Model = Annotated[
+    str, typer.Option(metavar="NAME", rich_help_panel=IMAGES, help="A timm name, hf-hub:owner/name, local-dir:path, or digits.")
+]
 Checkpoint = Annotated[
-    Path | None, typer.Option(help="Weights (.safetensors, .pth) in place of the published ones.", show_default=False)
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        rich_help_panel=IMAGES,
+        help="Weights (.safetensors, .pth) in place of the published ones.",
+        show_default=False,
+    ),
 ]
 Data = Annotated[
-    str | None, typer.Option(help="Image folder, .npz, timm dataset, or digits (with the model digits).", show_default=False)
+    str | None,
+    typer.Option(
+        metavar="DATA",
+        rich_help_panel=IMAGES,
+        help="Image folder, .npz, timm dataset, or digits (with the model digits).",
+        show_default=False,
+    ),
 ]
-Device = Annotated[str | None, typer.Option(help="cpu or cuda. Default: cuda where there is one.", show_default=False)]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        callback=_checked(check_device),
+        rich_help_panel=MACHINE,
+        help="cpu or cuda. Default: cuda where there is one.",
+        show_default=False,
+    ),
+]
 
-BatchSize = Annotated[int, typer.Option(min=1, help="Batch that latency is measured at.")]
-Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16: what the model computes in.")]
+BatchSize = Annotated[
+    int, typer.Option(min=1, metavar="N", rich_help_panel=MEASURING, help="Batch that latency is measured at.")
+]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        metavar="TYPE",
+        callback=_checked(check_dtype),
+        rich_help_panel=MEASURING,
+        help="float32, bfloat16 or float16: what the model computes in.",
+    ),
+]
 Compiled = Annotated[
-    bool, typer.Option("--compile", help="Time schedules through torch.compile, and the backbone's fastest form with it.")
+    bool,
+    typer.Option(
+        "--compile",
+        metavar=FLAG,
+        rich_help_panel=MEASURING,
+        help="Time schedules through torch.compile, and the backbone's fastest form with it.",
+    ),
 ]
 Adapters = Annotated[
     list[str] | None,
     typer.Option(
         "--adapter",
         metavar="NAME=FILE",
+        rich_help_panel=IMAGES,
         help="Trained weights of a reduction, such as merging=embedding.safetensors; may be given once for each.",
         show_default=False,
     ),
 ]
-StudyName = Annotated[str | None, typer.Argument(help="Name of the study; the newest where none is given.", show_default=False)]
+StudyName = Annotated[
+    str | None, typer.Argument(metavar="STUDY", help="Name of the study; the newest where none is given.", show_default=False)
+]
 Storage = Annotated[
     str | None,
     typer.Option(
-        envvar="VITTLE_STORAGE", help="SQLAlchemy URL of the database. Default: SQLite in your data folder.", show_default=False
+        metavar="URL",
+        envvar="VITTLE_STORAGE",
+        help="SQLAlchemy URL of the database. Default: SQLite in your data folder.",
+        show_default=False,
     ),
 ]
 Budget = Annotated[
-    str | None, typer.Option(help="For example 4ms, or 60% of the backbone. Default: the study's.", show_default=False)
+    str | None,
+    typer.Option(
+        metavar="BUDGET",
+        rich_help_panel=BUDGET,
+        help="For example 4ms, or 60% of the backbone. Default: the study's.",
+        show_default=False,
+    ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON in place of tables.")]
+Json = Annotated[bool, typer.Option("--json", metavar=FLAG, help="Print JSON in place of tables.")]
 
 
-def find_study(store: Store, name: str | None) -> Study:
+def open_store(url: str | None, *, create: bool = False) -> "Store":
+    """As `Store.open` has it; SQLAlchemy is loaded here and not before.
+
+    Raises:
+        VittleError: there is no such database, or none can be made there.
+    """
+    from vittle.storage.store import Store
+
+    return Store.open(url, create=create)
+
+
+def find_study(store: "Store", name: str | None) -> "Study":
     """The study of that name, or the newest one.
 
     Raises:
@@ -66,7 +151,7 @@ def find_study(store: Store, name: str | None) -> Study:
     return studies[0]
 
 
-def wanted_budget(study: Study, text: str | None) -> budgets.Budget:
+def wanted_budget(study: "Study", text: str | None) -> budgets.Budget:
     """The budget that was asked for, or the study's own.
 
     Raises:
@@ -133,14 +218,29 @@ def source(model: str, data: str | None) -> str:
     """Where the images are; a path is made absolute, so that a resumed study finds it from any folder.
 
     Raises:
-        VittleError: a model of one's own without images.
+        VittleError: nothing is there, or a model of one's own without images.
     """
-    if data is None and model != DIGITS:
-        raise VittleError(f"model {model!r} needs images; give --data with a folder, an .npz file or a timm data set")
-    return str(Path(data).resolve()) if data is not None and Path(data).exists() else data or DIGITS
+    if data is None:
+        if model != DIGITS:
+            raise VittleError(f"model {model!r} needs images; give --data with a folder, an .npz file or a timm data set")
+        return DIGITS
+    check_images(data)
+    return str(Path(data).resolve()) if Path(data).exists() else data
 
 
-def illustrate(study: Study, schedule: Schedule, indices: Sequence[int]) -> dict[str, Any]:
+def weights(checkpoint: Path | None) -> str | None:
+    """A checkpoint that is there, as an absolute path, so that a resumed study finds it from any folder.
+
+    Raises:
+        VittleError: there is no such file.
+    """
+    if checkpoint is None:
+        return None
+    check_checkpoint(checkpoint)
+    return str(checkpoint.resolve())
+
+
+def illustrate(study: "Study", schedule: "Schedule", indices: Sequence[int]) -> dict[str, Any]:
     """As `vittle.search.illustrator` has it, which only the process that it is called in has to load."""
     from vittle.search import illustrator
 

@@ -2,23 +2,21 @@
 
 import typer
 
-from vittle.cli.answers import show_front
-from vittle.cli.options import Budget, Json, Storage, StudyName, find_study, wanted_budget
-from vittle.dashboards.documents import plain_document, study_document
-from vittle.dashboards.terminal import importance_tables, plain_tables, study_tables
+from vittle.cli.options import Budget, Json, Storage, StudyName, find_study, open_store, wanted_budget
 from vittle.dashboards.terminal.console import err, escape, out, print_json, working
-from vittle.storage import fronts
-from vittle.storage.ranking import Ranking
-from vittle.storage.settings import Settings
-from vittle.storage.store import Store
 
 studies_app = typer.Typer()
+PANEL = "What was found"  # of the list of commands
 
 
-@studies_app.command("studies")
+@studies_app.command("studies", rich_help_panel=PANEL)
 def list_studies(storage: Storage = None, as_json: Json = False) -> None:
     """List all studies."""
-    store = Store.open(storage)
+    from vittle.dashboards.documents import study_document
+    from vittle.dashboards.terminal import study_tables
+    from vittle.storage import fronts
+
+    store = open_store(storage)
     listed = [(study, fronts.standing(store, study.name)) for study in store.studies()]
     if as_json:
         print_json([study_document.listed(*one) for one in listed])
@@ -26,10 +24,14 @@ def list_studies(storage: Storage = None, as_json: Json = False) -> None:
         out.print(study_tables.studies_table(listed))
 
 
-@studies_app.command("trials")
+@studies_app.command("trials", rich_help_panel=PANEL)
 def list_trials(study: StudyName = None, storage: Storage = None, as_json: Json = False) -> None:
     """List every trial of a study with its state."""
-    store = Store.open(storage)
+    from vittle.dashboards.documents import plain_document, study_document
+    from vittle.dashboards.terminal import plain_tables, study_tables
+    from vittle.storage.settings import Settings
+
+    store = open_store(storage)
     found = find_study(store, study)
     trials, plain = store.trials(found.name), found.kind != Settings.kind
     if as_json:
@@ -40,22 +42,29 @@ def list_trials(study: StudyName = None, storage: Storage = None, as_json: Json 
         out.print(plain_tables.trials_table(found, trials) if plain else study_tables.trials_table(trials))
 
 
-@studies_app.command()
+@studies_app.command(rich_help_panel=PANEL)
 def front(study: StudyName = None, latency_budget: Budget = None, storage: Storage = None, as_json: Json = False) -> None:
     """Show the best trade-offs that a study has found: of schedules between accuracy, latency and MACs."""
-    store = Store.open(storage)
+    from vittle.cli.answers import show_front
+    from vittle.storage.ranking import Ranking
+
+    store = open_store(storage)
     found = find_study(store, study)
     budget = wanted_budget(found, latency_budget)
     show_front(found, Ranking.of(store.trials(found.name), found.goals), budget, as_json)
 
 
-@studies_app.command()
+@studies_app.command(rich_help_panel=PANEL)
 def importance(study: StudyName = None, storage: Storage = None, as_json: Json = False) -> None:
     """Show which parameters mattered in a study, and what each block of its backbone can spare.
 
-    Told from the trials so far and kept, so that the dashboard shows it, too. Exit code 1 where they are too few to tell.
+    Told from the trials so far and kept, so that the dashboard shows it, too.
+    Exit code 1 where they are too few to tell.
     """
-    store = Store.open(storage)
+    from vittle.dashboards.documents import study_document
+    from vittle.dashboards.terminal import importance_tables
+
+    store = open_store(storage)
     found = find_study(store, study)
     with working("importance"):
         from vittle.search.importance import FEWEST, explain

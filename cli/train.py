@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vittle.cli.options import DIGITS, Checkpoint, Data, Device, Model, source
+from vittle.cli.options import DIGITS, Checkpoint, Data, Device, Model, source, weights
 from vittle.dashboards.terminal.console import counting, escape, note, out, working
 
 train_app = typer.Typer(help="Train what a reduction or the demo needs.", no_args_is_help=True)
@@ -13,9 +13,11 @@ train_app = typer.Typer(help="Train what a reduction or the demo needs.", no_arg
 
 @train_app.command("backbone")
 def train_backbone(
-    output: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training digits.", show_default=False)] = None,
-    seed: int = 0,
+    output: Annotated[Path, typer.Option(metavar="FILE", help="The .safetensors file to write.")],
+    epochs: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Passes over the training digits.", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of the weights to begin with and of the images' order.")] = 0,
 ) -> None:
     """Train the embedded digits backbone again."""
     with working("loading"):
@@ -26,24 +28,26 @@ def train_backbone(
 
 @train_app.command("merge-embedding")
 def train_merge_embedding(
-    output: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
+    output: Annotated[Path, typer.Option(metavar="FILE", help="The .safetensors file to write.")],
     model: Model = DIGITS,
     checkpoint: Checkpoint = None,
     data: Data = None,
     epochs: Annotated[
         int | None,
-        typer.Option(min=1, help="Passes over the images. Default: 30, fewer for digits.", show_default=False),
+        typer.Option(min=1, metavar="N", help="Passes over the images. Default: 30, fewer for digits.", show_default=False),
     ] = None,
     removed: Annotated[
         int | None,
-        typer.Option(min=1, help="Tokens merged in each block. Default: as many as halve the MACs.", show_default=False),
+        typer.Option(
+            min=1, metavar="N", help="Tokens merged in each block. Default: as many as halve the MACs.", show_default=False
+        ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images of a training step.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Images of a training step.")] = 32,
     device: Device = None,
-    seed: Annotated[int, typer.Option(help="Of the split of the images and of their order.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of the split of the images and of their order.")] = 0,
 ) -> None:
     """Learn which tokens are alike (DTEM). The same command continues a training that was interrupted."""
-    where = source(model, data)
+    where, given = source(model, data), weights(checkpoint)
     with working("loading"):
         from vittle.objectives.measurement import proportion
         from vittle.objectives.quality.images import left_out, load_training_images
@@ -52,7 +56,7 @@ def train_merge_embedding(
         from vittle.reductions.vit import check_identity
         from vittle.training import merge_embedding
     place = choose_device(device)
-    backbone = load_backbone(model, checkpoint)
+    backbone = load_backbone(model, given)
     check_identity(backbone.model)
     with counting("images") as progress:
         images = load_training_images(where, backbone.preprocessing, backbone.classes, seed=seed, progress=progress)

@@ -9,9 +9,8 @@ from os import PathLike
 from typing import Any, Protocol, runtime_checkable
 
 from vittle.reductions.backbone import Backbone
-from vittle.spaces.errors import VittleError
 from vittle.spaces.reduction import AdapterRecord
-from vittle.spaces.table import REDUCTIONS
+from vittle.spaces.table import adapter_of
 
 
 @runtime_checkable
@@ -55,8 +54,5 @@ def load_adapters(files: Mapping[str, str | PathLike[str]], backbone: Backbone |
 
 
 def _class_of(name: str) -> Any:
-    known = {one: entry.adapter for one, entry in REDUCTIONS.items() if entry.adapter is not None}
-    if name not in known:
-        raise VittleError(f"no reduction {name!r} has an adapter; accepted: {', '.join(known)}")
-    module, _, adapter = known[name].partition(":")
+    module, _, adapter = adapter_of(name).partition(":")
     return getattr(importlib.import_module(module), adapter)

@@ -20,9 +20,9 @@ from torch import nn
 
 from vittle.reductions import digits
 from vittle.spaces.errors import UnsupportedBackboneError, VittleError
+from vittle.spaces.inputs import EMBEDDED, check_checkpoint
 from vittle.spaces.shape import BackboneShape
 
-EMBEDDED = "digits"
 POOLS = ("token", "avg", "max", "avgmax", "")
 
 
@@ -245,8 +245,7 @@ def _from_checkpoint(name: str, path: Path) -> Any:
 
 
 def _read_weights(path: Path) -> Mapping[str, torch.Tensor]:
-    if not path.is_file():
-        raise VittleError(f"no checkpoint at {path}; give a .safetensors or .pth file")
+    check_checkpoint(path)
     try:
         weights: Mapping[str, torch.Tensor] = load_state_dict(str(path), device="cpu", weights_only=True)
     except Exception:

@@ -2,19 +2,10 @@
 
 import torch
 
+from vittle.spaces import machine
 from vittle.spaces.errors import VittleError
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-def check_dtype(name: str) -> None:
-    """Refuse a type that models do not run in.
-
-    Raises:
-        VittleError: an unknown type.
-    """
-    if name not in DTYPES:
-        raise VittleError(f"unknown dtype {name!r}; accepted: {', '.join(DTYPES)}")
+DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in machine.DTYPES}
 
 
 def choose_device(name: str | None) -> str:
@@ -26,8 +17,7 @@ def choose_device(name: str | None) -> str:
     there = torch.cuda.is_available()
     if name is None:
         return "cuda" if there else "cpu"
-    if name not in ("cpu", "cuda"):
-        raise VittleError(f"unknown device {name!r}; accepted: cpu, cuda")
+    machine.check_device(name)
     if name == "cuda" and not there:
         raise VittleError("this machine has no CUDA device that torch can use; accepted here: cpu")
     return name

@@ -9,7 +9,6 @@ import torch
 from vittle.objectives import evaluator as evaluation
 from vittle.objectives.backbones.merge_start import detect
 from vittle.objectives.backbones.sensitivity import measure
-from vittle.objectives.budget import LatencyBudget
 from vittle.objectives.evaluation import Evaluation
 from vittle.objectives.fronts.front import may_enter_front
 from vittle.objectives.goals import Measured
@@ -19,12 +18,10 @@ from vittle.objectives.quality.images import Splits, left_out, load_images
 from vittle.reductions.adapters import load_adapters
 from vittle.reductions.attention_statistics import Observer
 from vittle.reductions.backbone import Backbone, load_backbone
-from vittle.reductions.device import check_dtype
 from vittle.reductions.vit import check_identity
 from vittle.search.feasibility import LAUNCH_SECONDS, copied, find_profile, find_target
 from vittle.search.problem import Progress
 from vittle.search.reporter import Reporter, first_line
-from vittle.search.sampler import check_sampler
 from vittle.search.schedules import Knowledge, ScheduleProblem
 from vittle.search.workers import object_store
 from vittle.spaces.errors import VittleError
@@ -58,9 +55,7 @@ class InferenceProblem(ScheduleProblem):
         Raises:
             VittleError: bad input; nothing has been written.
         """
-        LatencyBudget.parse(settings.latency_budget)  # first, because it is wrong most often
-        check_dtype(settings.dtype)
-        check_sampler(settings.sampler)
+        settings.check()
         backbone = load_backbone(settings.model, settings.checkpoint)
         if backbone.classes == 0:
             raise VittleError(
@@ -199,12 +194,7 @@ def record(backbone: Backbone) -> BackboneRecord:
 
 
 def _with_adapters(backbone: Backbone, settings: Settings) -> Backbone:
-    adapters = load_adapters(settings.adapters, backbone)
-    for name in adapters:
-        if name not in settings.reductions:
-            path = settings.adapters[name]
-            raise VittleError(f"{path} is an adapter of {name}, and {name} is not searched; add it to --reductions")
-    return replace(backbone, adapters=adapters)
+    return replace(backbone, adapters=load_adapters(settings.adapters, backbone))
 
 
 def _observer(backbone: Backbone, store: Store) -> Observer | None:

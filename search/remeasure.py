@@ -39,10 +39,7 @@ def verify(path: Path, *, device: str, checkpoint: Path | None = None, adapters:
         VittleError: no certificate, or the weights are not those that it is of.
     """
     certificate = Certificate.load(path)
-    needed = [part.name for part in certificate.schedule.reductions if part.adapter]
-    for name in adapters or {}:
-        if name not in needed:
-            raise VittleError(f"{path} needs no adapter of {name}; accepted: {', '.join(needed) or 'none'}")
+    certificate.check_adapters(adapters or {})
     backbone = known_backbone(
         certificate.model, checkpoint or certificate.checkpoint, certificate.fingerprint, f"certificate {path}"
     )

@@ -42,9 +42,9 @@ from vittle.objectives.goals import Goals, Measured
 from vittle.spaces.candidate import SearchSpace
 from vittle.spaces.errors import VittleError
 from vittle.spaces.reduction import Choice, Parameter, Values
+from vittle.storage.settings import check_sampler
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
-SAMPLERS = ("auto", "tpe", "nsga2", "nsga3", "gp", "random")
 
 
 @dataclass(frozen=True)
@@ -185,16 +185,6 @@ class Sampler:
             yield
         finally:
             self.seconds += self._clock() - start
-
-
-def check_sampler(kind: str) -> None:
-    """Refuse a sampler that there is not.
-
-    Raises:
-        VittleError: an unknown kind.
-    """
-    if kind not in SAMPLERS:
-        raise VittleError(f"unknown sampler {kind!r}; accepted: {', '.join(SAMPLERS)}")
 
 
 def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:

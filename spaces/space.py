@@ -12,7 +12,7 @@ from vittle.spaces.errors import VittleError
 from vittle.spaces.reduction import AdapterRecord, Choice, Context, Parameter, Reduction, Start, Tail, Value, Values
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
-from vittle.spaces.table import REDUCTIONS
+from vittle.spaces.table import REDUCTIONS, check_reductions
 from vittle.spaces.token_reduction import TokenReduction
 
 STEPS = 100  # at which a starting point may end
@@ -43,10 +43,7 @@ class Space:
         adapters: Mapping[str, AdapterRecord] | None = None,
         free: Sequence[int] = (),
     ) -> None:
-        unknown = [name for name in reductions if name not in REDUCTIONS]
-        if unknown or not reductions:
-            wrong = f"unknown reduction {unknown[0]!r}" if unknown else "no reduction to search"
-            raise VittleError(f"{wrong}; accepted: {', '.join(REDUCTIONS)}")
+        check_reductions(reductions)
         self._settings = [REDUCTIONS[name].settings for name in REDUCTIONS if name in reductions]
         for settings in self._settings:
             if (reason := settings.refusal(shape)) is not None:

@@ -4,10 +4,12 @@ The order is the order in which they act inside a block. Operator and adapter ar
 torch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
+from pathlib import Path
 from typing import NamedTuple
 
+from vittle.spaces.errors import VittleError
 from vittle.spaces.merging import Merging
 from vittle.spaces.pruning import Pruning
 from vittle.spaces.reduction import Reduction
@@ -35,6 +37,44 @@ ENTRIES = (
 REDUCTIONS = {entry.settings.name: entry for entry in ENTRIES}
 if len(REDUCTIONS) != len(ENTRIES):
     raise RuntimeError("two reductions have the same name in vittle.spaces.table")
+
+
+def check_reductions(names: Sequence[str]) -> None:
+    """Refuse names that are not in the table, or none at all.
+
+    Raises:
+        VittleError: an unknown reduction, or no reduction.
+    """
+    unknown = [name for name in names if name not in REDUCTIONS]
+    if unknown or not names:
+        wrong = f"unknown reduction {unknown[0]!r}" if unknown else "no reduction to search"
+        raise VittleError(f"{wrong}; accepted: {', '.join(REDUCTIONS)}")
+
+
+def adapter_of(name: str) -> str:
+    """What reads the trained weights of a reduction, as `module:class`.
+
+    Raises:
+        VittleError: a reduction that has none.
+    """
+    known = {one: entry.adapter for one, entry in REDUCTIONS.items() if entry.adapter is not None}
+    if name not in known:
+        raise VittleError(f"no reduction {name!r} has an adapter; accepted: {', '.join(known)}")
+    return known[name]
+
+
+def check_adapters(files: Mapping[str, str], reductions: Sequence[str]) -> None:
+    """Refuse files of trained weights that are not there, or that a search of these reductions has no use for.
+
+    Raises:
+        VittleError: no such file, or a reduction that has none or is not searched.
+    """
+    for name, path in files.items():
+        adapter_of(name)
+        if name not in reductions:
+            raise VittleError(f"{path} is an adapter of {name}, and {name} is not searched; add it to --reductions")
+        if not Path(path).is_file():
+            raise VittleError(f"no adapter of {name} at {path}; put it there, or make one with: vittle train")
 
 
 def adapter_files(given: str | PathLike[str] | Mapping[str, str | PathLike[str]]) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """What an exported file claims of a schedule's latency, and what became of the claim when it was measured again."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -68,6 +68,17 @@ class Certificate:
             )
         except (KeyError, TypeError, ValueError):
             raise VittleError(f"{path} has no certificate to verify; export it again with: vittle export") from None
+
+    def check_adapters(self, given: Iterable[str]) -> None:
+        """Refuse trained weights of reductions that need none here.
+
+        Raises:
+            VittleError: such a reduction.
+        """
+        needed = [part.name for part in self.schedule.reductions if part.adapter]
+        for name in given:
+            if name not in needed:
+                raise VittleError(f"the schedule needs no adapter of {name}; accepted: {', '.join(needed) or 'none'}")
 
     @property
     def limit(self) -> float:

@@ -7,7 +7,21 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from vittle.objectives.budget import LatencyBudget
 from vittle.objectives.goals import Goals, inference_goals
-from vittle.spaces.table import adapter_files
+from vittle.spaces.errors import VittleError
+from vittle.spaces.machine import check_device, check_dtype
+from vittle.spaces.table import adapter_files, check_adapters, check_reductions
+
+SAMPLERS = ("auto", "tpe", "nsga2", "nsga3", "gp", "random")
+
+
+def check_sampler(kind: str) -> None:
+    """Refuse a sampler that there is not.
+
+    Raises:
+        VittleError: an unknown kind.
+    """
+    if kind not in SAMPLERS:
+        raise VittleError(f"unknown sampler {kind!r}; accepted: {', '.join(SAMPLERS)}")
 
 
 class SearchSettings(BaseModel):
@@ -33,6 +47,15 @@ class SearchSettings(BaseModel):
     def goals(self) -> Goals:
         """What the search is after."""
         raise NotImplementedError
+
+    def check(self) -> None:
+        """Refuse what is written wrong. Asked before anything is loaded, of what a user gives; what a database holds is read.
+
+        Raises:
+            VittleError: a name that is not known, or a budget that is none.
+        """
+        check_device(self.device)
+        check_sampler(self.sampler)
 
 
 class Settings(SearchSettings):
@@ -61,6 +84,13 @@ class Settings(SearchSettings):
         settings = {name: value for name, value in given.items() if name not in ("residuals", "adapter")}
         # Those from before there were several adapters have the file of a merge embedding, or None.
         return settings | ({"adapters": adapter_files(given["adapter"])} if given.get("adapter") else {})
+
+    def check(self) -> None:
+        LatencyBudget.parse(self.latency_budget)  # first, because it is wrong most often
+        super().check()
+        check_dtype(self.dtype)
+        check_reductions(self.reductions)
+        check_adapters(self.adapters, self.reductions)
 
     @property
     def budget(self) -> LatencyBudget:

@@ -14,7 +14,7 @@ from vittle.dashboards.service.catalog import DIGITS, Catalog, Device
 from vittle.dashboards.service.jobs import Action, Job, Jobs, UnreachableJobsError
 from vittle.objectives.budget import LatencyBudget
 from vittle.spaces.errors import VittleError
-from vittle.spaces.table import REDUCTIONS
+from vittle.spaces.table import REDUCTIONS, check_reductions
 from vittle.storage import claim
 from vittle.storage.records import Study, check_name
 from vittle.storage.store import Store
@@ -151,9 +151,7 @@ class Service:
         device = asked.device or limits.devices[0]
         if device not in limits.devices:
             raise VittleError(f"device {device!r} is not offered here; accepted: {', '.join(limits.devices)}")
-        unknown = [name for name in asked.reductions if name not in REDUCTIONS]
-        if unknown:
-            raise VittleError(f"unknown reduction {unknown[0]!r}; accepted: {', '.join(REDUCTIONS)}")
+        check_reductions(asked.reductions)
         options = {
             "study": asked.name,
             "model": model.model,

@@ -21,7 +21,7 @@ out, err = Console(), Console(stderr=True)
 
 def print_json(value: Any) -> None:
     """Plain JSON for another program: no colours, no wrapping."""
-    print(json.dumps(value, indent=2))
+    out.out(json.dumps(value, indent=2), highlight=False)  # not by `print`, which says so where nobody reads to the end
 
 
 def escape(text: str) -> str:

@@ -20,7 +20,6 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize
 
 from vittle.objectives.measurement import NORMAL_95
 from vittle.spaces.errors import VittleError
@@ -93,6 +92,8 @@ class Sensitivity:
 
     def losses(self, reduction: str, block: int, strength: Floats) -> Floats:
         """`loss` of each strength, in any shape."""
+        from scipy import optimize  # here, because it takes long to import, and what is only shown needs none of it
+
         points = self.points[reduction][block]
         shares = np.log([point.strength for point in points])
         rising = optimize.isotonic_regression([point.loss for point in points]).x

@@ -16,7 +16,6 @@ from functools import cached_property
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-from scipy import stats
 
 from vittle.objectives.measurement import Measurement
 from vittle.spaces import costs
@@ -328,5 +327,7 @@ def spearman(first: Sequence[float], second: Sequence[float]) -> float:
     """Rank correlation; 0 where it is not defined."""
     if len(first) < 3 or np.ptp(first) == 0 or np.ptp(second) == 0:
         return 0.0
+    from scipy import stats  # here, because it takes long to import, and what is only shown needs none of it
+
     correlation: Any = stats.spearmanr(first, second)
     return float(correlation.statistic)

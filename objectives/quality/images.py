@@ -12,12 +12,10 @@ from PIL import Image
 
 from vittle.objectives.quality import rungs
 from vittle.reductions import digits
-from vittle.reductions.backbone import EMBEDDED, Preprocessing, open_dataset
+from vittle.reductions.backbone import Preprocessing, open_dataset
 from vittle.spaces.errors import VittleError
+from vittle.spaces.inputs import ACCEPTED, EMBEDDED, check_images
 
-ACCEPTED = (
-    "digits, a folder of images (with or without labelled sub-folders), an .npz with `images` and `labels`, or a timm dataset"
-)
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".webp"}
 HELD_OUT_SHARE = 1 / 3
 
@@ -100,13 +98,14 @@ def load_images(
         search, held_out = (Images(*parts[name]) for name in ("search", "held-out"))
         _check_labels(source, search.labels, classes)
         return Splits(stratified(_fit(search, preprocessing), seed), _fit(held_out, preprocessing))
+    check_images(source)
     path, skipped = Path(source), list[str]()
     if path.suffix == ".npz":
         images = _sample(_read_npz(path, classes), limit, seed)
         images = _fit(images, preprocessing)
     elif path.is_dir():
         images, skipped = _read_folder(path, preprocessing, classes, limit, seed, progress)
-    elif path.exists() or path.is_absolute() or source.startswith("."):
+    elif path.exists():
         raise VittleError(f"no images at {source}; accepted: {ACCEPTED}")
     else:
         images, skipped = _read_dataset(source, preprocessing, classes, limit, seed, progress)

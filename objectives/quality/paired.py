@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
 
 from vittle.objectives.measurement import NORMAL_95, proportion
 
@@ -91,6 +90,8 @@ def log_evidence(wins: ArrayLike, losses: ArrayLike) -> NDArray[np.float64]:
         wins: images that only the first answers right, or on which it is closer, of any shape.
         losses: the other way round, of the same shape.
     """
+    from scipy import special  # here, because it takes long to import, and what is only shown needs none of it
+
     won, lost = np.asarray(wins, np.float64), np.asarray(losses, np.float64)
     with np.errstate(divide="ignore"):  # far more losses than wins: no evidence, the logarithm of 0
         above = np.log(special.betainc(lost + 1, won + 1, 0.5))

@@ -91,7 +91,7 @@ def test_the_exported_pair_is_moved_applied_and_verified(studied, embedding, tmp
     torch.testing.assert_close(
         vittle.apply(model, given, {"merging": tmp_path / "other.safetensors"})(images), expected, rtol=0, atol=0
     )
-    with pytest.raises(VittleError, match="best.yaml needs no adapter of pruning; accepted: merging"):
+    with pytest.raises(VittleError, match="the schedule needs no adapter of pruning; accepted: merging"):
         invoke("verify", str(moved), "--adapter", "pruning=p")
     for option in (f"merging={tmp_path / 'other.safetensors'}", f"{tmp_path / 'other.safetensors'}"):
         assert invoke("verify", str(moved), "--adapter", option).exit_code == 0
@@ -141,7 +141,7 @@ def test_an_option_names_a_reduction_or_is_a_merge_embedding(tmp_path, monkeypat
     ("options", "message"),
     [
         (["--adapter", "mergin=e"], "no reduction 'mergin' has an adapter; accepted: merging"),
-        (["--adapter", "merging=e"], "no merge embedding at "),
+        (["--adapter", "merging=e"], "no adapter of merging at "),
         (["--adapter", "a", "--adapter", "b"], "two files are given as adapter of merging; accepted: one for each reduction"),
         (
             ["--adapter", "trained.safetensors", "--reductions", "pruning"],

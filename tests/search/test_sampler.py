@@ -12,10 +12,10 @@ from vittle import VittleError
 from vittle.objectives.budget import LatencyBudget
 from vittle.objectives.goals import INDISTINCT, inference_goals
 from vittle.objectives.measurement import Measurement, exact
-from vittle.search.sampler import SAMPLERS, Proposal, Sampler
+from vittle.search.sampler import Proposal, Sampler
 from vittle.spaces import Schedule, Space
 from vittle.spaces.reduction import Values
-from vittle.storage.settings import Settings
+from vittle.storage.settings import SAMPLERS, Settings
 
 SPACE = Space(SHAPE, ("merging",))
 GOALS = inference_goals(LatencyBudget.parse("60%"))
