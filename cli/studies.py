@@ -37,7 +37,11 @@ def list_trials(study: StudyName = None, storage: Storage = None, as_json: Json 
     if as_json:
         document = plain_document.detailed(found, trials) if plain else study_document.detailed(found, trials)
         listed = zip(trials, document["trials"], strict=True)
-        print_json([{**entry, "measurements": study_document.measurements(trial)} for trial, entry in listed])
+        # As `front` has it, its number is called `trial`; `number` among the rest is how it was called until 0.1, and goes next.
+        plain_values = [
+            {"trial": trial.number, **entry, "measurements": study_document.measurements(trial)} for trial, entry in listed
+        ]
+        print_json(plain_values)
     else:
         out.print(plain_tables.trials_table(found, trials) if plain else study_tables.trials_table(trials))
 

@@ -20,7 +20,8 @@ def importance_table(importance: Importance) -> Table:
     colors = dict(zip(importance.shares[next(iter(MEASURES))], COLORS, strict=True))
     columns = [(method, objective) for objective in colors for method in MEASURES]
     heads = [f"{objective.removesuffix('_ratio')}: {MEASURES[method]}" for method, objective in columns]
-    table = tables.table("parameter", *heads)
+    everywhere = [head for head in heads if head.endswith(MEASURES["fanova"])]
+    table = tables.table("parameter", *heads, gives_way=everywhere)
     grouped = [importance.grouped(*column) for column in columns]
     blocks = [text.over_depth(importance.shares[method][objective]) for method, objective in columns]
     most = max((share for shares in grouped for share in shares.values()), default=0.0) or 1.0

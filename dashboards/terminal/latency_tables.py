@@ -60,7 +60,9 @@ class RetimedRow(NamedTuple):
 
 def profile_table(profile: LatencyProfile) -> Table:
     """One line per measured token count, a deep staircase thinned out: what a dense block of it takes."""
-    table = tables.table("tokens>", "block ms", "±>", "µs per token>", *(["free"] if profile.flats else []))
+    table = tables.table(
+        "tokens>", "block ms", "±>", "µs per token>", *(["free"] if profile.flats else []), gives_way=("µs per token",)
+    )
     block, ms = profile.block, profile.backbone_ms
     for index in _shown(profile):
         count, share = block.counts[index], block.fitted[index]
@@ -86,7 +88,9 @@ def profile_table(profile: LatencyProfile) -> Table:
 def examples_table(rows: Sequence[ExampleRow]) -> Table:
     """What a backbone can be brought down to, one line per schedule, and whether that is enough."""
     budgeted = any(row.holds is not None for row in rows)
-    table = tables.table("schedule", "latency>", "ms>", *(["holds"] if budgeted else []), "tokens left")
+    table = tables.table(
+        "schedule", "latency>", "ms>", *(["holds"] if budgeted else []), "tokens left", gives_way=("tokens left",)
+    )
     for row in rows:
         table.add_row(
             tables.as_is(row.name),
@@ -104,7 +108,7 @@ def examples_table(rows: Sequence[ExampleRow]) -> Table:
 def profiles_table(profiles: Sequence[LatencyProfile]) -> Table:
     """One line per stored profile."""
     columns = ("key", "backbone", "device", "batch", "ms>", "off by>", "rank>", "used", "when")
-    table = tables.table(*columns)
+    table = tables.table(*columns, gives_way=("rank", "when", "off by", "batch"))
     for profile in profiles:
         checked = bool(profile.checks)
         table.add_row(
@@ -126,7 +130,7 @@ def profiles_table(profiles: Sequence[LatencyProfile]) -> Table:
 
 def retimed_table(rows: Sequence[RetimedRow]) -> Table:
     """One line per trial of a front: its latency as stored (there) and as timed now (here), and what that changes."""
-    table = tables.table("trial>", "accuracy>", "there>", "here>", "rank>", "", "holds")
+    table = tables.table("trial>", "accuracy>", "there>", "here>", "rank>", "", "holds", gives_way=("accuracy",))
     for row in rows:
         table.add_row(
             f"{row.number}",

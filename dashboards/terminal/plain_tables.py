@@ -16,7 +16,7 @@ def trials_table(study: Study, trials: Sequence[Trial]) -> Table:
     """One line per trial, whatever became of it; with reasons where there are any."""
     reasons, names = any(trial.reason for trial in trials), study.goals.objectives
     columns = ("trial>", "state", *(f"{name}>" for name in names), "origin", "took>")
-    table = tables.table(*columns, *(["reason"] if reasons else []), "how")
+    table = tables.table(*columns, *(["reason"] if reasons else []), "how", gives_way=("how", "took", "origin"))
     for trial in trials:
         table.add_row(
             str(trial.number),
@@ -34,7 +34,9 @@ def trials_table(study: Study, trials: Sequence[Trial]) -> Table:
 def front_table(study: Study, points: Sequence[Trial], budget: Budget, ranking: Ranking) -> Table:
     """One line per trial of a front, the best one for the budget marked, and the baseline last for comparison."""
     names, quality = study.goals.objectives, study.goals.quality
-    table = tables.table("trial>", f"{quality}>", "held-out>", *(f"{name}>" for name in names[1:]), "origin", "how")
+    table = tables.table(
+        "trial>", f"{quality}>", "held-out>", *(f"{name}>" for name in names[1:]), "origin", "how", gives_way=("how", "origin")
+    )
     signs, baseline = study_tables.best_signs(ranking, budget), ranking.baseline
     shown = [*(trial for trial in points if not trial.is_baseline), *([] if baseline is None else [baseline])]
     for trial in shown:

@@ -31,7 +31,9 @@ STYLES = {
 
 def studies_table(studies: Iterable[tuple[Study, Standing]]) -> Table:
     """One line per study of any kind: what was asked, how far it is, and the best candidate so far."""
-    table = tables.table("study", "state", "model", "budget", "trials>", "best so far", "started")
+    table = tables.table(
+        "study", "state", "model", "budget", "trials>", "best so far", "started", gives_way=("started", "model")
+    )
     found: list[Measurement] = []
     for study, (finished, _, best) in studies:
         found += [] if best is None else _told(study.goals, [best])
@@ -52,7 +54,9 @@ def trials_table(trials: Sequence[Trial]) -> Table:
     """One line per trial of an inference study, whatever became of it; with reasons where there are any."""
     reasons = any(trial.reason for trial in trials)
     columns = ("trial>", "state", "accuracy>", "images>", "latency>", "ms>", "MACs>", "origin", "took>")
-    table = tables.table(*columns, *(["reason"] if reasons else []))
+    table = tables.table(
+        *columns, *(["reason"] if reasons else []), gives_way=("took", "origin", "images", "MACs", "ms", "latency")
+    )
     for trial in trials:
         judged = trial.judged
         table.add_row(
@@ -80,7 +84,8 @@ def front_table(points: Sequence[Trial], budget: Budget, ranking: Ranking, *, sh
         ranking: all trials of the study.
         shape: the backbone's, which the token counts need.
     """
-    table = tables.table("trial>", "accuracy>", "expected>", "held-out>", "latency>", "ms>", "MACs>", "tokens left", "how")
+    columns = ("trial>", "accuracy>", "expected>", "held-out>", "latency>", "ms>", "MACs>", "tokens left", "how")
+    table = tables.table(*columns, gives_way=("how", "tokens left", "MACs", "ms"))
     baseline, expected = ranking.baseline, ranking.expected
     signs = best_signs(ranking, budget)
     for trial in points:
@@ -130,7 +135,8 @@ def standing(ranking: Ranking) -> list[str]:
 
 def merge_start_table(found: MergeStart) -> Table:
     """One line per block with what its attention shows, bars for the three curves that matter most; the start marked."""
-    table = tables.table("block>", "similarity", "partner", "sink", "entropy>", "outlier>")
+    columns = ("block>", "similarity", "partner", "sink", "entropy>", "outlier>")
+    table = tables.table(*columns, gives_way=("outlier", "entropy", "sink"))
     spread = found.curve("similarity")
     for block in range(found.depth):
         first = block == found.start

@@ -1,48 +1,106 @@
 """What the command line's tables are made of: columns, bars, and values with their spread."""
 
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+
 from rich import box
-from rich.console import OverflowMethod, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.measure import Measurement as Width
 from rich.style import StyleType
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from vittle.dashboards import text
 from vittle.objectives.measurement import Measurement
 
 NOTHING = "–"
+UNLIMITED = 10_000  # cells of a terminal in which everything has room
 BAR = 8  # cells of a bar in a table
-WRAPPED = ("reason", "backbone", "device", "batch", "when")
+# The fewest cells that a column of words may be narrowed down to. Its cells wrap, or are cut.
+WRAPPED = {"reason": 16, "study": 10, "model": 10, "backbone": 12, "device": 12, "batch": 9, "budget": 8, "best so far": 11}
+WRAPPED |= {"started": 8, "when": 8}
+CUT = {"how": 20}
 
 
-class NumbersFirst(Table):
-    """A table whose numbers are whole in a narrow terminal: what it lacks is taken from its words, the longest first."""
+class FittedTable(Table):
+    """A table that fits any terminal, with every header and every number whole.
+
+    What it lacks in width is taken from columns of words, the longest first: they wrap, and `how` is cut. If that is not
+    enough, whole columns give way in the table's own order, then from the right, and the caption names them.
+    """
+
+    gives_way: Sequence[str] = ()
 
     def add_row(self, *cells: RenderableType | None, style: StyleType | None = None, end_section: bool = False) -> None:
         rendered = [Text(cell) if isinstance(cell, str) else cell for cell in cells]
-        for column, cell in zip(self.columns, rendered, strict=True):
-            # Only columns that may wrap give way, so words are let wrap and each of their cells is kept to its line.
-            if isinstance(cell, Text) and str(column.header) not in WRAPPED:
-                cell.no_wrap = True
         super().add_row(*rendered, style=style, end_section=end_section)
 
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        whole = Width.get(console, options.update(max_width=UNLIMITED), self).maximum
+        frame = -(-(whole - sum(map(_natural, self.columns))) // len(self.columns))  # cells around each column
+        kept = self._kept(options.max_width, frame)
+        shown = copy.copy(self)
+        shown.columns = [
+            replace(column, _index=index, width=width)
+            for index, (column, width) in enumerate(
+                zip(kept, _widths(kept, options.max_width - frame * len(kept)), strict=True)
+            )
+        ]
+        left_out = [_name(column) for column in self.columns if column not in kept]
+        if left_out:
+            told = f"no room for {', '.join(left_out)}; --json has all"
+            shown.caption = f"{self.caption}; {told}" if self.caption else told
+        yield from Table.__rich_console__(shown, console, options)
 
-def table(*columns: str) -> Table:
-    """Columns by name; `>` at the end aligns numbers to the right."""
-    made = NumbersFirst(box=box.SIMPLE_HEAD, caption_justify="left", pad_edge=False, padding=(0, 1, 0, 0))
+    def _kept(self, room: int, frame: int) -> list[Column]:
+        """The columns that there is room for."""
+        kept = list(self.columns)
+        first = [column for name in self.gives_way for column in kept if _name(column) == name]
+        for column in [*first, *(one for one in reversed(kept[1:]) if one not in first)]:
+            if sum(_least(one) + frame for one in kept) <= room:
+                break
+            kept.remove(column)
+        return kept
+
+
+def table(*columns: str, gives_way: Sequence[str] = ()) -> FittedTable:
+    """Columns by name; `>` at the end aligns numbers to the right. Those in `gives_way` are left out first, in that order."""
+    made = FittedTable(box=box.SIMPLE_HEAD, caption_justify="left", pad_edge=False, padding=(0, 1, 0, 0))
+    made.gives_way = gives_way
     for column in columns:
         name = column.removesuffix(">")
-        numbers = column != name
-        overflow: OverflowMethod = "fold" if name in WRAPPED else "ellipsis"
-        flexible = name == "how"  # takes what the others leave
-        made.expand |= flexible
         made.add_column(
             Text(name, no_wrap=True),
-            justify="right" if numbers else "left",
-            no_wrap=numbers,
-            overflow=overflow,
-            ratio=1 if flexible else None,
+            justify="right" if name != column else "left",
+            no_wrap=name not in WRAPPED,
+            overflow="fold" if name in WRAPPED else "ellipsis",
         )
     return made
+
+
+def _name(column: Column) -> str:
+    return str(column.header)
+
+
+def _natural(column: Column) -> int:
+    """The cells that a column takes where there is room for all of it."""
+    return max(cell.cell_len for cell in (column.header, *column.cells) if isinstance(cell, Text))
+
+
+def _least(column: Column) -> int:
+    """The fewest cells that a column may be narrowed down to, its name always whole."""
+    name, natural = _name(column), _natural(column)
+    return min(natural, max(len(name), {**WRAPPED, **CUT}.get(name, natural)))
+
+
+def _widths(columns: Sequence[Column], room: int) -> list[int]:
+    """A width for each column, as far as there is room: the widest of those that can is narrowed first."""
+    widths, least = list(map(_natural, columns)), list(map(_least, columns))
+    while sum(widths) > room and widths != least:
+        narrowed = max((place for place in range(len(widths)) if widths[place] > least[place]), key=widths.__getitem__)
+        widths[narrowed] -= 1
+    return widths
 
 
 def images_seen(measured: Measurement | None) -> str:

@@ -87,7 +87,7 @@ def test_an_adapter_for_what_is_not_searched_is_refused(tmp_path) -> None:
     save(tmp_path / "good.safetensors", 441)
     with pytest.raises(VittleError, match="is an adapter of merging, and merging is not searched; add it to --reductions"):
         InferenceProblem.load(Settings(adapters={"merging": str(tmp_path / "good.safetensors")}, reductions=("pruning",)))
-    with pytest.raises(VittleError, match="no merge embedding at nowhere"):
+    with pytest.raises(VittleError, match="no adapter of merging at nowhere"):
         InferenceProblem.load(Settings(adapters={"merging": "nowhere"}))
 
 
