@@ -126,7 +126,7 @@ def profile(
                 "merge_start": merge_start and merge_start.to_dict(),
                 "latency": latency,
                 "examples": examples,
-                "choices": examples,  # as they were called until 0.1; to go with the next release
+                "choices": examples,  # their name of before, for a release more
             }
         )
         raise typer.Exit(int(nearest is not None))

@@ -37,7 +37,7 @@ def list_trials(study: StudyName = None, storage: Storage = None, as_json: Json 
     if as_json:
         document = plain_document.detailed(found, trials) if plain else study_document.detailed(found, trials)
         listed = zip(trials, document["trials"], strict=True)
-        # As `front` has it, its number is called `trial`; `number` among the rest is how it was called until 0.1, and goes next.
+        # Its number is called `trial`, as `front` has it; `number` is its name of before, and stays for a release more.
         plain_values = [
             {"trial": trial.number, **entry, "measurements": study_document.measurements(trial)} for trial, entry in listed
         ]

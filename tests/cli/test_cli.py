@@ -181,6 +181,8 @@ def test_lists(studied: str) -> None:
     assert study["name"] == "demo"
     trials = json.loads(invoke("trials", "demo", "--storage", studied, "--json").stdout)
     assert len(trials) == 41
+    assert [trial["trial"] for trial in trials] == list(range(41))  # as `front` calls it
+    assert all(trial["number"] == trial["trial"] for trial in trials)  # as a release before did
     states = {trial["state"] for trial in trials}
     assert "complete" in states
     shown = invoke("trials", "demo", "--storage", studied).stdout

@@ -181,8 +181,9 @@ def test_latency_is_measured_once_and_answers_for_a_budget(url: str, monkeypatch
     (kept,) = Store.open(url).profiles()
     assert LatencyProfile.from_dict(printed["latency"]["profile"]) == kept
     assert printed["latency"]["mape"] == kept.mape
-    assert [one["name"] for one in printed["choices"]] == ["cheapest", "middle", "dense"]
-    cheapest, middle, dense = (one["latency_ratio"] for one in printed["choices"])
+    assert [one["name"] for one in printed["examples"]] == ["cheapest", "middle", "dense"]
+    assert printed["choices"] == printed["examples"]  # as a release before called them
+    cheapest, middle, dense = (one["latency_ratio"] for one in printed["examples"])
     assert cheapest <= min(middle, dense)  # on so small a batch reducing may only cost
 
     def measured_again(*_: object, **__: object) -> None:
