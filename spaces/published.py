@@ -8,8 +8,6 @@ without loss.
 
 from collections.abc import Sequence
 
-import numpy as np
-
 DEPTH = 12
 PATCHES = 196
 PREFIX = 1
@@ -33,6 +31,8 @@ def shares(kept: Sequence[int], depth: int, blocks: int, end: float) -> list[flo
         blocks: how many of them reduce.
         end: how far the shares fall; what each block removes is scaled to it.
     """
+    import numpy as np  # here, because no other part of a schedule's text needs it
+
     published = [1.0, *((count - PREFIX) / PATCHES for count in kept)]
     over = np.arange(1, blocks + 1) / depth
     removed = 1 - np.interp(over, np.arange(len(published)) / DEPTH, published)

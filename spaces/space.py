@@ -1,11 +1,10 @@
 """The set of schedules that a study may propose."""
 
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Self
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Self
 
 from vittle.spaces import combination, costs, shares
 from vittle.spaces.errors import VittleError
@@ -14,6 +13,9 @@ from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
 from vittle.spaces.table import REDUCTIONS, check_reductions
 from vittle.spaces.token_reduction import TokenReduction
+
+if TYPE_CHECKING:
+    from numpy.random import Generator
 
 STEPS = 100  # at which a starting point may end
 
@@ -110,7 +112,7 @@ class Space:
                 raise VittleError(f"{parameter.name} is {value} in this schedule; the space has {parameter.accepted}")
         return values
 
-    def draw(self, generator: np.random.Generator) -> Values:
+    def draw(self, generator: "Generator") -> Values:
         """A value for each parameter, at random."""
         return {one.name: _drawn(one, generator) for one in self.parameters}
 
@@ -181,11 +183,11 @@ def fitting(shape: BackboneShape) -> list[str]:
     return [name for name, entry in REDUCTIONS.items() if entry.settings.refusal(shape) is None]
 
 
-def _drawn(one: Parameter | Choice, generator: np.random.Generator) -> Value:
+def _drawn(one: Parameter | Choice, generator: "Generator") -> Value:
     if isinstance(one, Choice):
         return str(generator.choice(one.options))
     if one.integer:
         return int(generator.integers(int(one.low), int(one.high) + 1))
     if one.log:
-        return float(np.exp(generator.uniform(np.log(one.low), np.log(one.high))))
+        return math.exp(generator.uniform(math.log(one.low), math.log(one.high)))
     return float(generator.uniform(one.low, one.high))

@@ -12,6 +12,7 @@ from vittle.storage.store import Store
 
 SEARCHING = ("torch", "timm", "ray", "optuna", "scipy", "sklearn", "fastapi", "uvicorn", "plotly")
 STORING = ("sqlalchemy", "alembic")
+COUNTING = ("numpy",)
 
 # Runs one command line after the other in one process, and says of each how it ended and what of all this is loaded by then.
 PROGRAM = f"""
@@ -26,7 +27,7 @@ for arguments in json.loads(sys.argv[1]):
             main()
         except SystemExit as ended:
             code = ended.code
-    loaded = [name for name in {[*SEARCHING, *STORING]} if name in sys.modules]
+    loaded = [name for name in {[*SEARCHING, *STORING, *COUNTING]} if name in sys.modules]
     print(json.dumps([code, complaints.getvalue(), loaded]))
 """
 
@@ -87,7 +88,7 @@ def test_a_mistake_in_what_is_written_is_told_before_anything_heavy_is_loaded(fo
     }
     found = answers(*map(list, mistakes), folder=folder)
     for (line, message), (code, complaint, loaded) in zip(mistakes.items(), found, strict=True):
-        assert (line, code, loaded) == (line, 2, [])
+        assert (line, code, set(loaded) - set(COUNTING)) == (line, 2, set())
         assert message in complaint
         assert complaint.count("\n") == 1
 
@@ -117,4 +118,4 @@ def test_lists_and_what_only_needs_the_database_load_nothing_that_searches(folde
     ):
         wrong = {"nope", "fast", "soon"} & set(line)
         assert (line, code) == (line, 2 if wrong else 0)
-        assert (line, set(loaded) - set(STORING)) == (line, set())
+        assert (line, set(loaded) - {*STORING, *COUNTING}) == (line, set())
