@@ -173,10 +173,10 @@ def _read_shape(model: Any) -> BackboneShape:
 def fingerprint(model: nn.Module) -> str:
     """Twelve hexadecimal digits of all weights, so that a result is never taken for another model's."""
     digest = hashlib.sha256()
-    vit: Any = model
-    rows, columns = vit.patch_embed.grid_size
-    if rows != columns:  # the same weights as those of a square with as many patches are another model
-        digest.update(f"grid {rows} {columns}".encode())
+    embed: Any = getattr(model, "patch_embed", None)
+    if embed is not None and embed.grid_size[0] != embed.grid_size[1]:
+        # The same weights are another model than those of a square with as many patches.
+        digest.update(f"grid {embed.grid_size}".encode())
     for name, weight in sorted(model.state_dict().items()):
         digest.update(f"{name} {tuple(weight.shape)}".encode())
         digest.update(weight.detach().cpu().float().contiguous().numpy().data)

@@ -266,7 +266,7 @@ class Store:
                 return rows.version(connection, study).told
             changes = connection.scalars(select(func.count() + 2 * func.coalesce(func.sum(StudyRow.revision), 0))).one()
             running = connection.execute(select(*rows.HELD).where(StudyRow.state == "running"))
-            return changes + sum(abandoned(*row) for row in running)
+            return changes + sum(abandoned(row.state, row.holder, row.heartbeat, row.created) for row in running)
 
     def save_merge_start(self, found: MergeStart) -> None:
         """Keep where merging may start in a backbone, in place of what was known of it."""
