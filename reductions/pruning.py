@@ -26,7 +26,7 @@ class Prune(Operator):
         features, sizes, source = tokens
         with torch.no_grad():
             dropped, left = (self.prefix + part for part in ranked(-attended.importance()[:, self.prefix :], self.removed))
-            protected = torch.arange(self.prefix, device=left.device).expand(len(left), -1)
+            protected = torch.arange(self.prefix, device=left.device).expand(left.shape[0], -1)
             kept = torch.cat([protected, left], 1)  # (b, n - removed)
             if source is not None:
                 # Whoever restores the grid gets, for a dropped token, the one that stayed and was most like it.

@@ -168,7 +168,7 @@ class ReducedViT(nn.Module):
                 whole = unmerge(model.norm(state.features) if norm else state.features, state.source)
                 prefix, patches = whole[:, : self.shape.prefix], whole[:, self.shape.prefix :]
                 if reshape:
-                    patches = patches.mT.reshape(len(images), -1, *self.shape.grid)
+                    patches = patches.mT.reshape(images.shape[0], -1, *self.shape.grid)
                 found.append((patches, prefix) if return_prefix_tokens and self.shape.prefix else patches)
         return found
 
@@ -188,7 +188,7 @@ class ReducedViT(nn.Module):
             told: Told = {}
             state, remaining = self._visit(row, state, told)
             if remaining is not None:
-                gone = torch.ones((len(images), row.keys), dtype=torch.bool, device=images.device)
+                gone = torch.ones((images.shape[0], row.keys), dtype=torch.bool, device=images.device)
                 dropped = dropped | gone.scatter_(1, remaining, False).gather(1, entered)
             yield Traced(state, dropped, told)
 

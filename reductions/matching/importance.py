@@ -27,5 +27,5 @@ def match(metric: Tensor, importance: Tensor, removed: int, prefix: int) -> Matc
     least, stay = ranked(-importance[:, prefix:], removed)
     from_, to = (take(patches, chosen) for chosen in (least, stay))
     similarity, partner = (from_ @ to.mT).max(-1)  # both (b, r)
-    protected = torch.arange(prefix, device=metric.device).expand(len(metric), -1)
+    protected = torch.arange(prefix, device=metric.device).expand(metric.shape[0], -1)
     return Matching(torch.cat([protected, prefix + stay], 1), prefix + least, prefix + partner, similarity)

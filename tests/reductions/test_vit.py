@@ -230,3 +230,20 @@ def test_no_block_holds_the_memory_of_those_before(tiny, images_for) -> None:
     fast.backbone.norm.register_forward_pre_hook(lambda *_: counts.append(sum(one() is not None for one in states)))
     fast(images_for(tiny))
     assert counts == [0]
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        lambda model: presets.constant(model, 6),
+        lambda model: presets.delayed(model, 0, 16, window=2, global_from=2),
+        lambda model: presets.kept(model, [60, 50, 40, 30], [62, 55, 45, 35]),
+    ],
+    ids=["bipartite", "windows", "pruning and importance"],
+)
+def test_it_is_exported_with_a_batch_of_any_size(tiny, named) -> None:
+    reduced = vittle.apply(tiny, named(tiny)).eval()
+    with torch.no_grad():
+        exported = torch.export.export(reduced, (torch.randn(3, 3, 64, 64),), dynamic_shapes=({0: torch.export.Dim("batch")},))
+        images = torch.randn(5, 3, 64, 64)
+        torch.testing.assert_close(exported.module()(images), reduced(images))
