@@ -1,28 +1,31 @@
-"""The door to timm: load a Vision Transformer, read its shape, refuse what is not understood. No other file imports timm."""
+"""Load a Vision Transformer of timm's, read its shape, refuse what is not understood.
 
-import difflib
+This file and those that it loads with, `zoo.py`, `state_dict.py` and `checkpoints.py`, are all that import timm.
+"""
+
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import timm
-import torch
+from safetensors.torch import load_file
 from timm.data.config import resolve_model_data_config
 from timm.data.dataset_factory import create_dataset
 from timm.layers.attention import Attention
 from timm.layers.patch_embed import PatchEmbed
-from timm.models import load_state_dict
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
 
 from vittle.reductions import digits
+from vittle.reductions.checkpoints import Size, check_finite, grid_of, load_checkpoint
+from vittle.reductions.state_dict import shortened
+from vittle.reductions.zoo import create, outline
 from vittle.spaces.errors import UnsupportedBackboneError, VittleError
+from vittle.spaces.inputs import EMBEDDED, check_checkpoint
 from vittle.spaces.shape import BackboneShape
 
-EMBEDDED = "digits"
 POOLS = ("token", "avg", "max", "avgmax", "")
 
 
@@ -48,44 +51,83 @@ class Backbone:
     classes: int  # 0 where an image has no single answer: no head, or no pooling
     fingerprint: str
     adapters: Mapping[str, Any] = field(default_factory=dict)  # trained weights for it, by reduction
+    notes: tuple[str, ...] = ()  # what was decided where its file left a choice
 
 
-def load_backbone(name: str = EMBEDDED, checkpoint: str | Path | None = None) -> Backbone:
+def load_backbone(name: str = EMBEDDED, checkpoint: str | Path | None = None, image_size: Size | None = None) -> Backbone:
     """Build a timm Vision Transformer with its weights.
 
     Args:
         name: `digits` for the embedded default, else anything that `timm.create_model` takes: an architecture with an optional
             weight tag, `hf-hub:owner/name` or `local-dir:path`.
-        checkpoint: a .safetensors or .pth file in place of the published weights. The number of classes and the image size
-            are read off it.
+        checkpoint: a file of weights in place of the published ones; see `vittle.reductions.checkpoints`.
+        image_size: height and width that images are taken at; by default those that the weights were trained at.
 
     Raises:
-        VittleError: no such model, no such file, weights that do not fit or cannot be had.
+        VittleError: no such model, no such file, weights that do not fit, are not finite or cannot be had.
         UnsupportedBackboneError: a model that cannot be reduced, with the reason.
     """
-    if name == EMBEDDED:
-        model = _create(digits.ARCHITECTURE, pretrained=False, **digits.ARGUMENTS)
-        _load_weights(model, Path(checkpoint or digits.WEIGHTS))
-    elif checkpoint is None:
-        model = _create(name, pretrained=True)
+    notes: list[str] = []
+    if checkpoint is not None:
+        check_checkpoint(Path(checkpoint))
+        architecture, arguments = (digits.ARCHITECTURE, digits.ARGUMENTS) if name == EMBEDDED else (name, {})
+        drawn = outline(architecture, **arguments)
+        shape_of(drawn)
+        model, notes = load_checkpoint(architecture, drawn, Path(checkpoint), image_size, **arguments)
+    elif name == EMBEDDED:
+        _check_embedded(image_size)
+        model = untrained_digits()
+        model.load_state_dict(load_file(digits.WEIGHTS))
     else:
-        model = _from_checkpoint(name, Path(checkpoint))
-    return describe_backbone(model.eval(), name)
+        check_known(name, image_size)
+        model = _sized(name, image_size, create, pretrained=True)
+    check_finite(model, shortened(name if checkpoint is None else Path(checkpoint).name))
+    return replace(describe_backbone(model.eval(), name), notes=tuple(notes))
 
 
-def load_architecture(name: str) -> Backbone:
+def load_architecture(name: str, image_size: Size | None = None) -> Backbone:
     """A timm Vision Transformer without its weights, for what does not depend on them; nothing is downloaded.
 
     Raises:
         VittleError: no such model.
         UnsupportedBackboneError: a model that cannot be reduced, with the reason.
     """
-    return describe_backbone(_create(name, pretrained=False).eval(), name)
+    return describe_backbone(_sized(name, image_size, create, pretrained=False).eval(), name)
+
+
+def check_known(name: str, image_size: Size | None = None) -> BackboneShape | None:
+    """Refuse what is wrong with a model by its name alone, before anything is fetched.
+
+    Returns:
+        Its shape, unless its files have to say it, or its checkpoint.
+
+    Raises:
+        VittleError: no such model, or one that does not take images of this size.
+        UnsupportedBackboneError: a model that cannot be reduced, with the reason.
+    """
+    if name == EMBEDDED:
+        _check_embedded(image_size)
+        return None
+    return None if ":" in name else shape_of(_sized(name, image_size, outline))
+
+
+def _check_embedded(image_size: Size | None) -> None:
+    if image_size is not None:
+        raise VittleError(f"the weights of {EMBEDDED} take images of 32x32 pixels; --image-size is for other models")
+
+
+def _sized(name: str, image_size: Size | None, build: Callable[..., Any], **arguments: Any) -> Any:
+    """A model at an image size that fits its patches, or at its own."""
+    if image_size is None:
+        return build(name, **arguments)
+    model = build(name, img_size=image_size, **arguments)
+    grid_of(image_size, model)
+    return model
 
 
 def untrained_digits(**arguments: Any) -> nn.Module:
     """The architecture of the embedded backbone with random weights, and with what else timm's constructor takes."""
-    model: nn.Module = _create(digits.ARCHITECTURE, pretrained=False, **digits.ARGUMENTS, **arguments)
+    model: nn.Module = create(digits.ARCHITECTURE, pretrained=False, **digits.ARGUMENTS, **arguments)
     return model
 
 
@@ -168,6 +210,10 @@ def open_dataset(source: str, accepted: str) -> Any:
 def fingerprint(model: nn.Module) -> str:
     """Twelve hexadecimal digits of all weights, so that a result is never taken for another model's."""
     digest = hashlib.sha256()
+    embed: Any = getattr(model, "patch_embed", None)
+    if embed is not None and embed.grid_size[0] != embed.grid_size[1]:
+        # The same weights are another model than those of a square with as many patches.
+        digest.update(f"grid {embed.grid_size}".encode())
     for name, weight in sorted(model.state_dict().items()):
         digest.update(f"{name} {tuple(weight.shape)}".encode())
         digest.update(weight.detach().cpu().float().contiguous().numpy().data)
@@ -202,61 +248,3 @@ def _refusal(reason: str) -> UnsupportedBackboneError:
         f"this model cannot be reduced: {reason}; "
         "accepted: timm VisionTransformer models (vit_*, deit*_*, dinov2) with plain blocks"
     )
-
-
-def _create(name: str, *, pretrained: bool, **arguments: Any) -> Any:
-    try:
-        return timm.create_model(name, pretrained=pretrained, **arguments)
-    except Exception as error:  # timm and the hub raise whatever they meet: RuntimeError, OSError, KeyError, HTTP errors
-        raise _cannot_create(name, pretrained, error) from None
-
-
-def _cannot_create(name: str, pretrained: bool, error: Exception) -> VittleError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    local = ":" in name
-    architecture = name.split(".")[0]
-    if not local and not timm.is_model(architecture):
-        close = difflib.get_close_matches(architecture, timm.list_models("*vit*") + timm.list_models("deit*"), n=3)
-        hint = f" (did you mean {', '.join(close)}?)" if close else ""
-        return VittleError(
-            f"unknown model {name!r}{hint}; accepted: {EMBEDDED}, a timm name, hf-hub:owner/name, local-dir:path"
-        )
-    if pretrained:
-        return VittleError(
-            f"cannot load the weights of {name!r} ({reason}); check the name and the network, or give --checkpoint FILE"
-        )
-    return VittleError(f"cannot build {name!r} ({reason})")
-
-
-def _from_checkpoint(name: str, path: Path) -> Any:
-    weights = _read_weights(path)
-    arguments: dict[str, Any] = {}
-    head = weights.get("head.weight")
-    arguments["num_classes"] = 0 if head is None else head.shape[0]
-    model = _create(name, pretrained=False, **arguments)
-    embedding, ours = weights.get("pos_embed"), getattr(model, "pos_embed", None)
-    if embedding is not None and ours is not None and embedding.shape[1] != ours.shape[1]:
-        # Trained at another image size: build at that size rather than resample the position embedding in silence.
-        side = round((embedding.shape[1] - (ours.shape[1] - model.patch_embed.num_patches)) ** 0.5)
-        patch = model.patch_embed.patch_size
-        model = _create(name, pretrained=False, img_size=(side * patch[0], side * patch[1]), **arguments)
-    _load_weights(model, path, weights)
-    return model
-
-
-def _read_weights(path: Path) -> Mapping[str, torch.Tensor]:
-    if not path.is_file():
-        raise VittleError(f"no checkpoint at {path}; give a .safetensors or .pth file")
-    try:
-        weights: Mapping[str, torch.Tensor] = load_state_dict(str(path), device="cpu", weights_only=True)
-    except Exception:
-        raise VittleError(f"cannot read {path} as weights; give a .safetensors or .pth state dict") from None
-    return weights
-
-
-def _load_weights(model: nn.Module, path: Path, weights: Mapping[str, torch.Tensor] | None = None) -> None:
-    try:
-        model.load_state_dict(dict(weights or _read_weights(path)))
-    except RuntimeError as error:
-        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise VittleError(f"the weights in {path} are not of this model: {first}") from None

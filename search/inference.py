@@ -18,7 +18,7 @@ from vittle.objectives.quality.backbone_pass import BackbonePass
 from vittle.objectives.quality.images import Splits, left_out, load_images
 from vittle.reductions.adapters import load_adapters
 from vittle.reductions.attention_statistics import Observer
-from vittle.reductions.backbone import Backbone, load_backbone
+from vittle.reductions.backbone import Backbone, check_known, load_backbone
 from vittle.reductions.device import check_dtype
 from vittle.reductions.vit import check_identity
 from vittle.search.feasibility import LAUNCH_SECONDS, copied, find_profile, find_target
@@ -28,6 +28,7 @@ from vittle.search.sampler import check_sampler
 from vittle.search.schedules import Knowledge, ScheduleProblem
 from vittle.search.workers import object_store
 from vittle.spaces.errors import VittleError
+from vittle.spaces.inputs import check_images
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.space import Space
 from vittle.storage.records import BackboneRecord, Study
@@ -61,10 +62,12 @@ class InferenceProblem(ScheduleProblem):
         LatencyBudget.parse(settings.latency_budget)  # first, because it is wrong most often
         check_dtype(settings.dtype)
         check_sampler(settings.sampler)
-        backbone = load_backbone(settings.model, settings.checkpoint)
+        _check_before_fetching(settings)
+        backbone = load_backbone(settings.model, settings.checkpoint, settings.image_size)
         if backbone.classes == 0:
+            told = f" ({backbone.notes[0]})" if backbone.notes else ""
             raise VittleError(
-                f"model {settings.model!r} has no classifier to judge schedules by; accepted: one with a trained head"
+                f"model {settings.model!r} has no classifier to judge schedules by{told}; accepted: one with a trained head"
             )
         Space(backbone.shape, settings.reductions)
         backbone = _with_adapters(backbone, settings)
@@ -84,7 +87,8 @@ class InferenceProblem(ScheduleProblem):
     @property
     def notes(self) -> list[str]:  # type: ignore[override]
         verdicts = [one.verdict() for one in self.backbone.adapters.values()]
-        return [*left_out(self.splits.skipped), *(sentence for worth_it, sentence in verdicts if not worth_it)]
+        doubts = (sentence for worth_it, sentence in verdicts if not worth_it)
+        return [*self.backbone.notes, *left_out(self.splits.skipped), *doubts]
 
     def check(self, study: Study) -> None:
         if self.backbone.fingerprint != study.backbone.fingerprint:
@@ -196,6 +200,20 @@ def record(backbone: Backbone) -> BackboneRecord:
     """What is stored of a backbone, with those of its adapters that are worth using."""
     adapters = {name: one.record for name, one in backbone.adapters.items() if one.verdict()[0]}
     return BackboneRecord(backbone.name, backbone.fingerprint, backbone.classes, backbone.shape, adapters)
+
+
+def _check_before_fetching(settings: Settings) -> None:
+    """Refuse whatever can be known to be wrong while nothing has been downloaded.
+
+    Raises:
+        VittleError: bad input.
+    """
+    check_images(settings.data)
+    load_adapters(settings.adapters)
+    # The weights of a checkpoint may have another size than the model's own.
+    shape = None if settings.checkpoint else check_known(settings.model, settings.image_size)
+    if shape is not None:
+        Space(shape, settings.reductions)
 
 
 def _with_adapters(backbone: Backbone, settings: Settings) -> Backbone:

@@ -1,13 +1,33 @@
 """What a search was asked to do: what every kind of study is asked, and the rest of an inference study."""
 
+import re
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PositiveInt, model_validator
 
 from vittle.objectives.budget import LatencyBudget
 from vittle.objectives.goals import Goals, inference_goals
+from vittle.spaces.errors import VittleError
 from vittle.spaces.table import adapter_files
+
+
+def parse_image_size(given: Any) -> Any:
+    """Read 192x320 (height x width) or 224 (both); what is no text is returned as it is.
+
+    Raises:
+        VittleError: a text that is neither.
+    """
+    if not isinstance(given, str):
+        return given
+    match = re.fullmatch(r"\s*([1-9]\d{0,4})(?:\s*[x×]\s*([1-9]\d{0,4}))?\s*", given)
+    if match is None:
+        raise VittleError(f"image size {given!r} is no size in pixels; accepted: 224, or 192x320 for height x width")
+    return int(match[1]), int(match[2] or match[1])
+
+
+ImageSize = Annotated[tuple[PositiveInt, PositiveInt], BeforeValidator(parse_image_size)]
+"""Height and width in pixels."""
 
 
 class SearchSettings(BaseModel):
@@ -42,6 +62,7 @@ class Settings(SearchSettings):
 
     model: str = "digits"
     checkpoint: str | None = None
+    image_size: ImageSize | None = None  # the model's own where none is given
     data: str = "digits"
     latency_budget: str = "60%"
     batch_size: int = 64

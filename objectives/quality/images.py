@@ -12,8 +12,9 @@ from PIL import Image
 
 from vittle.objectives.quality import rungs
 from vittle.reductions import digits
-from vittle.reductions.backbone import EMBEDDED, Preprocessing, open_dataset
+from vittle.reductions.backbone import Preprocessing, open_dataset
 from vittle.spaces.errors import VittleError
+from vittle.spaces.inputs import EMBEDDED
 
 ACCEPTED = (
     "digits, a folder of images (with or without labelled sub-folders), an .npz with `images` and `labels`, or a timm dataset"
