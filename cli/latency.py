@@ -14,6 +14,7 @@ from vittle.cli.options import (
     Data,
     Device,
     Dtype,
+    ImageSize,
     Json,
     Model,
     Storage,
@@ -32,7 +33,7 @@ from vittle.objectives.budget import LatencyBudget
 from vittle.spaces import costs
 from vittle.spaces.shape import BackboneShape
 from vittle.storage.certificate import EXIT_CODES
-from vittle.storage.settings import Settings
+from vittle.storage.settings import Settings, parse_image_size
 from vittle.storage.store import Store
 
 latency_app = typer.Typer()
@@ -42,6 +43,7 @@ latency_app = typer.Typer()
 def profile(
     model: Model = DIGITS,
     checkpoint: Checkpoint = None,
+    image_size: ImageSize = None,
     data: Data = None,
     latency_budget: Annotated[
         str | None, typer.Option(help="Can it be met? For example 4ms, or 60% of the backbone.", show_default=False)
@@ -62,7 +64,7 @@ def profile(
     which tokens grow alike is looked for, too. Both are kept and used by every later study.
     """
     budget = None if latency_budget is None else LatencyBudget.parse(latency_budget)
-    seconds = parse_seconds(time_limit)
+    seconds, size = parse_seconds(time_limit), parse_image_size(image_size)
     where = source(model, data) if data is not None or model == DIGITS else None
     with working("loading"):
         from vittle.objectives.backbones.merge_start_measurement import find_merge_start
@@ -81,7 +83,8 @@ def profile(
         cpus_per_worker=cpus(),
     )
     weightless = where is None and checkpoint is None
-    backbone = load_architecture(model) if weightless else load_backbone(model, checkpoint)
+    backbone = load_architecture(model, size) if weightless else load_backbone(model, checkpoint, size)
+    note(backbone.notes)
     merge_start = None
     splits = None
     if where is not None:

@@ -15,6 +15,7 @@ from vittle.cli.options import (
     Data,
     Device,
     Dtype,
+    ImageSize,
     Json,
     Model,
     Storage,
@@ -33,7 +34,7 @@ from vittle.storage import claim, records
 from vittle.storage.claim import user
 from vittle.storage.ranking import Ranking
 from vittle.storage.records import Study, Trial
-from vittle.storage.settings import SearchSettings, Settings
+from vittle.storage.settings import SearchSettings, Settings, parse_image_size
 from vittle.storage.store import Store
 
 search_app = typer.Typer()
@@ -49,6 +50,7 @@ def launch(
     ] = "60%",
     model: Model = DIGITS,
     checkpoint: Checkpoint = None,
+    image_size: ImageSize = None,
     data: Data = None,
     batch_size: BatchSize = 64,
     device: Device = None,
@@ -107,6 +109,7 @@ def launch(
     settings = Settings(
         model=model,
         checkpoint=None if checkpoint is None else str(checkpoint.resolve()),
+        image_size=parse_image_size(image_size),
         data=source(model, data),
         latency_budget=latency_budget,
         batch_size=batch_size,

@@ -18,7 +18,13 @@ DIGITS = "digits"
 
 Model = Annotated[str, typer.Option(help="A timm name, hf-hub:owner/name, local-dir:path, or digits.")]
 Checkpoint = Annotated[
-    Path | None, typer.Option(help="Weights (.safetensors, .pth) in place of the published ones.", show_default=False)
+    Path | None, typer.Option(help="Weights in place of the published ones; any of timm's formats.", show_default=False)
+]
+ImageSize = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HxW", help="Pixels, such as 224 or 192x320. Default: what the weights were trained at.", show_default=False
+    ),
 ]
 Data = Annotated[
     str | None, typer.Option(help="Image folder, .npz, timm dataset, or digits (with the model digits).", show_default=False)

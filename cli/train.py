@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from vittle.cli.options import DIGITS, Checkpoint, Data, Device, Model, source
+from vittle.cli.options import DIGITS, Checkpoint, Data, Device, ImageSize, Model, source
 from vittle.dashboards.terminal.console import counting, escape, note, out, working
+from vittle.storage.settings import parse_image_size
 
 train_app = typer.Typer(help="Train what a reduction or the demo needs.", no_args_is_help=True)
 
@@ -29,6 +30,7 @@ def train_merge_embedding(
     output: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
     model: Model = DIGITS,
     checkpoint: Checkpoint = None,
+    image_size: ImageSize = None,
     data: Data = None,
     epochs: Annotated[
         int | None,
@@ -43,7 +45,7 @@ def train_merge_embedding(
     seed: Annotated[int, typer.Option(help="Of the split of the images and of their order.")] = 0,
 ) -> None:
     """Learn which tokens are alike (DTEM). The same command continues a training that was interrupted."""
-    where = source(model, data)
+    where, size = source(model, data), parse_image_size(image_size)
     with working("loading"):
         from vittle.objectives.measurement import proportion
         from vittle.objectives.quality.images import left_out, load_training_images
@@ -52,7 +54,8 @@ def train_merge_embedding(
         from vittle.reductions.vit import check_identity
         from vittle.training import merge_embedding
     place = choose_device(device)
-    backbone = load_backbone(model, checkpoint)
+    backbone = load_backbone(model, checkpoint, size)
+    note(backbone.notes)
     check_identity(backbone.model)
     with counting("images") as progress:
         images = load_training_images(where, backbone.preprocessing, backbone.classes, seed=seed, progress=progress)

@@ -112,7 +112,7 @@ def illustrate(study: Study, schedule: Schedule, indices: Sequence[int]) -> dict
         VittleError: the study's model or its images are not to be had on this machine, or an image that there is not.
     """
     settings = study.inference
-    about = (settings.model, settings.checkpoint, study.backbone.fingerprint, settings.data, settings.seed)
+    about = (settings.model, settings.checkpoint, settings.image_size, study.backbone.fingerprint, settings.data, settings.seed)
     return _illustrator(*about, tuple(settings.adapters.items()), study.name)(schedule, indices)
 
 
@@ -120,13 +120,14 @@ def illustrate(study: Study, schedule: Schedule, indices: Sequence[int]) -> dict
 def _illustrator(
     model: str,
     checkpoint: str | None,
+    image_size: tuple[int, int] | None,
     fingerprint: str,
     data: str,
     seed: int,
     adapters: tuple[tuple[str, str], ...],
     study: str,
 ) -> Illustrator:
-    backbone = known_backbone(model, checkpoint, fingerprint, f"study {study!r}")
+    backbone = known_backbone(model, checkpoint, fingerprint, f"study {study!r}", image_size)
     search = load_images(data, backbone.preprocessing, backbone.classes, seed=seed).search
     # Copies, so that the rest of thousands of images is let go.
     labels = None if search.labels is None else search.labels[:AT_HAND].copy()

@@ -44,7 +44,11 @@ def verify(path: Path, *, device: str, checkpoint: Path | None = None, adapters:
         if name not in needed:
             raise VittleError(f"{path} needs no adapter of {name}; accepted: {', '.join(needed) or 'none'}")
     backbone = known_backbone(
-        certificate.model, checkpoint or certificate.checkpoint, certificate.fingerprint, f"certificate {path}"
+        certificate.model,
+        checkpoint or certificate.checkpoint,
+        certificate.fingerprint,
+        f"certificate {path}",
+        certificate.image_size,
     )
     loaded = adapters_for(certificate.schedule, adapters or {}, backbone)
     stand = make_stand(backbone, **{**certificate.stand, "device": device})
@@ -88,7 +92,9 @@ def retime(study: Study, store: Store, device: str, progress: Progress | None = 
     if not wanted:
         raise VittleError(f"study {study.name!r} has no front to time yet; continue it with: vittle resume {study.name}")
     settings = study.inference
-    backbone = known_backbone(settings.model, settings.checkpoint, study.backbone.fingerprint, f"study {study.name!r}")
+    backbone = known_backbone(
+        settings.model, settings.checkpoint, study.backbone.fingerprint, f"study {study.name!r}", settings.image_size
+    )
     measured: dict[int, Mapping[str, Measurement]] = {}
     with _threads(settings.cpus_per_worker):
         stand = make_stand(backbone, **{**settings.stand, "device": device})
@@ -110,7 +116,9 @@ def _timed(stand: Stand, schedule: Schedule, adapters: Mapping[str, Any]) -> dic
     return stand.measure(ReducedViT(stand.model, schedule, adapters), EFFORTS["confirmation"])
 
 
-def known_backbone(model: str, checkpoint: Path | str | None, expected: str, whose: str) -> Backbone:
+def known_backbone(
+    model: str, checkpoint: Path | str | None, expected: str, whose: str, image_size: tuple[int, int] | None = None
+) -> Backbone:
     """The backbone that something was found with.
 
     Args:
@@ -118,11 +126,12 @@ def known_backbone(model: str, checkpoint: Path | str | None, expected: str, who
         checkpoint: its weights, where they are not the published ones.
         expected: the fingerprint that they have to have.
         whose: what was found with it, for the error.
+        image_size: height and width of its images, where they are not its own.
 
     Raises:
         VittleError: they are not to be had, or are others.
     """
-    backbone = load_backbone(model, checkpoint)
+    backbone = load_backbone(model, checkpoint, image_size)
     if backbone.fingerprint != expected:
         raise VittleError(
             f"the weights of {model} are not those of {whose} (fingerprint {backbone.fingerprint}, not {expected}); "

@@ -11,6 +11,7 @@ from vittle.objectives.budget import LatencyBudget
 from vittle.objectives.measurement import Measurement
 from vittle.spaces.errors import VittleError
 from vittle.spaces.schedule import Schedule
+from vittle.storage.settings import parse_image_size
 
 State = Literal["holds", "drifted", "other device"]
 EXIT_CODES: Mapping[State, int] = {"holds": 0, "drifted": 1, "other device": 3}
@@ -29,6 +30,7 @@ class Certificate:
         model: the backbone's name.
         fingerprint: of its weights.
         checkpoint: where they lay.
+        image_size: height and width of its images, where they were not its own.
     """
 
     schedule: Schedule
@@ -39,6 +41,7 @@ class Certificate:
     model: str
     fingerprint: str
     checkpoint: str | None
+    image_size: tuple[int, int] | None = None
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -65,6 +68,7 @@ class Certificate:
                 backbone["model"],
                 backbone["fingerprint"],
                 backbone["checkpoint"],
+                parse_image_size(backbone.get("image_size")),
             )
         except (KeyError, TypeError, ValueError):
             raise VittleError(f"{path} has no certificate to verify; export it again with: vittle export") from None

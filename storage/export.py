@@ -65,6 +65,7 @@ def document(
         "backbone": {
             "model": study.backbone.name,
             "checkpoint": settings.checkpoint,
+            **({"image_size": "{}x{}".format(*settings.image_size)} if settings.image_size else {}),
             "fingerprint": study.backbone.fingerprint,
             "blocks": shape.depth,
             "tokens": shape.tokens,

@@ -8,7 +8,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from vittle.spaces.errors import VittleError
-from vittle.storage.settings import SearchSettings, Settings
+from vittle.storage.settings import ImageSize, SearchSettings, Settings
 
 DIGITS = "digits"  # the embedded default
 
@@ -21,11 +21,12 @@ class _Part(BaseModel):
 
 
 class Model(_Part):
-    """A model by the name that people choose it by; `model` and `checkpoint` as `vittle launch` takes them."""
+    """A model by the name that people choose it by; the rest as `vittle launch` takes it."""
 
     name: Name
     model: str
     checkpoint: str | None = None
+    image_size: ImageSize | None = None
 
 
 class Images(_Part):
@@ -99,9 +100,9 @@ class Catalog(_Part):
         """Whether a study could have been launched from here: its model, its images and its device are in the catalog."""
         if not isinstance(settings, Settings):
             return False
-        models = {(one.model, place) for one in self.models for place in _places(one.checkpoint)}
+        models = {(one.model, place, one.image_size) for one in self.models for place in _places(one.checkpoint)}
         sources = {place for one in self.data for place in _places(one.source)}
-        known = (settings.model, settings.checkpoint) in models and settings.data in sources
+        known = (settings.model, settings.checkpoint, settings.image_size) in models and settings.data in sources
         return known and not settings.adapters and settings.device in self.limits.devices
 
 

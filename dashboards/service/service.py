@@ -158,6 +158,7 @@ class Service:
             "study": asked.name,
             "model": model.model,
             "checkpoint": model.checkpoint,
+            "image-size": model.image_size and "{}x{}".format(*model.image_size),
             "data": images.source,
             "latency-budget": asked.latency_budget.strip(),
             "batch-size": asked.batch_size,

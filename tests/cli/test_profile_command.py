@@ -59,6 +59,9 @@ def test_bad_input_writes_nothing(tmp_path: Path, url: str) -> None:
         (["--model", "vit_nothing"], "unknown model 'vit_nothing'"),
         (["--device", "tpu"], "unknown device 'tpu'"),
         (["--checkpoint", "nowhere.pth"], "no checkpoint at nowhere.pth"),
+        (["--image-size", "wide"], "image size 'wide' is no size in pixels; accepted: 224, or 192x320"),
+        (["--model", "test_vit", "--image-size", "100"], "image size 100x100 does not fit the model"),
+        (["--image-size", "64"], "the weights of digits take images of 32x32 pixels"),
     ):
         with pytest.raises(vittle.VittleError, match=message):
             invoke("profile", "--storage", url, *arguments)

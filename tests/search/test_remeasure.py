@@ -5,8 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 import yaml
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 import vittle.cli.commands
@@ -75,6 +77,27 @@ def test_a_certificate_says_what_was_measured_how_and_where(tmp_path, store) -> 
     assert certificate.latency["latency_ratio"].high == pytest.approx(50.5)
     document = yaml.safe_load(path.read_text())
     assert document["certificate"]["protocol"] == {"backbone_ms": 10.0, "rounds": 15}
+
+
+def test_a_certificate_says_the_image_size_that_was_asked_for(tmp_path, store) -> None:
+    model = timm.create_model("test_vit", num_classes=10, img_size=(64, 96))
+    save_file(model.state_dict(), tmp_path / "w.safetensors")
+    backbone = load_backbone("test_vit", tmp_path / "w.safetensors", (64, 96))
+    settings = Settings(
+        model="test_vit", checkpoint=str(tmp_path / "w.safetensors"), image_size=(64, 96), batch_size=2, cpus_per_worker=THREADS
+    )
+    study = store.create_study("a", settings, BackboneRecord("test_vit", backbone.fingerprint, 10, backbone.shape))
+    number = store.start_trial("a", "start", presets.constant(backbone.shape, 2), {})
+    store.finish_trial("a", number, "complete", {**measured(1e6, 440), "macs": exact("macs", 1)})
+    (trial,) = store.trials("a")
+    path = tmp_path / "best.yaml"
+    path.write_text(export.to_yaml(export.document(study, trial)))
+    assert Certificate.load(path).image_size == (64, 96)
+    assert verify(path, device="cpu").state == "holds"
+    # Without it the patches of the file form no square.
+    path.write_text(path.read_text().replace("image_size: 64x96", "image_size: null"))
+    with pytest.raises(VittleError, match="24 patches that w.safetensors was trained with form no square"):
+        verify(path, device="cpu")
 
 
 def test_what_is_no_slower_than_certified_holds(tmp_path, store) -> None:

@@ -53,3 +53,6 @@ class TestCatalog:
         given = {"models": [{"name": "a", "model": "m", "checkpoint": "w.pth"}], "data": [{"name": "b", "source": "photos"}]}
         study = make_study(store, model="m", checkpoint=str(tmp_path / "w.pth"), data=str(tmp_path / "photos"))
         assert Catalog.model_validate(given).holds(study.settings)
+        given["models"][0]["image_size"] = "192x320"
+        assert not Catalog.model_validate(given).holds(study.settings)
+        assert Catalog.model_validate(given).holds(study.settings.model_copy(update={"image_size": (192, 320)}))

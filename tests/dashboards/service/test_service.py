@@ -20,7 +20,7 @@ CATALOG = Catalog.model_validate(
     {
         "models": [
             {"name": "digits", "model": "digits"},
-            {"name": "Ours", "model": "deit_small_patch16_224", "checkpoint": "/w/a.pth"},
+            {"name": "Ours", "model": "deit_small_patch16_224", "checkpoint": "/w/a.pth", "image_size": "192x320"},
         ],
         "data": [{"name": "digits", "source": "digits"}, {"name": "Photos", "source": "/data/photos"}],
         "limits": {"trials": 50, "workers": 2, "batch_size": 128, "jobs": 2, "devices": ["cuda", "cpu"]},
@@ -41,7 +41,8 @@ class TestLaunching:
         }  # fmt: skip
         ((study, action, arguments),) = service.jobs.submitted
         assert (study, action) == ("a study", "launch")
-        assert {"--model=deit_small_patch16_224", "--checkpoint=/w/a.pth", "--data=/data/photos", "--latency-budget=4ms",
+        assert {"--model=deit_small_patch16_224", "--checkpoint=/w/a.pth", "--image-size=192x320", "--data=/data/photos",
+                "--latency-budget=4ms",
                 "--device=cuda", "--reductions=pruning,merging", "--time-limit=90s", "--study=a study"
                 } <= set(arguments)  # fmt: skip
 
@@ -168,7 +169,15 @@ class TestGoingOn:
             assert answer.status_code == 409
             assert "is not of this catalog's models, data and devices" in answer.json()["error"]
             assert program.get(f"/api/studies/{name}/activity").json()["actions"] == []
-        make_study(store, "known", model="deit_small_patch16_224", checkpoint="/w/a.pth", data="/data/photos", device="cuda")
+        make_study(
+            store,
+            "known",
+            model="deit_small_patch16_224",
+            checkpoint="/w/a.pth",
+            image_size=(192, 320),
+            data="/data/photos",
+            device="cuda",
+        )
         assert program.post("/api/studies/known/resume").status_code == 202
 
     def test_what_is_not_there_is_named(self, service) -> None:
