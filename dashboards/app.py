@@ -18,6 +18,7 @@ from vittle.dashboards.documents.pictures import Illustrate, Illustrations
 from vittle.dashboards.pages import blocks, compare, events, latency_profile, plotlyjs, studies, trials
 from vittle.dashboards.pages.cache import Watch
 from vittle.dashboards.pages.common import HERE, spoken, templates
+from vittle.dashboards.security.head import HeadRequests
 from vittle.dashboards.security.middleware import LOOPBACK, SAFE, Authorization, BodyLimit, SecurityHeaders, refused
 from vittle.dashboards.service import api, pages
 from vittle.dashboards.service.catalog import told
@@ -60,6 +61,7 @@ def create_app(store: Store, illustrate: Illustrate | None = None, service: Serv
     app.add_middleware(BodyLimit)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
     app.add_middleware(SecurityHeaders)
+    app.add_middleware(HeadRequests)
     return app
 
 

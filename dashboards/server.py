@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from vittle.dashboards.app import create_app
 from vittle.dashboards.documents.pictures import Illustrate
 from vittle.dashboards.pages import plotlyjs
+from vittle.dashboards.security.connections import PunctualProtocol
 from vittle.dashboards.security.middleware import LOOPBACK
 from vittle.dashboards.service.service import Service
 from vittle.spaces.errors import VittleError
@@ -25,11 +26,11 @@ COLLECT_AFTER = 100_000  # objects: thousands of trials are read at once and kep
 
 
 class Server(uvicorn.Server):
-    """Ends streams of events when it shuts down, which waits for all that is open."""
+    """Cuts off requests that never end, and ends streams of events when it shuts down, which waits for all that is open."""
 
     def __init__(self, app: FastAPI, **options: Any) -> None:
         self.app = app
-        super().__init__(uvicorn.Config(app, log_level="warning", **options))
+        super().__init__(uvicorn.Config(app, log_level="warning", http=PunctualProtocol, **options))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.app.state.streams.ending = True

@@ -4,6 +4,7 @@ Where searches can be launched, `Authorization` also asks who wants to change so
 it, who wants to read.
 """
 
+import asyncio
 import hmac
 from collections.abc import MutableMapping
 from http import HTTPStatus
@@ -18,6 +19,7 @@ from vittle.dashboards.security.sessions import COOKIE, CSRF_HEADER, Access
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")  # other names are refused, or a web site could read the pages (DNS rebinding)
 MOST_BYTES = 64 * 1024  # of a request
+BODY_SECONDS = 20.0  # until all of them are there
 SAFE = ("GET", "HEAD", "OPTIONS")
 SIGN_IN = "/sign-in"
 HEADERS = {
@@ -48,7 +50,7 @@ class SecurityHeaders:
 
 
 class BodyLimit:
-    """Reads what is sent before anybody else does, and refuses more than `MOST_BYTES`, announced or not."""
+    """Reads what is sent before anybody else does; refuses more than `MOST_BYTES`, announced or not, and what comes too slowly."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -59,15 +61,16 @@ class BodyLimit:
             return
         announced = HTTPConnection(scope).headers.get("content-length", "0")
         too_large = not announced.isdecimal() or int(announced) > MOST_BYTES
-        body, more = b"", True
-        while more and not too_large:
-            message = await receive()
-            if message["type"] != "http.request":  # the client is gone
-                return
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
-            too_large = len(body) > MOST_BYTES
-        if too_large:
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                body = b"" if too_large else await _body(receive)
+        except TimeoutError:
+            reason = f"the request was not complete after {BODY_SECONDS:g} s"
+            await refused(HTTPStatus.REQUEST_TIMEOUT, reason, {"Connection": "close"})(scope, receive, send)
+            return
+        if body is None:  # the client is gone
+            return
+        if too_large or len(body) > MOST_BYTES:
             refusal = refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a request may have {MOST_BYTES} bytes")
             await refusal(scope, receive, send)
             return
@@ -77,6 +80,18 @@ class BodyLimit:
             return left.pop() if left else await receive()
 
         await self.app(scope, receive_again, send)
+
+
+async def _body(receive: Receive) -> bytes | None:
+    """All that is sent, or a little more than `MOST_BYTES` of it; None where the client is gone before."""
+    body, more = b"", True
+    while more and len(body) <= MOST_BYTES:
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+    return body
 
 
 class Authorization:

@@ -113,6 +113,7 @@ REASONS = {
     HTTPStatus.FORBIDDEN: "Sent by a page of another site, or without its session's token.",
     HTTPStatus.NOT_FOUND: "There is nothing of that name.",
     HTTPStatus.CONFLICT: "Not in the state that it is in.",
+    HTTPStatus.REQUEST_TIMEOUT: "What was sent took too long to arrive.",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "More than 64 KiB were sent.",
     HTTPStatus.UNPROCESSABLE_ENTITY: "What was sent is not what is accepted.",
     HTTPStatus.TOO_MANY_REQUESTS: "Too many; `Retry-After` says when again.",
@@ -128,6 +129,7 @@ def _documented(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
 READS = _documented(
     HTTPStatus.BAD_REQUEST,
     HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.REQUEST_TIMEOUT,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     HTTPStatus.UNPROCESSABLE_ENTITY,
     HTTPStatus.TOO_MANY_REQUESTS,
