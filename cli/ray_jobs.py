@@ -1,7 +1,7 @@
 """Searches as jobs of a Ray cluster: `vittle serve --jobs http://head:8265`."""
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -12,7 +12,7 @@ from vittle.spaces.errors import VittleError
 from vittle.storage.store import Store
 
 WHOSE = "vittle_database"  # in a job's metadata: which database it is about
-ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
+ENDED: Mapping[str, JobState] = {"SUCCEEDED": "complete", "FAILED": "failed", "STOPPED": "interrupted"}
 NEEDS_STORAGE = ': "${VITTLE_STORAGE:?set it in the environment of the Ray cluster}" && exec '
 
 
@@ -59,6 +59,10 @@ class RayJobs:
         with self._answering():
             return last_lines(self._client.get_job_logs(job), lines)
 
+    def stop(self, job: str) -> None:
+        with self._answering():
+            self._client.stop_job(job)
+
     @property
     def _client(self) -> Any:
         """Made when it is first needed: a server outlives its cluster's absence."""
@@ -77,8 +81,9 @@ class RayJobs:
 
 def _job(details: Any) -> Job:
     about = details.metadata
-    ended = details.status.value in ENDED
-    code = details.driver_exit_code if ended else None
-    state: JobState = "running" if not ended else "complete" if details.status.value == "SUCCEEDED" else state_of(code or 1)
+    state = ENDED.get(details.status.value, "running")
+    code = None if state == "running" else details.driver_exit_code
+    if state == "failed":
+        state = state_of(code or 1)
     started = datetime.fromtimestamp((details.start_time or 0) / 1000, UTC)
     return Job(details.submission_id, about["study"], about["action"], state, started, code)

@@ -252,10 +252,16 @@ def jobs(store: OpenStore, service: Served) -> JobList:
 @router.get("/jobs/{id}", summary="A job with the last lines of its log", responses=FINDS)
 def job(id: str, store: OpenStore, service: Served) -> LoggedJob:  # noqa: A002 - the name in the address
     """What it says, and how it ended."""
-    found = next((job for job in service.all() if job.id == id), None)
-    if found is None:
-        raise HTTPException(HTTPStatus.NOT_FOUND, f"no job {id!r}; they are listed at /api/jobs")
+    found = service.job(id)
     return LoggedJob(**_answers([found], store)[0].model_dump(), log=service.log(found))
+
+
+@change.post("/jobs/{id}/stop", summary="Stop a job", status_code=ACCEPTED)
+def stop_job(id: str, store: OpenStore, service: Served) -> JobAnswer:  # noqa: A002 - the name in the address
+    """Whatever it is at, before its study exists, too; a search that has begun keeps every finished trial."""
+    found = service.job(id)
+    service.stop_job(found)
+    return _answers([found], store)[0]
 
 
 def _unmet(study: Study, trials: Ranking, budget: Budget) -> str:

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
+import psutil
 from platformdirs import user_data_path
 
 from vittle.dashboards import text
@@ -25,7 +26,7 @@ from vittle.spaces.files import write_at_once
 Action = Literal["launch", "resume", "extend", "retime"]
 JobState = Literal["running", "complete", "interrupted", "failed"]
 
-INTERRUPTED = 130  # how `vittle` ends where it was told to stop
+INTERRUPTED = (130, 143)  # how `vittle` ends where it was told to stop, and where that came before it could listen
 KEPT = 100  # jobs, with their logs
 LOG_BYTES = 64 * 1024  # that are looked at, from the end
 RUN = '"$@"; echo $? >"$0.draft" && mv "$0.draft" "$0"'  # writes the exit code though nobody may be there to ask for it
@@ -65,10 +66,14 @@ class Jobs(Protocol):
         """The last lines that a job has written."""
         ...
 
+    def stop(self, job: str) -> None:
+        """Ask a job to end, whatever it is at: it is `interrupted` soon. Of one that has ended nothing happens."""
+        ...
+
 
 def state_of(exit_code: int | None) -> JobState:
     """How a job has ended."""
-    return "complete" if exit_code == 0 else "interrupted" if exit_code == INTERRUPTED else "failed"
+    return "complete" if exit_code == 0 else "interrupted" if exit_code in INTERRUPTED else "failed"
 
 
 def last_lines(written: str, lines: int) -> list[str]:
@@ -80,7 +85,8 @@ def last_lines(written: str, lines: int) -> list[str]:
 class LocalJobs:
     """Processes of this machine that outlive the server.
 
-    A job is a folder: what it is, its log, its exit code once there is one, and a lock that its process holds while it lives.
+    A job is a folder: what it is, its log, its process, its exit code once there is one, and a lock that its process holds while
+    it lives.
 
     Args:
         storage: URL of the database.
@@ -112,6 +118,7 @@ class LocalJobs:
                 start_new_session=True,
                 pass_fds=(lock,),
             )
+            write_at_once(folder / "process", json.dumps([process.pid, psutil.Process(process.pid).create_time()]).encode())
         threading.Thread(target=process.wait, daemon=True).start()  # so that no zombie stays
         return Job(name, study, action, "running", started)
 
@@ -123,6 +130,15 @@ class LocalJobs:
         with (self._folder / Path(job).name / "log").open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_BYTES))
             return last_lines(file.read().decode(errors="replace"), lines)
+
+    def stop(self, job: str) -> None:
+        folder = self._folder / Path(job).name
+        with contextlib.suppress(OSError, psutil.NoSuchProcess):
+            number, started = json.loads((folder / "process").read_text())
+            shell = psutil.Process(number)
+            if shell.create_time() == started:  # not a later one with the same number
+                for process in shell.children(recursive=True):  # the shell stays, and writes the exit code
+                    process.terminate()
 
     def _read(self, name: str) -> Job | None:
         folder = self._folder / name

@@ -90,12 +90,32 @@ class Service:
             return self._submit(asked.name, "launch", arguments)
 
     def stop(self, study: Study) -> None:
-        """Ask whoever runs a study to stop."""
+        """Ask whoever runs a study to stop, or the job that gets ready to."""
         job = self._running(study.name)
+        if job is not None:
+            self.stop_job(job)
+            return
         with _refusing(HTTPStatus.CONFLICT):
-            if job is not None and claim.holder(self.store, study.name) is None:
-                raise VittleError(f"study {study.name!r} is being made ready and cannot be stopped yet; again in some seconds")
             claim.stop(self.store, study.name)
+
+    def stop_job(self, job: Job) -> None:
+        """Ask a job to stop: in good order where it runs its study, and at once before that, when there is nothing to keep."""
+        if job.state != "running":
+            raise HTTPException(HTTPStatus.CONFLICT, f"job {job.id!r} has ended: {job.state}")
+        there = job.study in [study.name for study in self.store.studies()]
+        if there and claim.holder(self.store, job.study) is not None:
+            with _refusing(HTTPStatus.CONFLICT):
+                claim.stop(self.store, job.study)
+            return
+        with self._reached():
+            self.jobs.stop(job.id)
+
+    def job(self, name: str) -> Job:
+        """The job of that id."""
+        found = next((job for job in self.all() if job.id == name), None)
+        if found is None:
+            raise HTTPException(HTTPStatus.NOT_FOUND, f"no job {name!r}; they are listed at /api/jobs")
+        return found
 
     def resume(self, study: Study) -> Job:
         """Go on with a study."""
@@ -120,10 +140,10 @@ class Service:
         holder = claim.holder(self.store, study.name)
         with self._reached():
             job = next((job for job in self.jobs.all() if job.study == study.name), None)
-        busy = holder is not None or (job is not None and job.state == "running")
+        busy = holder is not None or (job is not None and job.state == "running")  # a job that gets ready can be stopped, too
         again = [] if study.state == "complete" else ["resume"]
         known = self.catalog.holds(study.settings)
-        actions = ["stop"] if holder is not None else [*again, "extend", "retime"] if known and not busy else []
+        actions = ["stop"] if busy else [*again, "extend", "retime"] if known else []
         return Activity(None if holder is None else f"{holder.user}@{holder.host}", job, actions)
 
     def all(self) -> list[Job]:

@@ -9,9 +9,9 @@ let asking = false;
 
 function drawActions({ state, holder, job, actions: possible }) {
   for (const place of actions.querySelectorAll("[data-action]")) place.hidden = stopping || !possible.includes(place.dataset.action);
-  if (state === "running" && lastState !== "running" && holder) return location.reload(); // the page follows what runs
+  if (state === "running" && lastState !== "running" && holder && !stopping) return location.reload(); // the page follows what runs
   lastState = state;
-  if (stopping && holder) return say(actionsTold, t("service.stopping"));
+  if (stopping && (holder || job?.state === "running")) return say(actionsTold, t("service.stopping"));
   if (job?.state === "running" && !holder) return say(actionsTold, t("service.getting_ready"));
   if (stopping || asking) say(actionsTold, "");
   stopping = asking = false;

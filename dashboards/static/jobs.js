@@ -9,6 +9,23 @@ async function drawLog(id, place) {
   if (job) place.textContent = job.log.join("\n") || t("service.no_log");
 }
 
+async function stopJob({ id }, button) {
+  button.disabled = true;
+  const { error } = await send(`/api/jobs/${id}/stop`);
+  if (error) button.after(element("span", { className: "hint wrong", role: "alert" }, error));
+  else button.replaceWith(element("span", { className: "hint", role: "status" }, t("service.stopping_job")));
+  clearTimeout(later);
+  later = setTimeout(drawJobs, JOB_MS);
+}
+
+function stopButton(job) { // for whoever signed in, while there is something to stop
+  if (!CSRF || job.state !== "running") return null;
+  const button = element("button", { type: "button", className: "quiet", title: t("service.stop_job_meaning") }, t("service.do.stop"));
+  button.setAttribute("aria-label", t("service.stop_job", { study: job.study }));
+  button.addEventListener("click", () => stopJob(job, button));
+  return button;
+}
+
 function jobRow(job) {
   const log = element("pre", { tabIndex: 0 });
   log.setAttribute("aria-label", t("service.log"));
@@ -22,14 +39,14 @@ function jobRow(job) {
   return element("li", {},
     element("span", { className: `state ${job.state}` }, t(`states.${job.state}`)),
     job.url ? element("a", { href: job.url }, job.study) : element("b", {}, job.study),
-    element("span", { className: "hint" }, t(`service.do.${job.action}`), " · ", started), details);
+    element("span", { className: "hint" }, t(`service.do.${job.action}`), " · ", started), stopButton(job), details);
 }
 
 async function drawJobs() {
   clearTimeout(later);
   const jobs = (await readJson("/launch.json"))?.jobs;
   if (jobs) {
-    const focused = document.activeElement.closest("#jobs-list li summary, #jobs-list li pre");
+    const focused = document.activeElement.closest("#jobs-list li :is(summary, pre, button)");
     if (!focused) byId("jobs-list").replaceChildren(...jobs.map(jobRow));
     byId("jobs-none").hidden = jobs.length > 0;
   }

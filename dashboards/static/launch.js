@@ -49,7 +49,8 @@ async function follow({ id }) { // until its study is there, or it ended without
   if (job?.url) return location.assign(job.url);
   if (job && job.state !== "running") {
     form.elements.send.disabled = false;
-    return say(byId("launch-told"), job.log.at(-1) ?? t(`states.${job.state}`), true);
+    const why = job.state === "failed" ? job.log.at(-1) : null;
+    return say(byId("launch-told"), why ?? t(`states.${job.state}`), true);
   }
   setTimeout(follow, JOB_MS / 2, { id });
 }

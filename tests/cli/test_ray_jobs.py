@@ -85,6 +85,14 @@ def test_a_search_is_a_job_of_the_cluster_that_any_server_finds(head: str, url: 
     assert RayJobs(head, elsewhere).all() == []
 
 
+def test_a_job_is_stopped_before_its_study_exists(head: str, store: Store) -> None:
+    jobs = RayJobs(head, store)
+    begun = jobs.submit("mine", "launch", QUICK.split())
+    jobs.stop(begun.id)
+    assert ended(jobs).state == "interrupted"
+    assert store.studies() == []
+
+
 def test_a_search_that_names_no_cluster_has_a_ray_of_its_own(head: str) -> None:
     with ray_session(Settings(model="digits", latency_budget="60%", workers=1, cpus_per_worker=1)):
         assert ray.cluster_resources()["CPU"] == 1  # the cluster has two

@@ -42,6 +42,9 @@ class FakeJobs:
     def log(self, job: str, lines: int) -> list[str]:
         return self.written.splitlines()[-lines:]
 
+    def stop(self, job: str) -> None:
+        self.jobs = [one._replace(state="interrupted") if one.id == job else one for one in self.jobs]
+
     def end(self, state: str = "complete") -> None:
         self.jobs = [job._replace(state=state) for job in self.jobs]
 

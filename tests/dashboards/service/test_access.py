@@ -21,7 +21,7 @@ LAUNCH = {"name": "mine", "model": "digits", "data": "digits"}
 READS = ("/", "/launch", "/launch.json", "/studies.json", "/studies/study", "/api/catalog", "/api/studies",
          "/api/studies/study", "/api/studies/study/activity", "/api/jobs", "/api/jobs/job-1", "/api/openapi.json")  # fmt: skip
 CHANGES = ("/api/studies", "/api/studies/study/stop", "/api/studies/study/resume", "/api/studies/study/extend",
-           "/api/studies/study/retime", "/sign-out")  # fmt: skip
+           "/api/studies/study/retime", "/api/jobs/job-1/stop", "/sign-out")  # fmt: skip
 OPEN = ("/sign-in", "/static/core.js")
 
 

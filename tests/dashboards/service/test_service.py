@@ -150,8 +150,9 @@ class TestGoingOn:
                 assert store.row(session, "study").stop is not None
         assert program.post("/api/studies/study/extend", json={"trials": 5}).status_code == 202
         assert service.jobs.submitted[-1] == ("study", "extend", ["--trials=5", "--", "study"])
-        told = program.post("/api/studies/study/stop").json()["error"]
-        assert told == "study 'study' is being made ready and cannot be stopped yet; again in some seconds"
+        assert program.get("/api/studies/study/activity").json()["actions"] == ["stop"]  # while it gets ready, too
+        assert program.post("/api/studies/study/stop").json() == {"study": "study"}
+        assert service.jobs.jobs[0].state == "interrupted"
         service.jobs.end()
         store.set_state("study", "complete", "all done")
         assert program.get("/api/studies/study/activity").json()["actions"] == ["extend", "retime"]

@@ -109,7 +109,7 @@ def test_a_study_has_the_buttons_that_would_be_accepted(page: Page, address: str
     page.get_by_label("More trials").fill("5")
     page.get_by_role("button", name="Extend").click()
     expect(page.get_by_text("Getting ready")).to_be_visible()
-    expect(buttons).to_have_count(0)
+    expect(buttons).to_have_text(["Stop"])
     assert service.jobs.submitted[-1] == ("digits-60", "extend", ["--trials=5", "--", "digits-60"])
     with claimed(store, "digits-60"):
         store.set_state("digits-60", "running")
@@ -124,6 +124,21 @@ def test_a_study_has_the_buttons_that_would_be_accepted(page: Page, address: str
     page.get_by_role("button", name="Sign out").click()
     expect(page.get_by_role("link", name="Sign in")).to_be_visible()
     expect(buttons).to_have_count(0)
+
+
+def test_a_job_is_stopped_before_its_study_is_there(page: Page, address: str, service: Any) -> None:
+    page.goto(f"{address}/launch")
+    service.jobs.submit("mine", "launch", [])
+    expect(page.locator("#jobs-list button")).to_have_count(0)  # not by whoever comes along
+    sign_in(page, address, "/launch")
+    page.get_by_role("button", name="Launch").click()
+    expect(page.get_by_text("Getting ready")).to_be_visible()
+    page.get_by_role("button", name="Stop the job of digits-1").press("Enter")
+    expect(page.locator("#launch-told")).to_have_text("interrupted")
+    expect(page.get_by_role("button", name="Launch")).to_be_enabled()
+    states = {job.study: job.state for job in service.jobs.jobs}
+    assert states == {"digits-1": "interrupted", "mine": "running"}
+    expect(page.locator("#jobs-list li", has_text="digits-1")).to_contain_text("interrupted")
 
 
 @pytest.mark.parametrize("path", ["/sign-in", "/launch", "/studies/digits-60"])
