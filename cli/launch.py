@@ -216,7 +216,7 @@ def _run(study: Study, problem: Any, store: Store, ray_address: str | None, as_j
         show_front(study, Ranking.of(store.trials(study.name), study.goals), study.budget, as_json)
         return
     with progress_bar("search", total=settings.trials + 1, completed=done) as (bar, task):
-        confirming: list[Any] = []
+        confirmation: list[Any] = []  # its bar, once there is something to confirm
 
         def prepared(what: str, done: int, of: int) -> None:
             bar.update(task, note=f"{what} {done} of {of}" if done < of else "")
@@ -228,18 +228,21 @@ def _run(study: Study, problem: Any, store: Store, ray_address: str | None, as_j
             bar.advance(task)
             bar.update(task, note=study_tables.trial_note(trial, study.goals))
 
-        def confirmed(trial: Trial, left: int) -> None:
-            if not confirming:
-                bar.update(task, note="")
-                confirming.append(bar.add_task("confirm", total=None, note=""))
-            seen = bar.tasks[-1].completed + 1
-            bar.update(confirming[0], completed=seen, total=seen + left, note=f"trial {trial.number}")
+        def confirming(count: int) -> None:
+            bar.update(task, note="")
+            if not confirmation:
+                confirmation.append(bar.add_task("confirm", total=count, note=""))
+            bar.update(confirmation[0], total=bar.tasks[-1].completed + count)
+
+        def confirmed(trial: Trial, _left: int) -> None:
+            bar.update(confirmation[0], advance=1, note=f"trial {trial.number}")
 
         def ended(why: str) -> None:
             bar.update(task, note="")
+            bar.stop_task(task)  # what comes now has a bar of its own
             err.print(f"search ended: {escape(why)}", highlight=False, soft_wrap=True)
 
-        study = run(study, problem, store, Reporter(finished, confirmed, prepared, warned, ended), ray_address)
+        study = run(study, problem, store, Reporter(finished, confirmed, prepared, warned, ended, confirming), ray_address)
     ranking = Ranking.of(store.trials(study.name), study.goals)
     show_front(study, ranking, study.budget, as_json)
     if study.state == "interrupted":

@@ -13,6 +13,7 @@ class Reporter:
 
     Attributes:
         finished: each finished trial.
+        confirming: how many trials are to be confirmed next, which may not be the last ones.
         confirmed: each confirmed trial, with how many are to come.
         prepared: what is being made ready before the first trial, how much of it is done, and of how much.
         warned: what went wrong without ending the search.
@@ -24,6 +25,7 @@ class Reporter:
     prepared: Callable[[str, int, int], None] = lambda _what, _done, _total: None
     warned: Callable[[str], None] = warnings.warn
     ended: Callable[[str], None] = lambda _: None
+    confirming: Callable[[int], None] = lambda _: None
 
 
 def first_line(error: Exception) -> str:

@@ -58,6 +58,7 @@ def _run(
             elif coordinator.done:
                 ended = str(coordinator.ended)
                 reporter.ended(ended)
+                store.set_state(name, "running", ended)  # whoever looks sees that what comes now is the confirmation
                 confirm(study, problem, store, reporter)
                 explain_parameters(study, store, reporter)
                 state = "complete"
@@ -121,11 +122,8 @@ def confirm(study: Study, problem: Problem[Any], store: Store, reporter: Reporte
     Confirmed costs differ a little from those seen in the search, so points may leave the front and others enter it.
     """
     pool = Pool(problem)
-    while True:
-        ranking = Ranking.of(store.trials(study.name), study.goals)
-        wanted = [trial for trial in [ranking.baseline, *ranking.front(study.budget)] if trial and not trial.confirmed]
-        if not wanted:
-            return
+    while wanted := Ranking.of(store.trials(study.name), study.goals).unconfirmed:
+        reporter.confirming(len(wanted))
         measured = pool.confirm([trial.candidate for trial in wanted])
         for left, (trial, measurements) in enumerate(zip(wanted, measured, strict=True), start=1 - len(wanted)):
             store.confirm_trial(study.name, trial.number, measurements)

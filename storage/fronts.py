@@ -8,12 +8,13 @@ from vittle.storage.patience import patient
 from vittle.storage.ranking import Ranking, Standing
 from vittle.storage.records import BASELINES
 from vittle.storage.store import Store
-from vittle.storage.tables import FrontRow, TrialRow
+from vittle.storage.tables import FrontRow, StudyRow, TrialRow
 
 
 def standing(store: Store, study: str) -> Standing:
     """How far a study is: by the front that was kept last, where no trial has ended since, and else from all trials.
 
+    Each trial that is confirmed may change the front, so while that goes on nothing that was kept counts.
     Of a kind that is not known here nobody can tell what is best.
     """
     return _kept(store, study) or Ranking.of(store.trials(study), store.study(study).goals).standing
@@ -40,12 +41,18 @@ def _kept(store: Store, study: str) -> Standing | None:
         finished = _finished(session, study_id)
         if kind not in kinds.KINDS:
             return Standing(finished, [], None)
-        if last is None or last.until != finished:
+        if last is None or last.until != finished or _confirming(session, study_id):
             return None
         wanted = {*last.points, *([] if last.best is None else [last.best])}
         trials = rows.trials(session, kind, TrialRow.study_id == study_id, TrialRow.number.in_(wanted))
         found = {trial.number: trial for trial in trials}
         return Standing(finished, [found[number] for number in last.points], None if last.best is None else found[last.best])
+
+
+def _confirming(session: Session, study: int) -> bool:
+    """As `Study.confirming` has it."""
+    mine = select(StudyRow.id).where(StudyRow.id == study, StudyRow.state == "running", StudyRow.ended.is_not(None))
+    return session.scalar(mine) is not None
 
 
 def _finished(session: Session, study: int) -> int:

@@ -14,7 +14,7 @@ from vittle.objectives.goals import Goals, Measured, oriented
 from vittle.objectives.measurement import NORMAL_95, Phase
 from vittle.objectives.quality import paired
 from vittle.objectives.quality.expectation import expected
-from vittle.storage.records import Trial, baseline_trial
+from vittle.storage.records import Trial, baseline_trial, confirmation_gap
 
 MORE = 100  # trials that an outlook is for
 
@@ -53,6 +53,20 @@ class Standing(NamedTuple):
     finished: int
     points: Sequence[Trial]
     best: Trial | None
+
+
+class Confirmation(NamedTuple):
+    """How far the front has been measured again.
+
+    Attributes:
+        done: how many trials have been.
+        of: how many that makes in all, as far as can be told: confirmed costs differ, and others may enter the front.
+        seconds_left: how long the rest will take, as fast as the last ones came; None where none tells.
+    """
+
+    done: int
+    of: int
+    seconds_left: float | None
 
 
 class BestWithin(NamedTuple):
@@ -107,6 +121,19 @@ class Ranking(tuple[Trial, ...]):
         """How far the study is."""
         finished = sum(trial.state != "running" and not trial.is_baseline for trial in self)
         return Standing(finished, self.front(), self.best())
+
+    @property
+    def unconfirmed(self) -> list[Trial]:
+        """The baseline and the front within the goals' budget, as far as they were not measured again yet."""
+        wanted = [self.baseline, *self.front(self.goals.budget)]
+        return [trial for trial in wanted if trial is not None and not trial.confirmed]
+
+    @property
+    def confirmation(self) -> Confirmation:
+        """How far the front has been measured again."""
+        done, left = sum(trial.confirmed for trial in self), len(self.unconfirmed)
+        gap = confirmation_gap(self)
+        return Confirmation(done, done + left, gap * left if left and gap is not None else None)
 
     def front(self, budget: Budget | None = None) -> list[Trial]:
         """The complete trials that none beats in expected quality and cost, cheapest first; of those within a budget."""

@@ -6,6 +6,7 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
+from statistics import median
 from typing import Literal
 
 from vittle.objectives.budget import Budget
@@ -135,7 +136,7 @@ class Study:
 
     Attributes:
         subject: the backbone that it is about; None of a kind that is about none.
-        ended: why nothing more was tried; None of one that is not done, or of which nobody wrote it down.
+        ended: why nothing more was tried; None of one whose search is not done, or of which nobody wrote it down.
         owner: who made it.
         kind: what is searched, see `vittle.storage.kinds`.
     """
@@ -148,6 +149,16 @@ class Study:
     ended: str | None = None
     owner: str | None = None
     kind: str = Settings.kind
+
+    @property
+    def confirming(self) -> bool:
+        """Whether its search is done, and its front is being measured again."""
+        return self.state == "running" and self.ended is not None
+
+    @property
+    def phase(self) -> str:
+        """Its state in a word: what it is at, too, while it confirms."""
+        return "confirming" if self.confirming else self.state
 
     @property
     def known(self) -> bool:
@@ -203,6 +214,14 @@ def seconds_left(trials: Sequence[Trial], planned: int) -> float | None:
     if len(ended) < 3 or done >= planned:
         return None
     return (ended[-1] - ended[0]).total_seconds() / (len(ended) - 1) * (planned - done)
+
+
+def confirmation_gap(trials: Sequence[Trial]) -> float | None:
+    """Seconds from one confirmed trial to the next, as of the last ones; None where no two of them say when they were timed."""
+    times = (trial.measurements.get("confirmation", {}).get("latency_ms") for trial in trials)
+    taken = sorted(datetime.fromisoformat(one.protocol["measured_at"]) for one in times if one and "measured_at" in one.protocol)
+    gaps = [(after - before).total_seconds() for before, after in itertools.pairwise(taken)][-PACE:]
+    return median(gaps) if gaps else None  # a mean would count the pause before a study was extended
 
 
 def profiled(trials: Sequence[Trial]) -> str | None:

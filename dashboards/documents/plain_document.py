@@ -7,7 +7,7 @@ from typing import Any
 from vittle.dashboards import text
 from vittle.dashboards.documents import study_document
 from vittle.storage.ranking import Ranking
-from vittle.storage.records import Study, Trial, seconds_left
+from vittle.storage.records import Study, Trial
 
 
 def detailed(study: Study, trials: Sequence[Trial]) -> dict[str, Any]:
@@ -16,13 +16,13 @@ def detailed(study: Study, trials: Sequence[Trial]) -> dict[str, Any]:
     standing = ranking.standing
     front = {trial.number for trial in standing.points}
     return {
-        **study_document.listed(study, standing),
+        **study_document.listed(study, standing, ranking.confirmation if study.confirming else None),
         "settings": study.settings.model_dump(mode="json"),
         "limit": {"value": study.budget.limit, "objective": study.budget.objective, "text": str(study.budget)},
         "objectives": list(study.goals.objectives),
         "counts": dict(Counter(trial.state for trial in trials)),
         "tied": sorted(ranking.tied_with_best()),
-        "seconds_left": seconds_left(trials, study.settings.trials) if study.state == "running" else None,
+        "seconds_left": study_document.time_left(study, ranking),
         "trials": [listed_trial(study, trial, on_front=trial.number in front) for trial in trials],
     }
 

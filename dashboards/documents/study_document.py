@@ -14,7 +14,7 @@ from vittle.objectives.backbones.sensitivity import Sensitivity
 from vittle.objectives.measurement import OBJECTIVES, Measurement, Phase
 from vittle.objectives.parameter_importance import METHODS, Importance
 from vittle.spaces import costs
-from vittle.storage.ranking import MORE, Ranking, Standing
+from vittle.storage.ranking import MORE, Confirmation, Ranking, Standing
 from vittle.storage.records import Study, Trial, seconds_left
 from vittle.storage.settings import Settings
 
@@ -32,13 +32,18 @@ def trial_url(study: str, number: int) -> str:
     return f"{study_url(study)}/trials/{number}"
 
 
-def listed(study: Study, standing: Standing) -> dict[str, Any]:
-    """A study of any kind in the list: what was asked, how far it is, the best candidate so far; None what it does not have."""
+def listed(study: Study, standing: Standing, confirmation: Confirmation | None = None) -> dict[str, Any]:
+    """A study of any kind in the list: what was asked, how far it is, the best candidate so far; None what it does not have.
+
+    `phase` is its state, or `confirming` while its front is measured again; `confirmation` says how far that is.
+    """
     asked = study.settings if isinstance(study.settings, Settings) else None
     return {
         "name": study.name,
         "kind": study.kind,
         "state": study.state,
+        "phase": study.phase,
+        "confirmation": confirmation and confirmation._asdict(),
         "ended": study.ended,
         "owner": study.owner,
         "created": study.created.isoformat(),
@@ -65,10 +70,11 @@ def detailed(
     ranking = Ranking.of(trials, study.goals)
     standing, expected = ranking.standing, ranking.expected
     front = {trial.number for trial in standing.points}
+    confirmation = ranking.confirmation if study.confirming else None
     nearest, bend = ranking.nearest(), ranking.knee()
     shape = study.backbone.shape
     return {
-        **listed(study, standing),
+        **listed(study, standing, confirmation),
         "settings": study.settings.model_dump(mode="json"),
         "backbone": {
             "name": study.backbone.name,
@@ -91,12 +97,19 @@ def detailed(
         "tied": sorted(ranking.tied_with_best()),
         "choices": {name: [one._asdict() for one in ranking.best_by_budget(name)] for name in COSTS},
         "knee": None if bend is None else bend.number,
-        "seconds_left": seconds_left(trials, study.settings.trials) if study.state == "running" else None,
+        "seconds_left": time_left(study, ranking),
         "trials": [
             listed_trial(study, trial, expected.get(trial.number, {}), speak, on_front=trial.number in front)
             for trial in trials
         ],
     }
+
+
+def time_left(study: Study, ranking: Ranking) -> float | None:
+    """Seconds that what a study is at will take, the search or the confirmation; None where it is at nothing, or none tells."""
+    if study.confirming:
+        return ranking.confirmation.seconds_left
+    return seconds_left(ranking, study.settings.trials) if study.state == "running" else None
 
 
 def worth(importance: Importance | None, sensitivity: Sensitivity | None, speak: Words = ENGLISH) -> dict[str, Any]:

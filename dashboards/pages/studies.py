@@ -8,6 +8,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 
 from vittle.dashboards import text
 from vittle.dashboards.documents import plain_document, study_document
+from vittle.dashboards.pages.cache import Watch
 from vittle.dashboards.pages.common import OpenStore, Spoken, Watching, cached_json, find_study, templates
 from vittle.dashboards.words import ENGLISH, Words
 from vittle.storage import fronts
@@ -19,15 +20,15 @@ router = APIRouter()
 
 
 @router.get("/")
-def list_page(request: Request, store: OpenStore) -> HTMLResponse:
+def list_page(request: Request, store: OpenStore, watch: Watching) -> HTMLResponse:
     """All studies, newest first."""
-    return templates.TemplateResponse(request, "studies.html", {"studies": _listed(store)})
+    return templates.TemplateResponse(request, "studies.html", {"studies": _listed(store, watch)})
 
 
 @router.get("/studies.json")
-def list_twin(store: OpenStore) -> JSONResponse:
+def list_twin(store: OpenStore, watch: Watching) -> JSONResponse:
     """The list of studies, as JSON."""
-    return JSONResponse({"studies": _listed(store)})
+    return JSONResponse({"studies": _listed(store, watch)})
 
 
 # A name may hold anything, a slash too: hence `:path`, with the longer address first.
@@ -69,5 +70,12 @@ def _document(store: Store, study: Study, trials: Sequence[Trial], speak: Words)
     return plain_document.detailed(study, trials)
 
 
-def _listed(store: Store) -> list[dict[str, object]]:
-    return [study_document.listed(study, fronts.standing(store, study.name)) for study in store.studies()]
+def _listed(store: Store, watch: Watch) -> list[dict[str, object]]:
+    return [_in_list(store, watch, study) for study in store.studies()]
+
+
+def _in_list(store: Store, watch: Watch, study: Study) -> dict[str, object]:
+    if not (study.confirming and study.known):
+        return study_document.listed(study, fronts.standing(store, study.name))
+    trials = watch.snapshot(study.name).trials  # each trial that is confirmed may change what is best
+    return study_document.listed(study, trials.standing, trials.confirmation)

@@ -172,9 +172,9 @@ def catalog(service: Served) -> Offer:
 
 
 @router.get("/studies", summary="All studies, newest first", response_model=Studies)
-def studies(store: OpenStore) -> Any:
+def studies(store: OpenStore, watch: Watching) -> Any:
     """The same as `/studies.json`."""
-    return list_twin(store)
+    return list_twin(store, watch)
 
 
 # A name may hold anything, a slash too: hence `:path`, with the longer addresses first.

@@ -75,7 +75,8 @@ function drawTiles() {
   const accuracy = trial => percent((best && best.held_out ? trial.held_out : trial.judged.accuracy)?.value ?? trial.judged.accuracy.value);
   const ratio = best?.judged.latency_ratio.value;
   const left = study.state === "running" && study.seconds_left;
-  const trials = [t("study.of_planned", { planned: study.planned }), left ? timeLeft(left) : null].filter(Boolean).join(t("study.and"));
+  const done = study.confirmation ? t("study.confirmed", study.confirmation) : t("study.of_planned", { planned: study.planned });
+  const trials = [done, left ? timeLeft(left) : null].filter(Boolean).join(t("study.and"));
   byId("tiles").replaceChildren(
     fact(t("study.accuracy_within", { accuracy: accuracyName(), budget: wantedText() }), best ? accuracy(best) : "–",
       untouched ? t(best && best.held_out ? "study.backbone_held_out" : "study.backbone_is", { value: accuracy(untouched) }) : t("study.backbone_unmeasured")),
@@ -126,5 +127,5 @@ function drawCounts() {
   byId("failures").querySelector("summary").textContent = t("study.failed", { count: failures.length });
   byId("failures").querySelector("ul").replaceChildren(...failures.map(trial =>
     element("li", {}, t("study.failed_because", { number: trial.number, reason: trial.reason ?? t("study.no_reason") }))));
-  Object.assign(byId("state"), { className: `state ${study.state}`, textContent: t(`states.${study.state}`) });
+  Object.assign(byId("state"), { className: `state ${study.state}`, textContent: t(`states.${study.phase}`) });
 }

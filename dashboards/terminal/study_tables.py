@@ -21,6 +21,7 @@ CURVE_COLORS = {"similarity": "blue", "partner": "magenta", "sink": "yellow"}
 SHOWN = ("accuracy", "latency_ratio")  # whose marks are explained
 STYLES = {
     "running": "cyan",
+    "confirming": "cyan",
     "complete": "green",
     "stopped": "yellow",
     "interrupted": "yellow",
@@ -37,7 +38,7 @@ def studies_table(studies: Iterable[tuple[Study, Standing]]) -> Table:
         found += [] if best is None else _told(study.goals, [best])
         table.add_row(
             tables.as_is(study.name),
-            state_text(study.state),
+            state_text(study.phase),
             tables.as_is(study.kind if study.subject is None else study.subject.name),
             f"{study.budget} on {study.settings.device}" if study.known else tables.NOTHING,
             f"{finished} of {study.settings.trials}",

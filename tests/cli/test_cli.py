@@ -6,11 +6,14 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from rich.progress import Progress
 from typer.testing import CliRunner
 
 import vittle.cli.commands
@@ -148,6 +151,37 @@ def test_a_search_says_why_it_ended(studied: str, monkeypatch: pytest.MonkeyPatc
     shown = capsys.readouterr()
     assert "search ended: the front grows no more" in shown.err
     assert "Another 100 trials" in shown.out
+
+
+def test_the_confirmation_has_a_bar_of_its_own(studied: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store.open(studied)
+    store.set_state("demo", "interrupted")
+    seen: list[list[tuple[str, float, float | None]]] = []
+    progress = vittle.cli.launch.progress_bar
+
+    @contextmanager
+    def watched(*about: object, **options: object) -> Iterator[tuple[Progress, object]]:
+        with progress(*about, **options) as (bar, task):
+            watched.bar = bar
+            yield bar, task
+
+    def finish(study: Study, problem: object, store: Store, reporter: Reporter, ray_address: str | None) -> Study:
+        trials = store.trials(study.name)
+        reporter.ended("the front grows no more")
+        for wanted in (trials[:3], trials[3:4]):  # what is confirmed may bring others to the front
+            reporter.confirming(len(wanted))
+            for trial in wanted:
+                reporter.confirmed(trial, 0)
+                seen.append([(task.description, task.completed, task.total) for task in watched.bar.tasks])
+        store.set_state(study.name, "complete")
+        return store.study(study.name)
+
+    monkeypatch.setattr(vittle.cli.launch, "progress_bar", watched)
+    monkeypatch.setattr("vittle.search.study.run", finish)
+    vittle.cli.launch._run(store.study("demo"), SimpleNamespace(notes=[]), store, None, as_json=False)
+    assert [tasks[0][0] for tasks in seen] == ["search"] * 4
+    assert [tasks[1] for tasks in seen] == [("confirm", 1, 3), ("confirm", 2, 3), ("confirm", 3, 3), ("confirm", 4, 4)]
+    assert watched.bar.tasks[0].stop_time is not None  # the time that is left is that of what goes on
 
 
 def test_export_writes_the_best(studied: str) -> None:

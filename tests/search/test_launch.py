@@ -55,9 +55,16 @@ def test_a_search_ends_with_a_confirmed_front(store) -> None:
     job = InferenceProblem.load(settings)
     told: list[int] = []
     confirmed: list[int] = []
-    reporter = Reporter(lambda trial: told.append(trial.number), lambda trial, left: confirmed.append(trial.number))
+    phases: set[str] = set()
+
+    def note_confirmed(trial: records.Trial, _left: int) -> None:
+        confirmed.append(trial.number)
+        phases.add(store.study("a").phase)
+
+    reporter = Reporter(lambda trial: told.append(trial.number), note_confirmed)
     study = run(store.create_study("a", settings, job.subject), job, store, reporter)
     assert study.state == "complete"
+    assert phases == {"confirming"}
     assert sorted(told) == [0, 1, 2, 3, 4]
     trials = store.trials("a")
     assert {trial.state for trial in trials} <= {"complete", "stopped"}

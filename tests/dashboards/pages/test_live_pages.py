@@ -13,6 +13,7 @@ from dashboard_study import (
     Synthetic,
     open_store,
 )
+from rankings import ranked
 from waiting import wait_until
 
 NAME = "live"
@@ -27,6 +28,34 @@ def study(tmp_path: Path) -> Synthetic:
 
 
 class TestPages:
+    def test_the_list_and_the_study_follow_the_confirmation(self, browser: BrowserContext, study: Synthetic) -> None:
+        store = study.store
+        (running,) = [trial.number for trial in store.trials(NAME) if trial.state == "running"]
+        store.finish_trial(NAME, running, "failed", reason="out of memory")
+        with serving(store) as address, opened(browser) as page, opened(browser) as listed:
+            listed.goto(address)
+            row = listed.locator("table.studies tbody tr")
+            expect(row).to_contain_text("running")
+            show(page, f"{address}/studies/{NAME}")
+            store.set_state(NAME, "running", "the front grows no more")
+            expect(row).to_contain_text("confirming")
+            expect(page.locator("#state")).to_have_text("confirming")
+            wanted = len(ranked(store.trials(NAME), study.budget).unconfirmed)
+            for done in range(1, 4):
+                trial = ranked(store.trials(NAME), study.budget).unconfirmed[0]
+                measured = {**study.latency(trial.schedule, repeats=20), **study.judge(trial.schedule, "confirmation")}
+                store.confirm_trial(NAME, trial.number, measured)
+                ranking = ranked(store.trials(NAME), study.budget)
+                best, of = ranking.best(), ranking.confirmation.of
+                expect(row).to_contain_text(f"{done} of {of} confirmed")
+                expect(row).to_contain_text(f"at {best.judged['latency_ratio'].value:.1%} of the latency")
+                expect(page.locator("#tiles")).to_contain_text(f"tried; {done} of {of} confirmed")
+            assert wanted > 3
+            expect(page.locator("#tiles")).to_contain_text("s left")
+            store.set_state(NAME, "complete", "the front grows no more")
+            expect(row).to_contain_text("complete")
+            expect(page.locator("#state")).to_have_text("complete")
+
     def test_changes_are_told_and_nothing_is_asked_in_between(self, browser: BrowserContext, study: Synthetic) -> None:
         with serving(study.store) as address, opened(browser) as page:
             asked: list[str] = []
