@@ -36,7 +36,12 @@ def explain_unmet(study: Study, ranking: Ranking, budget: Budget) -> None:
     """Say that nothing fits a budget, and which one is the nearest that something does."""
     cheapest = ranking.nearest()
     if cheapest is None:
-        err.print(f"study {study.name} has measured nothing yet; continue it with: vittle resume {study.name}", highlight=False)
+        told = f"study {study.name} has measured nothing but its baseline yet; continue it with: vittle resume {study.name}"
+        err.print(told, highlight=False, soft_wrap=True)
+        return
+    if not ranking.saves(cheapest):
+        told = f"nothing in study {study.name} fits {budget}, and nothing in it takes less than the baseline itself"
+        err.print(told, highlight=False, soft_wrap=True)
         return
     near = budget.covering(cheapest.judged)
     how = "export with" if cheapest.state == "complete" else "launch with"

@@ -102,8 +102,8 @@ def find_target(backbone: Backbone, wanted: str, settings: Settings, store: Stor
 def example_schedules(profile: LatencyProfile, space: Space) -> list[ExampleSchedule]:
     """The cheapest schedule, one half-way to the dense one, and the dense one, by prediction."""
     dense = Schedule((), space.context.tail)
-    candidates = [*space.cheapest(), *_started(space, [0.1, 0.2, 0.3]), dense]
-    cheapest = min(filter(profile.knows, candidates), key=profile.ratio)
+    reducing = [*space.cheapest(), *_started(space, [0.1, 0.2, 0.3])]
+    cheapest = min(filter(profile.knows, reducing), key=profile.ratio, default=dense)
     wanted = profile.ratio(cheapest) + MIDDLE * (profile.ratio(dense) - profile.ratio(cheapest))
     middles = [*_started(space, [wanted], profile.ratio), cheapest]
     middle = min(filter(profile.knows, middles), key=lambda schedule: abs(profile.ratio(schedule) - wanted))
@@ -155,9 +155,14 @@ def _probe(stand: Stand, space: Space) -> dict[str, Measurement]:
 
 
 def out_of_reach(budget: LatencyBudget, least: dict[str, Measurement]) -> str | None:
-    """The nearest budget that can be met, where the least latency there is exceeds this one for sure; None where it may not."""
+    """The nearest budget that can be met, where the least latency there is exceeds this one for sure; None where it may not.
+
+    A budget that the backbone itself meets is none to offer.
+    """
     if least[budget.objective].low <= budget.limit:
         return None
+    if least["latency_ratio"].high >= 1:
+        return "none is faster than the backbone itself; try a larger --batch-size, where there is more to gain"
     near = budget.covering(least)
     return f"the nearest feasible budget is {near}: launch with --latency-budget {near}"
 

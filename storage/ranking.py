@@ -189,10 +189,20 @@ class Ranking(tuple[Trial, ...]):
         return {number for number in others if fronts.tied(self.expected[number], best, self.goals)}
 
     def nearest(self) -> Trial | None:
-        """The cheapest trial that was measured at all, whatever its quality; None where none was."""
+        """The cheapest trial that was measured at all, whatever its quality, the baseline's aside; None where none was."""
         charted = self.goals.charted
-        measured = [trial for trial in self if charted in trial.judged]
+        measured = [trial for trial in self if charted in trial.judged and not trial.is_baseline]
         return min(measured, key=lambda trial: trial.judged[charted].high, default=None)
+
+    def saves(self, trial: Trial) -> bool:
+        """Whether a trial costs less than the baseline, beyond the noise."""
+        charted, baseline = self.goals.charted, self.baseline
+        return baseline is None or trial.judged[charted].high < self.goals.dearest(baseline.judged)
+
+    def fastest(self) -> Trial | None:
+        """The point of the front that costs least, as the tables show it, the baseline aside; without one the nearest trial."""
+        points = [trial for trial in self.front() if not trial.is_baseline]
+        return min(points, key=lambda trial: trial.judged[self.goals.charted].value, default=self.nearest())
 
     def growth(self) -> Growth | None:
         """How the front within the study's budget has grown, by what the search measured and what that lets expect.

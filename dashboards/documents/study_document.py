@@ -71,7 +71,7 @@ def detailed(
     standing, expected = ranking.standing, ranking.expected
     front = {trial.number for trial in standing.points}
     confirmation = ranking.confirmation if study.confirming else None
-    nearest, bend = ranking.nearest(), ranking.knee()
+    fastest, bend = ranking.fastest(), ranking.knee()
     shape = study.backbone.shape
     return {
         **listed(study, standing, confirmation),
@@ -88,9 +88,7 @@ def detailed(
         "against": _against(ranking),
         "objectives": {name: dataclasses.asdict(objective) for name, objective in OBJECTIVES.items()},
         "counts": dict(Counter(trial.state for trial in trials)),
-        "nearest": None
-        if nearest is None
-        else {"trial": nearest.number, "latency_ratio": nearest.judged["latency_ratio"].value},
+        "fastest": None if fastest is None else _fastest(fastest),
         "importance": None if importance is None else _importance(importance, speak),
         "optimism": _optimism(ranking, speak),
         "outlook": _outlook(ranking, speak),
@@ -169,6 +167,11 @@ def _outlook(ranking: Ranking, speak: Words) -> dict[str, Any] | None:
         "steps": steps,
         "text": text.outlook(grown, speak),
     }
+
+
+def _fastest(trial: Trial) -> dict[str, Any]:
+    latency = trial.judged["latency_ratio"]
+    return {"trial": trial.number, "latency_ratio": latency.value, "mark": text.mark(latency)}
 
 
 def _against(ranking: Ranking) -> str | None:

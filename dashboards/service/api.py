@@ -265,9 +265,12 @@ def stop_job(id: str, store: OpenStore, service: Served) -> JobAnswer:  # noqa: 
 
 
 def _unmet(study: Study, trials: Ranking, budget: Budget) -> str:
-    cheapest = Ranking.of((trial for trial in trials if trial.state == "complete"), study.goals).nearest()
+    complete = Ranking.of((trial for trial in trials if trial.state == "complete"), study.goals)
+    cheapest = complete.nearest()
     if cheapest is None:
         return f"study {study.name!r} has no complete trial yet"
+    if not complete.saves(cheapest):
+        return f"nothing in study {study.name!r} fits {budget}, and nothing in it takes less than the baseline itself"
     near = budget.covering(cheapest.judged)
     return f"nothing in study {study.name!r} fits {budget}; the nearest feasible budget is {near} (trial {cheapest.number})"
 

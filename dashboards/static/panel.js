@@ -6,9 +6,9 @@ function measuredHow(trial) {
 }
 
 function nothingFits() {
-  const first = choicesOf(axis)[0];
+  const first = choicesOf(axis).find(({ trial }) => trial !== backbone()?.number);
   const ended = ["complete", "failed"].includes(study.state);
-  const fastest = study.nearest && t("study.nearest", { number: study.nearest.trial, share: percent(study.nearest.latency_ratio) });
+  const fastest = study.fastest && t("study.fastest", { number: study.fastest.trial, share: study.fastest.mark + percent(study.fastest.latency_ratio) });
   const nearest = first && element("button", { type: "button", className: "link", onclick: () => { ask(first.limit); drawBudget(); } },
     t("study.nearest_fits", { budget: AXES[axis].show(first.limit), number: first.trial }));
   return [element("h2", {}, t(ended ? "study.nothing_holds" : "study.nothing_holds_yet", { budget: wantedText() })),

@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 
 import vittle.cli.commands
 import vittle.cli.launch
-from recorded import coordinate, make_study, run
+from recorded import SHAPE, coordinate, make_study, run
 from refusals import refusal
-from vittle import Schedule
+from vittle import Schedule, presets
 from vittle.search.reporter import Reporter
 from vittle.storage.records import Study
 from vittle.storage.store import Store
@@ -198,6 +198,21 @@ def test_export_over_an_unwritable_place(
 ) -> None:
     line = refusal(monkeypatch, capsys, "export", "--storage", studied, "--output", "no/such/folder/best.yaml")
     assert "cannot write no/such/folder/best.yaml" in line
+
+
+def test_the_baseline_is_no_budget_to_offer(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'slow.db'}"
+    store = Store.open(url, create=True)
+    run(coordinate(make_study(store, "slow"), store), limit=1)
+    told = invoke("export", "--storage", url, "--latency-budget", "3%")
+    assert told.exit_code == 1
+    assert "study slow has measured nothing but its baseline yet; continue it with: vittle resume slow" in told.stderr
+    baseline = store.trials("slow")[0].measurements["search"]
+    number = store.start_trial("slow", "sampler", presets.constant(SHAPE, 1), {})
+    store.finish_trial("slow", number, "complete", baseline)  # as fast as the backbone
+    told = invoke("export", "--storage", url, "--latency-budget", "3%")
+    assert told.exit_code == 1
+    assert told.stderr.strip() == "nothing in study slow fits 3%, and nothing in it takes less than the baseline itself"
 
 
 def test_a_budget_that_nothing_fits_names_the_nearest(studied: str, home: Path) -> None:

@@ -49,6 +49,22 @@ def least(ratio: float) -> dict:
     return {"latency_ratio": exact("latency_ratio", ratio), "latency_ms": exact("latency_ms", 100 * ratio)}
 
 
+@pytest.mark.parametrize("budget", ["60%", "41ms"])
+@pytest.mark.parametrize("ratio", [1.0, 1.3])
+def test_a_budget_that_the_backbone_meets_itself_is_none_to_offer(store, monkeypatch, budget: str, ratio: float) -> None:
+    monkeypatch.setattr(feasibility, "_probe", lambda *_: least(ratio))
+    with pytest.raises(InfeasibleBudgetError, match="none is faster than the backbone itself; try a larger --batch-si") as told:
+        check_budget(load_backbone(), settings(budget), store)
+    assert "--latency-budget" not in str(told.value)
+
+
+def test_the_cheapest_is_a_schedule_that_reduces_however_slow_it_is(profile) -> None:
+    slow = {variant: replace(one, base=1.0) for variant, one in profile.acting.items()}
+    cheapest, _, dense = example_schedules(replace(profile, acting=slow), Space(profile.shape, ("merging",)))
+    assert cheapest.schedule.reductions
+    assert cheapest.latency["latency_ratio"].value > dense.latency["latency_ratio"].value
+
+
 def test_the_probe_times_the_cheapest_schedules(store) -> None:
     check_budget(load_backbone(), settings("500%"), store)
     with pytest.raises(InfeasibleBudgetError, match="no schedule fits 0.001ms"):

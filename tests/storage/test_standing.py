@@ -56,6 +56,38 @@ def trials(searched: NDArray[np.bool_], held_out: NDArray[np.bool_] | None = Non
     return found
 
 
+def timed(number: int, value: float, high: float, *, state: str = "complete", right: int = 400) -> Trial:
+    latency = {name: Measurement(name, value, value, high, 5) for name in ("latency_ratio", "latency_ms")}
+    found = {**latency, "macs": exact("macs", 1000 * value), "accuracy": proportion("accuracy", right, 450, {})}
+    return Trial(number, state, "sampler" if number else "backbone", schedule(number) if number else Schedule(), {}, {"search": found})
+
+
+BASELINE = timed(0, 1.0, 1.0, right=440)
+
+
+class TestTheFastest:
+    def test_is_the_first_of_the_table(self) -> None:
+        calm, shaky = timed(1, 0.41, 0.415), timed(2, 0.40, 0.45, right=390)
+        ranking = ranked([BASELINE, calm, shaky, timed(3, 0.39, 0.39, state="infeasible")])
+        assert ranking.front()[0] == shaky
+        assert ranking.fastest() == shaky
+        assert ranking.nearest().number == 3
+
+    def test_is_the_nearest_where_no_schedule_is_in_the_table(self) -> None:
+        slow = timed(1, 0.7, 0.72, state="infeasible")
+        assert ranked([BASELINE, slow]).fastest() == slow
+
+    def test_is_never_the_baseline(self) -> None:
+        for ranking in (ranked([BASELINE]), ranked([])):
+            assert ranking.fastest() is None
+            assert ranking.nearest() is None
+
+    @pytest.mark.parametrize(("high", "saves"), [(0.99, True), (1.0, False), (1.2, False)])
+    def test_saves_something_or_is_no_budget_to_offer(self, high: float, saves: bool) -> None:
+        trial = timed(1, 0.9, high)
+        assert ranked([BASELINE, trial]).saves(trial) is saves
+
+
 def answers(random: np.random.Generator, n: int, shares: list[float]) -> NDArray[np.bool_]:
     """Right answers of schedules that agree on which images are hard, (schedules, n), each to its share of all images."""
     ease = random.random(n)

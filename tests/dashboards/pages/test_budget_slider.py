@@ -1,5 +1,7 @@
 """The budget slider of the study page: from a budget to the best schedule that fits it, and to the file that applies it."""
 
+import re
+
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -89,6 +91,30 @@ def test_where_nothing_fits_the_nearest_budget_is_one_click_away(page: Page, add
     expect(page.locator("#panel h2")).to_contain_text("Nothing holds")
     page.locator("#panel button").click()
     expect(page.locator("#panel h2")).to_have_text(f"Trial {ranked(trials).best_by_budget('latency_ratio')[0].trial}")
+
+
+def test_the_fastest_so_far_is_the_first_of_the_table(page: Page, address: str) -> None:
+    show(page, f"{address}/studies/digits-60")
+    move(page, 0)
+    rows = page.locator("#front tr").all_inner_texts()
+    first = next(row for row in rows if "backbone" not in row)
+    said = page.locator("#panel .origin").inner_text()
+    number, share = re.fullmatch(r"The fastest trial so far, number (\d+), takes (\S+) of the backbone's time\.", said).groups()
+    assert re.match(rf"Trial {number}\b", first)
+    assert share in first
+
+
+def test_the_backbone_is_no_budget_to_offer(page: Page, address: str, store: Store) -> None:
+    made = Synthetic(store, "too-slow", budget="5%")
+    made.add(Schedule(), "backbone")
+    made.add(made.proposal(), "sampler")
+    store.set_state("too-slow", "complete")
+    slow = store.trials("too-slow")[1]
+    assert slow.state == "infeasible"
+    show(page, f"{address}/studies/too-slow")
+    expect(page.locator("#panel h2")).to_have_text("Nothing holds 5%")
+    expect(page.locator("#panel .origin")).to_contain_text(f"number 1, takes {slow.judged['latency_ratio'].value:.1%}")
+    expect(page.locator("#panel button")).to_have_count(0)
 
 
 def test_the_thumb_is_below_the_line_and_the_study_s_own_budget_comes_back(page: Page, address: str, store: Store) -> None:

@@ -233,6 +233,14 @@ def test_free_tokens_and_forms_of_the_backbone_are_listed(page: Page, address: s
     expect(page.locator("#forms .note")).to_have_text(["the fastest", "1.09× the fastest"])
 
 
+def test_the_fastest_form_is_the_fastest_that_was_measured(page: Page, address: str, store: Store) -> None:
+    profile = latency_profile()
+    store.save_profile(dataclasses.replace(profile, forms_ms={"fused": 9.5, "eager": 9.27}, backbone_ms=8.2))  # which is of a calmer minute
+    show_profiled(page, address)
+    expect(page.locator("#forms dt")).to_have_text(["Eager attention", "Fused attention"])
+    expect(page.locator("#forms .note")).to_have_text(["the fastest", "1.02× the fastest"])
+
+
 def test_predicted_and_noisy_latencies_are_marked_in_panel_table_and_hover(page: Page, address: str, store: Store) -> None:
     trials = store.trials(STUDY)
     (noisy,) = [trial for trial in trials if "latency_ratio" in trial.judged and text.noise(trial.judged["latency_ratio"])]

@@ -86,18 +86,20 @@ def test_a_failure_leaves_the_switches_too(mixed, fused: bool) -> None:
     ("eager", "form"),
     [
         ([0.9, 0.8, 0.95, 0.9, 0.99], "eager"),
-        ([0.5, 0.5, 0.5, 0.5, 1.0], "fused"),  # not in every round: that is noise
+        ([0.5, 0.5, 0.5, 0.5, 1.5], "eager"),  # a single round says little
+        ([1.1, 1.1, 1.1, 0.5, 0.5], "fused"),
         ([1.1] * 5, "fused"),
         ([1.0] * 5, "fused"),
     ],
 )
-def test_the_default_stays_unless_another_form_is_faster_in_every_round(
+def test_the_fastest_is_the_form_of_the_least_time_that_is_reported(
     mixed, images_for, monkeypatch, eager: list[float], form: str
 ) -> None:
     monkeypatch.setattr(baseline_module, "take_turns", timed(eager))
     runs = spy(mixed, monkeypatch)
     found = find_baseline(mixed, images_for(mixed))
     assert found.form == form
+    assert found.times_ms[found.form] == min(found.times_ms.values())
     assert found.times_ms == pytest.approx({"fused": 10.0, "eager": 10 * np.median(eager)})
     assert runs == [[True] * 4, [False] * 4]  # each was timed as what it is called
     found.call(images_for(mixed))
