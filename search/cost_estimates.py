@@ -44,10 +44,15 @@ class CostEstimates:
 
     @property
     def allowed(self) -> float:
+        """The budget as a share of the backbone's latency, and no more than all of it, which is where a search begins."""
+        return min(1.0, self._limit)
+
+    @property
+    def _limit(self) -> float:
         """The budget as a share of the backbone's latency; all of it while an absolute one cannot be compared yet."""
         if self._budget.relative:
-            return min(1.0, self._budget.limit)
-        return 1.0 if self._backbone_ms is None else min(1.0, self._budget.limit / self._backbone_ms)
+            return self._budget.limit
+        return 1.0 if self._backbone_ms is None else self._budget.limit / self._backbone_ms
 
     def predicted(self, schedule: Schedule) -> Mapping[str, Measurement] | None:
         """The latency of a schedule by the profile; None where it has to be measured, as the backbone's always is here."""
@@ -69,13 +74,11 @@ class CostEstimates:
             over = predicted[self._budget.objective].low > self._budget.limit
             return {**macs, **predicted} if over else None
         ratio = self._space.macs_share(schedule) * self._latency_per_mac() / HOPELESS
-        if ratio <= self.allowed:
+        if ratio <= self._limit:
             return None
-        return {
-            **macs,
-            "latency_ratio": exact("latency_ratio", ratio),
-            "latency_ms": exact("latency_ms", self._budget.limit * ratio / self.allowed),
-        }
+        over = {**macs, "latency_ratio": exact("latency_ratio", ratio)}
+        backbone_ms = self._backbone_ms or (None if self._budget.relative else self._budget.limit)
+        return over if backbone_ms is None else {**over, "latency_ms": exact("latency_ms", backbone_ms * ratio)}
 
     def note(self, schedule: Schedule, measured: Mapping[str, Measurement]) -> None:
         """Learn from what was measured."""

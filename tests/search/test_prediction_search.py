@@ -6,12 +6,16 @@ import pytest
 
 from recorded import ENVIRONMENT, SHAPE, coordinate, latency_profile, make_study, outcome, run
 from vittle import Schedule
+from vittle.objectives.budget import LatencyBudget
 from vittle.objectives.evaluation import Evaluation
 from vittle.objectives.latency.profile import LatencyProfile
+from vittle.objectives.measurement import exact
 from vittle.search.coordinator import Coordinator
+from vittle.search.cost_estimates import HOPELESS, CostEstimates
 from vittle.search.schedules import Knowledge
 from vittle.search.starts import HEURISTIC
 from vittle.spaces import tokens
+from vittle.spaces.space import Space
 from vittle.storage.records import profiled
 from vittle.storage.settings import Settings
 from vittle.storage.store import Store
@@ -119,3 +123,39 @@ def test_the_profile_of_a_study_is_found_by_its_trials(store) -> None:
     assert profiled(store.trials("study")) == profile.key
     assert store.profile(profile.key) == profile
     assert store.profiles() == [profile]
+
+
+class TestEstimatesWithoutAProfile:
+    """The least latency for its MACs that was seen: here half as much again as the backbone's."""
+
+    @staticmethod
+    def costs(budget: str, share: float) -> tuple[CostEstimates, Schedule]:
+        """What is known after some trials, and a schedule with that share of the backbone's MACs."""
+        space = Space(SHAPE, ("merging",))
+        found = CostEstimates(space, LatencyBudget.parse(budget), None, elsewhere=False)
+        for start in space.starting_points([0.3, 0.4, 0.5, 0.6, 0.7]):
+            schedule = space.schedule(start.values)
+            ratio = 1.5 * space.macs_share(schedule)
+            protocol = {"backbone_ms": 20.0}
+            measured = {"latency_ratio": exact("latency_ratio", ratio), "latency_ms": exact("latency_ms", 20 * ratio, protocol)}
+            found.note(schedule, measured)
+        *_, nearest = (space.schedule(start.values) for start in space.starting_points([share]))
+        return found, nearest
+
+    @pytest.mark.parametrize(("budget", "over"), [("60%", True), ("100%", True), ("150%", False), ("22ms", True), ("30ms", False)])
+    def test_a_budget_of_more_than_the_backbone_is_held_to_itself(self, budget: str, over: bool) -> None:
+        costs, schedule = self.costs(budget, 0.95)
+        estimate = 1.5 * costs._space.macs_share(schedule) / HOPELESS
+        assert 1.1 < estimate < 1.5
+        found = costs.over(schedule)
+        assert (found is not None) is over
+        if found is not None:
+            assert found["latency_ratio"].value == pytest.approx(estimate)
+            assert found["latency_ms"].value == pytest.approx(20 * estimate)
+            assert LatencyBudget.parse(budget).excess(found) > 0
+
+    def test_a_search_begins_below_the_backbone_whatever_the_budget(self) -> None:
+        assert self.costs("150%", 0.5)[0].allowed == 1.0
+        assert self.costs("30ms", 0.5)[0].allowed == 1.0
+        assert self.costs("10ms", 0.5)[0].allowed == 0.5
+        assert self.costs("60%", 0.5)[0].allowed == 0.6
