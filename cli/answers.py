@@ -1,11 +1,13 @@
 """What several commands answer: the front of a study, and that nothing in it fits."""
 
+import shlex
 from collections.abc import Sequence
 
 from rich.table import Table
 
+from vittle.dashboards import text
 from vittle.dashboards.terminal import plain_tables, study_tables
-from vittle.dashboards.terminal.console import err, out, print_json
+from vittle.dashboards.terminal.console import err, escape, out, print_json
 from vittle.objectives.budget import Budget, LatencyBudget
 from vittle.storage import kinds
 from vittle.storage.ranking import Ranking
@@ -23,6 +25,9 @@ def show_front(study: Study, ranking: Ranking, budget: Budget, as_json: bool) ->
     if study.kind == Settings.kind:
         for sentence in study_tables.standing(ranking):
             out.print(sentence, highlight=False, soft_wrap=True)
+        if ranking.disturbance is not None:
+            told = f"{text.disturbance(ranking.disturbance)} Time them again with: vittle retime {shlex.quote(study.name)}"
+            out.print(escape(told), highlight=False, soft_wrap=True, style="yellow")
 
 
 def front_table(study: Study, points: Sequence[Trial], ranking: Ranking, budget: Budget) -> Table:

@@ -161,7 +161,10 @@ def verify(
     device: Device = None,
     as_json: Json = False,
 ) -> None:
-    """Measure an exported schedule again: exit code 0 where it holds, 1 where it drifted, 3 on another device."""
+    """Measure an exported schedule again: exit code 0 where it holds, 1 drifted, 3 on another device, 4 cannot tell.
+
+    It cannot tell where the noise of measuring exceeds the claim: the interval reaches over the limit, or something disturbed it.
+    """
     adapters = parse_adapters(adapter)
     with working("loading"):
         from vittle.reductions.device import choose_device

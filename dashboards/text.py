@@ -13,7 +13,7 @@ from vittle.objectives.measurement import OBJECTIVES, Measurement
 from vittle.objectives.quality.paired import Interval
 from vittle.spaces.reduction import Reduction
 from vittle.spaces.schedule import Schedule
-from vittle.storage.ranking import MORE, Growth
+from vittle.storage.ranking import MORE, Disturbance, Growth
 from vittle.storage.records import Trial
 
 MARKS = {"~": "predicted", "!": "noisy", "†": "estimated"}  # with their words under `signs`
@@ -171,6 +171,11 @@ def outlook(grown: Growth, speak: Words = ENGLISH) -> str:
     expected = grown.outlook
     shares = {"gain": percent(expected.gain), "most": percent(expected.high), "now": percent(grown.volume)}
     return speak("sentences.outlook", trials=MORE, **shares)
+
+
+def disturbance(found: Disturbance, speak: Words = ENGLISH) -> str:
+    """How many of a front's latencies were measured under disturbance, and what that means for them."""
+    return speak("sentences.disturbance", noisy=found.noisy, measured=found.measured, reason=plain(found.reason))
 
 
 def worst_class(trial: Trial, speak: Words = ENGLISH) -> str | None:

@@ -11,7 +11,7 @@ import torch
 
 from vittle.objectives.evaluator import make_stand
 from vittle.objectives.latency.environment import environment
-from vittle.objectives.latency.provenance import HARDWARE, IDENTITY, fingerprint, hardware, identity
+from vittle.objectives.latency.provenance import HARDWARE, IDENTITY, device_phase, hardware
 from vittle.objectives.latency.stand import EFFORTS, Stand
 from vittle.objectives.measurement import Measurement
 from vittle.objectives.quality.images import Progress
@@ -20,10 +20,13 @@ from vittle.reductions.backbone import Backbone, load_backbone
 from vittle.reductions.vit import ReducedViT
 from vittle.spaces.errors import VittleError
 from vittle.spaces.schedule import Schedule
+from vittle.storage import fronts
 from vittle.storage.certificate import Certificate, State, Verdict
 from vittle.storage.ranking import Ranking
 from vittle.storage.records import Study, Trial
 from vittle.storage.store import Store
+
+STATES: Mapping[bool | None, State] = {True: "holds", False: "drifted", None: "cannot tell"}
 
 
 def verify(path: Path, *, device: str, checkpoint: Path | None = None, adapters: Mapping[str, str] | None = None) -> Verdict:
@@ -53,7 +56,7 @@ def verify(path: Path, *, device: str, checkpoint: Path | None = None, adapters:
         measured = stand.measure(ReducedViT(stand.model, certificate.schedule, loaded), EFFORTS["confirmation"])
     then = certificate.environment
     changed = tuple((name, then.get(name), here.get(name)) for name in IDENTITY if then.get(name) != here.get(name))
-    state: State = "holds" if certificate.covers(measured) else "drifted"
+    state = STATES[certificate.covers(measured)]
     if any(name in HARDWARE for name, _, _ in changed):
         state = "other device"
     return Verdict(state, certificate, measured, here, changed)
@@ -79,6 +82,8 @@ class Retiming:
 def retime(study: Study, store: Store, device: str, progress: Progress | None = None) -> Retiming:
     """Time the backbone and every schedule of a study's front on a device of this machine, and keep what comes out.
 
+    On the device that the study was timed on, they are judged by it from then on (see `Trial.costs`).
+
     Raises:
         VittleError: nothing to time yet, or the weights are not those of the study.
     """
@@ -98,12 +103,13 @@ def retime(study: Study, store: Store, device: str, progress: Progress | None = 
             if progress is not None:
                 progress(done, len(wanted))
         here = hardware(environment(stand.device))
+    fronts.keep(store, study.name, Ranking.of(store.trials(study.name), study.goals).standing)
     return Retiming(here, hardware(wanted[0].judged["latency_ms"].protocol), tuple(wanted), measured)
 
 
 def timed_on(stand: Stand) -> str:
-    """The phase under which measurements of another device are kept."""
-    return f"device:{fingerprint(identity(environment(stand.device)))}"
+    """The phase under which what is timed there again is kept."""
+    return device_phase(environment(stand.device))
 
 
 def _timed(stand: Stand, schedule: Schedule, adapters: Mapping[str, Any]) -> dict[str, Measurement]:

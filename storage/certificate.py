@@ -12,8 +12,10 @@ from vittle.objectives.measurement import Measurement
 from vittle.spaces.errors import VittleError
 from vittle.spaces.schedule import Schedule
 
-State = Literal["holds", "drifted", "other device"]
-EXIT_CODES: Mapping[State, int] = {"holds": 0, "drifted": 1, "other device": 3}
+State = Literal["holds", "drifted", "cannot tell", "other device"]
+EXIT_CODES: Mapping[State, int] = {"holds": 0, "drifted": 1, "other device": 3, "cannot tell": 4}
+SHARP = 0.02  # of the limit, by which the end of an interval may be over it: two careful measurements differ by as much
+DOUBT = 0.5  # of the limit, by which a disturbed measurement has to be over it to say that a claim has drifted
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,17 @@ class Certificate:
         """The most that it may take: the budget, or what it took, whichever is more."""
         return max(self.budget.limit, self.latency[self.budget.objective].high)
 
-    def covers(self, measured: Mapping[str, Measurement]) -> bool:
-        """Whether a measured latency is within the limit, up to the noise of measuring."""
-        return measured[self.budget.objective].low <= self.limit
+    def covers(self, measured: Mapping[str, Measurement]) -> bool | None:
+        """Whether a measured latency is within the limit; None where the noise of measuring is too much to tell.
+
+        It is where its whole interval is, but for `SHARP`. It is not where none of the interval is, and where something
+        disturbed the measurement, that has to be by `DOUBT`.
+        """
+        one = measured[self.budget.objective]
+        if one.high <= self.limit * (1 + SHARP):
+            return True
+        doubt = 0.0 if noise(measured) is None else DOUBT
+        return None if one.low <= self.limit * (1 + doubt) else False
 
 
 @dataclass(frozen=True)
@@ -84,8 +94,8 @@ class Verdict:
     """What became of a certificate on one machine.
 
     Attributes:
-        state: `holds` where the latency is within the certificate's limit up to the noise of measuring, else `drifted`;
-            `other device` where the hardware is another, whatever the latency.
+        state: `holds` where the latency is within the certificate's limit, `drifted` where it is not, `cannot tell` where the
+            noise of measuring exceeds the claim; `other device` where the hardware is another, whatever the latency.
         certificate: what was certified.
         measured: as now, by objective.
         here: the environment as it is now.
@@ -99,12 +109,17 @@ class Verdict:
     changed: tuple[tuple[str, Any, Any], ...]
 
     @property
-    def within(self) -> bool:
-        """Whether the latency measured here is within the limit, whatever the device."""
+    def within(self) -> bool | None:
+        """Whether the latency measured here is within the limit, whatever the device; None where that cannot be told."""
         return self.certificate.covers(self.measured)
 
     @property
     def noisy(self) -> str | None:
         """What disturbed the measurement; None where nothing did."""
-        reason = self.measured["latency_ratio"].protocol.get("noisy")
-        return None if reason is None else str(reason)
+        return noise(self.measured)
+
+
+def noise(measured: Mapping[str, Measurement]) -> str | None:
+    """What disturbed a latency while it was measured; None where nothing did."""
+    reason = measured["latency_ratio"].protocol.get("noisy")
+    return None if reason is None else str(reason)

@@ -74,7 +74,7 @@ def document(
         "budget": str(budget or study.budget),
         "tokens": list(costs.tokens(shape, trial.schedule)),
         "measured_on": {"images": "held-out" if trial.confirmed else "search", "data": settings.data},
-        "measurements": measured({**trial.judged, **trial.measurements[phase]}),
+        "measurements": measured({**trial.judged, **trial.measurements[phase], **trial.costs}),
         "certificate": {
             "stand": settings.stand,
             "environment": {name: about[name] for name in ENVIRONMENT if name in about},

@@ -17,6 +17,7 @@ from vittle.objectives.quality.expectation import expected
 from vittle.storage.records import Trial, baseline_trial, confirmation_gap
 
 MORE = 100  # trials that an outlook is for
+MANY = 1 / 3  # of a front's costs, measured under disturbance, for which the study says so
 
 
 class Growth(NamedTuple):
@@ -67,6 +68,20 @@ class Confirmation(NamedTuple):
     done: int
     of: int
     seconds_left: float | None
+
+
+class Disturbance(NamedTuple):
+    """What disturbed the costs that a front is chosen by.
+
+    Attributes:
+        noisy: how many of them were measured under disturbance.
+        measured: of how many that were measured at all, the baseline's among them.
+        reason: what disturbed the last of them.
+    """
+
+    noisy: int
+    measured: int
+    reason: str
 
 
 class BestWithin(NamedTuple):
@@ -134,6 +149,17 @@ class Ranking(tuple[Trial, ...]):
         done, left = sum(trial.confirmed for trial in self), len(self.unconfirmed)
         gap = confirmation_gap(self)
         return Confirmation(done, done + left, gap * left if left and gap is not None else None)
+
+    @property
+    def disturbance(self) -> Disturbance | None:
+        """What disturbed the costs of the baseline and the front, where it was `MANY` of them; None where few were."""
+        charted, points = self.goals.charted, {trial.number: trial for trial in (self.baseline, *self.front()) if trial is not None}
+        protocols = [trial.judged[charted].protocol for trial in points.values() if charted in trial.judged]
+        measured = [protocol for protocol in protocols if protocol.get("source") != "predicted"]
+        reasons = [str(protocol["noisy"]) for protocol in measured if protocol.get("noisy")]
+        if not reasons or len(reasons) < MANY * len(measured):
+            return None
+        return Disturbance(len(reasons), len(measured), reasons[-1])
 
     def front(self, budget: Budget | None = None) -> list[Trial]:
         """The complete trials that none beats in expected quality and cost, cheapest first; of those within a budget."""

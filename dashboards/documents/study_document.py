@@ -90,6 +90,7 @@ def detailed(
         "counts": dict(Counter(trial.state for trial in trials)),
         "fastest": None if fastest is None else _fastest(fastest),
         "importance": None if importance is None else _importance(importance, speak),
+        "disturbance": _disturbance(ranking, speak),
         "optimism": _optimism(ranking, speak),
         "outlook": _outlook(ranking, speak),
         "tied": sorted(ranking.tied_with_best()),
@@ -151,6 +152,11 @@ def _importance(importance: Importance, speak: Words) -> dict[str, Any]:
 def _optimism(ranking: Ranking, speak: Words) -> dict[str, Any] | None:
     found = ranking.optimism()
     return None if found is None else {**found._asdict(), "text": text.optimism(found, speak)}
+
+
+def _disturbance(ranking: Ranking, speak: Words) -> dict[str, Any] | None:
+    found = ranking.disturbance
+    return None if found is None else {**found._asdict(), "text": text.disturbance(found, speak)}
 
 
 def _outlook(ranking: Ranking, speak: Words) -> dict[str, Any] | None:

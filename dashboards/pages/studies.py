@@ -1,5 +1,6 @@
 """The pages of all studies and of one, and their JSON twins."""
 
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -56,6 +57,7 @@ def context(study: Study, speak: Words) -> dict[str, Any]:
         "twin": f"{study_document.study_url(study.name)}.json",
         "created": study.created,
         "budget": text.budget(study.budget, speak),
+        "retime": f"vittle retime {shlex.quote(study.name)}",
     }
 
 

@@ -2,6 +2,7 @@
 "use strict";
 
 const actions = byId("actions");
+const timeAgain = byId("disturbed-again"); // the same as one of the buttons, where the front was timed under disturbance
 const actionsTold = byId("actions-told");
 let lastState = actions.dataset.state; // of the study, when it was last asked for
 let stopping = false;
@@ -9,6 +10,7 @@ let asking = false;
 
 function drawActions({ state, holder, job, actions: possible }) {
   for (const place of actions.querySelectorAll("[data-action]")) place.hidden = stopping || !possible.includes(place.dataset.action);
+  if (timeAgain) timeAgain.hidden = stopping || !possible.includes("retime");
   if (state === "running" && lastState !== "running" && holder && !stopping) return location.reload(); // the page follows what runs
   lastState = state;
   if (stopping && (holder || job?.state === "running")) return say(actionsTold, t("service.stopping"));
@@ -43,6 +45,8 @@ actions.querySelector("form")?.addEventListener("submit", event => {
   if (!trials.validity.valid) return say(actionsTold, t("service.wrong.trials"), true);
   takeAction("extend", { trials: Number(trials.value) });
 });
+
+timeAgain?.addEventListener("click", () => takeAction("retime"));
 
 async function followActions() {
   await drawAgain();

@@ -15,6 +15,11 @@ function nothingFits() {
     element("p", { className: "origin" }, fastest ?? t("study.nothing_measured")), nearest].filter(Boolean);
 }
 
+function about(trial) { // its page, which exports it for the budget that is asked for here
+  const budget = askedBudget();
+  return budget ? `${trial.url}?budget=${encodeURIComponent(budget)}` : trial.url;
+}
+
 function tagOf(trial) {
   if (trial === fitting()) return t("study.best_for", { budget: wantedText() });
   return trial.number === study.knee ? t("study.knee") : kindLabel(trial.kind);
@@ -44,7 +49,7 @@ function drawPanel() {
       file && element("a", { className: "button", ...file }, t("study.export")),
       trial.export && !file && element("p", { className: "hint" }, t("report.elsewhere")),
       trial.export && element("code", { className: "apply" }, `vittle.apply(model, vittle.Schedule.load("${trial === numbered(study.best?.trial) ? "best.yaml" : "schedule.yaml"}"))`),
-      trial.url && element("a", { className: "more", href: trial.url }, t("study.all_about", { number: trial.number }))),
+      trial.url && element("a", { className: "more", href: about(trial) }, t("study.all_about", { number: trial.number }))),
     element("dl", { className: "values" },
       accuracy && fact(accuracyName(), accuracyText(trial), note(of95(accuracy), t("study.search_images", { images: imagesText(trial) }), expected)),
       held && fact(t("study.held_out"), percent(held.value), note(of95(held), t("study.unseen_images", { count: held.n }))),
@@ -112,6 +117,11 @@ function drawTable() {
   byId("marks").hidden = !signs.size;
   byId("marks").textContent = [...signs].map(([mark, meaning]) => `${mark} ${meaning}`).join(t("study.and"));
   if (focused) body.querySelector(`[data-trial="${focused}"]`)?.focus();
+}
+
+function drawDisturbance() {
+  byId("disturbed").hidden = !study.disturbance;
+  byId("disturbed-text").textContent = study.disturbance?.text ?? "";
 }
 
 function drawCounts() {

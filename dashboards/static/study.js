@@ -20,7 +20,7 @@ async function draw() {
   const first = !chart.on;
   if (first) begin();
   const empty = drawFrame();
-  for (const part of [drawCounts, drawTiles, drawPanel, drawTable]) part();
+  for (const part of [drawDisturbance, drawCounts, drawTiles, drawPanel, drawTable]) part();
   if (!empty) {
     await drawChart();
     drawBudget();

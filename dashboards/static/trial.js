@@ -4,6 +4,8 @@
 const AGAIN_MS = 2000;
 const twin = byId("trial").dataset.twin;
 let trial = null; // the JSON twin as it was last read
+const asks = new URLSearchParams(location.search).get("budget"); // what the study page was asked for when it led here
+const wanted = /^(\d+(\.\d+)?|\.\d+)(%|ms)$/.test(asks ?? "") ? asks : null; // null: the study's own
 let received = ""; // its text, to see whether anything is new
 
 // --- words and numbers ---
@@ -200,11 +202,12 @@ function drawHeader() {
   ].filter(Boolean).map(text => element("span", {}, text)));
   byId("reason").hidden = !trial.reason;
   byId("reason").textContent = trial.reason ?? "";
+  const keeping = address => address && (wanted ? `${address}?budget=${encodeURIComponent(wanted)}` : address);
   const way = (href, text, properties = {}) => href && element("a", { href, className: "way", ...properties }, text);
   byId("ways").replaceChildren(...[
-    way(trial.previous, `← ${t("trial.previous")}`, { rel: "prev" }), way(trial.next, `${t("trial.next")} →`, { rel: "next" }),
+    way(keeping(trial.previous), `← ${t("trial.previous")}`, { rel: "prev" }), way(keeping(trial.next), `${t("trial.next")} →`, { rel: "next" }),
     way(`${study.url}#trial-${trial.number}`, t("trial.in_study")), way(trial.compare, t("trial.compare")),
-    way(trial.export, t("trial.export"), { className: "button", download: "" }),
+    way(keeping(trial.export), wanted ? t("trial.export_for", { budget: wanted }) : t("trial.export"), { className: "button", download: "" }),
   ].filter(Boolean));
 }
 

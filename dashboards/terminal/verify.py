@@ -7,8 +7,14 @@ from vittle.dashboards import text
 from vittle.dashboards.terminal.latency_tables import RetimedRow
 from vittle.objectives.budget import Budget
 from vittle.objectives.measurement import Measurement
-from vittle.storage.certificate import Verdict
+from vittle.storage.certificate import Certificate, Verdict
 from vittle.storage.records import Trial
+
+HERE = {
+    True: "it is within the claim here, too",
+    False: "it is over the claim here",
+    None: "whether it is within the claim here is lost in the noise",
+}
 
 
 def retimed(trials: Sequence[Trial], measured: Mapping[int, Mapping[str, Measurement]], budget: Budget) -> list[RetimedRow]:
@@ -68,11 +74,19 @@ def verdict_lines(verdict: Verdict) -> list[str]:
     if verdict.noisy is not None:
         lines.append(f"noisy: {verdict.noisy}; close what else runs here and verify again")
     if verdict.state == "other device":
-        fits = "is within the claim here, too" if verdict.within else "is over the claim here"
-        lines.append(f"it {fits}; to search for this device: vittle profile here, then vittle launch")
+        lines.append(f"{HERE[verdict.within]}; to search for this device: vittle profile here, then vittle launch")
+    elif verdict.state == "cannot tell":
+        lines.append(
+            f"the noise exceeds the claim: at most {_limit(certificate)} holds, and it may be less or more; "
+            "verify again where nothing else runs"
+        )
     elif verdict.state == "drifted":
         lines.append("time the study's front again with: vittle retime, and export what holds now")
     return lines
+
+
+def _limit(certificate: Certificate) -> str:
+    return text.percent(certificate.limit) if certificate.budget.relative else text.milliseconds(certificate.limit)
 
 
 def _latency(measured: Mapping[str, Measurement]) -> str:

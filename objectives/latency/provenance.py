@@ -23,6 +23,11 @@ def identity(about: Mapping[str, Any]) -> dict[str, Any]:
     return {name: about[name] for name in IDENTITY if name in about}
 
 
+def device_phase(about: Mapping[str, Any]) -> str:
+    """The phase under which measurements are kept that were made again in an environment."""
+    return f"device:{fingerprint(identity(about))}"
+
+
 def hardware(about: Mapping[str, Any]) -> str:
     """The device in words: `AMD EPYC, 2 threads`."""
     units = [f"{about[name]} {name}" for name in HARDWARE[1:] if name in about]

@@ -10,14 +10,16 @@ import yaml
 from typer.testing import CliRunner
 
 import vittle.cli.commands
+from rankings import ranked
 from vittle import VittleError, presets
 from vittle.objectives.latency.environment import environment
 from vittle.objectives.measurement import Measurement, exact, proportion
 from vittle.reductions.backbone import load_backbone
 from vittle.search.remeasure import retime, verify
 from vittle.spaces import Schedule, costs
-from vittle.storage import export
+from vittle.storage import export, fronts
 from vittle.storage.certificate import EXIT_CODES, Certificate
+from vittle.storage.ranking import Disturbance
 from vittle.storage.records import BackboneRecord, Study
 from vittle.storage.settings import Settings
 from vittle.storage.store import Store
@@ -97,6 +99,72 @@ def test_what_takes_longer_has_drifted(tmp_path, store) -> None:
     assert "vittle retime" in invoke("verify", str(path)).stdout
 
 
+def interval(low: float, high: float, **about: object) -> dict[str, Measurement]:
+    return {"latency_ratio": Measurement("latency_ratio", (low + high) / 2, low, high, 15, about)}
+
+
+class TestNoise:
+    """A schedule that was exported for 60 %, and took 50 % of the backbone's latency."""
+
+    @pytest.fixture
+    def certificate(self, tmp_path: Path, store: Store) -> Certificate:
+        return Certificate.load(certified(tmp_path, store, "60%", ratio=0.5))
+
+    @pytest.mark.parametrize(
+        ("low", "high", "covered"),
+        [
+            (0.48, 0.52, True),
+            (0.45, 0.60, True),  # noise that the claim leaves room for
+            (0.59, 0.611, True),  # over it by less than two measurements differ
+            (0.59, 0.62, None),
+            (0.30, 0.90, None),  # the value alone would hold
+            (0.599, 0.70, None),
+            (0.601, 0.62, False),
+            (0.90, 0.95, False),
+        ],
+    )
+    def test_what_the_interval_leaves_open_is_not_told(
+        self, certificate: Certificate, low: float, high: float, covered: bool | None
+    ) -> None:
+        assert certificate.covers(interval(low, high)) is covered
+
+    @pytest.mark.parametrize(("low", "high", "covered"), [(0.45, 0.55, True), (0.59, 0.70, None), (0.65, 0.70, None), (0.91, 0.95, False)])
+    def test_what_was_disturbed_has_to_be_far_off_to_accuse(
+        self, certificate: Certificate, low: float, high: float, covered: bool | None
+    ) -> None:
+        assert certificate.covers(interval(low, high, noisy="something else had the processor")) is covered
+
+    @pytest.mark.parametrize(
+        ("noisy", "said"),
+        [
+            ({}, "the noise exceeds the claim: at most 60.0% holds, and it may be less or more; verify again where nothing"),
+            ({"noisy": "a compiler ran"}, "noisy: a compiler ran; close what else runs here and verify again"),
+        ],
+    )
+    def test_it_is_a_verdict_of_its_own(self, tmp_path: Path, store: Store, monkeypatch, noisy: dict, said: str) -> None:
+        path = certified(tmp_path, store, "60%", ratio=0.5)
+        loud = {
+            name: Measurement(name, scale * 0.6, scale * 0.4, scale * 0.9, 15, {**protocol(), **noisy})
+            for name, scale in (("latency_ratio", 1.0), ("latency_ms", 10.0))
+        }
+        monkeypatch.setattr("vittle.objectives.latency.stand.Stand.measure", lambda *_: loud)
+        shown = invoke("verify", str(path))
+        assert shown.exit_code == EXIT_CODES["cannot tell"] == 4
+        assert shown.stdout.startswith("cannot tell: 60.0% of the backbone's latency (40.0% to 90.0%), 6.00 ms")
+        assert said in shown.stdout
+        assert "vittle retime" not in shown.stdout
+        told = json.loads(invoke("verify", str(path), "--json").stdout)
+        assert (told["state"], told["within"], told["noisy"]) == ("cannot tell", None, noisy.get("noisy"))
+
+    def test_on_another_device_it_is_said_too(self, tmp_path: Path, store: Store, monkeypatch) -> None:
+        path = certified(tmp_path, store, "60%", ratio=0.5, device="an abacus")
+        loud = {name: Measurement(name, 0.6, 0.4, 0.9, 15, protocol()) for name in ("latency_ratio", "latency_ms")}
+        monkeypatch.setattr("vittle.objectives.latency.stand.Stand.measure", lambda *_: loud)
+        shown = invoke("verify", str(path))
+        assert shown.exit_code == 3
+        assert "whether it is within the claim here is lost in the noise" in shown.stdout
+
+
 def test_another_device_is_said_whatever_the_latency(tmp_path, store) -> None:
     path = certified(tmp_path, store, ratio=50.0, device="an abacus")
     result = invoke("verify", str(path))
@@ -156,6 +224,58 @@ def test_a_front_is_timed_again_and_kept_beside_what_the_search_saw(store, url) 
         assert kept["latency_ms"] == retiming.measured[trial.number]["latency_ms"]
     retime(study, store, "cpu")  # in place of what was kept
     assert set(store.trials("a")[1].measurements) == {"search", phase}
+
+
+class TestOnTheSameDevice:
+    """A front that was disturbed while it was timed, timed again where it was timed before."""
+
+    @pytest.fixture
+    def disturbed(self, store: Store) -> Study:
+        return study_of(store, "60%", noisy="a compiler ran")
+
+    @staticmethod
+    def again(monkeypatch: pytest.MonkeyPatch, ratio: float, **about: object) -> None:
+        one = measured(ratio, **about)
+        found = {name: one[name] for name in ("latency_ms", "latency_ratio")}
+        monkeypatch.setattr("vittle.search.remeasure._timed", lambda *_: found)
+
+    def test_it_is_judged_by_what_was_timed_again(self, disturbed: Study, store: Store, url: str, monkeypatch) -> None:
+        ranking = ranked(store.trials("a"), disturbed.budget)
+        assert ranking.disturbance == Disturbance(4, 4, "a compiler ran")
+        shown = invoke("front", "a", "--storage", url).stdout
+        assert "Timed under disturbance: 4 of 4 latencies that the front is chosen by are noisy (last: a compiler ran)." in shown
+        assert "Time them again with: vittle retime a" in shown
+        self.again(monkeypatch, 0.45)
+        retime(disturbed, store, "cpu")
+        trials = store.trials("a")
+        assert {trial.judged["latency_ratio"].value for trial in trials} == {0.45}
+        assert all(trial.judged["accuracy"] == trial.measurements["search"]["accuracy"] for trial in trials)
+        assert ranked(trials, disturbed.budget).disturbance is None
+        assert fronts.standing(store, "a") == ranked(trials, disturbed.budget).standing
+        assert "disturbance" not in invoke("front", "a", "--storage", url).stdout
+        exported = export.document(store.study("a"), trials[1])
+        assert exported["measurements"]["latency_ratio"]["value"] == 0.45
+        assert "noisy" not in exported["certificate"]["protocol"]
+
+    def test_a_confirmation_gives_way_too(self, disturbed: Study, store: Store, monkeypatch) -> None:
+        store.confirm_trial("a", 1, measured(0.52, 430, noisy="a compiler ran"))
+        self.again(monkeypatch, 0.45)
+        retime(disturbed, store, "cpu")
+        trial = store.trials("a")[1]
+        assert trial.judged["latency_ratio"].value == 0.45
+        exported = export.document(store.study("a"), trial)["measurements"]
+        assert (exported["latency_ratio"]["value"], exported["accuracy"]["value"]) == (0.45, pytest.approx(430 / 449))
+
+    def test_what_is_disturbed_again_is_no_better_than_calm(self, store: Store, monkeypatch) -> None:
+        calm = study_of(store, "60%")
+        self.again(monkeypatch, 0.45, noisy="a compiler ran")
+        retime(calm, store, "cpu")
+        assert [trial.judged["latency_ratio"].value for trial in store.trials("a")] == [1.0, 0.5, 0.4, 0.3]
+
+    def test_few_noisy_ones_are_marked_and_no_more(self, store: Store) -> None:
+        study_of(store, "60%")
+        store.confirm_trial("a", 1, measured(0.5, 444, noisy="a compiler ran"))
+        assert ranked(store.trials("a")).disturbance is None  # one of four
 
 
 def test_ranks_that_change_are_shown(store, url, monkeypatch) -> None:

@@ -103,8 +103,8 @@ def test_all_four_export_the_same_for_the_same_budget(
         certificate = Certificate.load(tmp_path / "one.yaml")
         assert certificate.schedule == best.schedule
         assert certificate.limit == 0.4
-        assert not certificate.covers(measured(0.58))
-        assert certificate.covers(measured(0.4))
+        assert certificate.covers(measured(0.58)) is False
+        assert certificate.covers(measured(0.4)) is True
 
 
 def test_without_a_budget_it_is_the_study_s_own(store: Store, reader: TestClient, program: TestClient, tmp_path: Path) -> None:
