@@ -153,7 +153,10 @@ class Ranking(tuple[Trial, ...]):
     @property
     def disturbance(self) -> Disturbance | None:
         """What disturbed the costs of the baseline and the front, where it was `MANY` of them; None where few were."""
-        charted, points = self.goals.charted, {trial.number: trial for trial in (self.baseline, *self.front()) if trial is not None}
+        charted, points = (
+            self.goals.charted,
+            {trial.number: trial for trial in (self.baseline, *self.front()) if trial is not None},
+        )
         protocols = [trial.judged[charted].protocol for trial in points.values() if charted in trial.judged]
         measured = [protocol for protocol in protocols if protocol.get("source") != "predicted"]
         reasons = [str(protocol["noisy"]) for protocol in measured if protocol.get("noisy")]

@@ -234,7 +234,9 @@ def seconds_left(trials: Sequence[Trial], planned: int) -> float | None:
 def confirmation_gap(trials: Sequence[Trial]) -> float | None:
     """Seconds from one confirmed trial to the next, as of the last ones; None where no two of them say when they were timed."""
     times = (trial.measurements.get("confirmation", {}).get("latency_ms") for trial in trials)
-    taken = sorted(datetime.fromisoformat(one.protocol["measured_at"]) for one in times if one and "measured_at" in one.protocol)
+    taken = sorted(
+        datetime.fromisoformat(one.protocol["measured_at"]) for one in times if one and "measured_at" in one.protocol
+    )
     gaps = [(after - before).total_seconds() for before, after in itertools.pairwise(taken)][-PACE:]
     return median(gaps) if gaps else None  # a mean would count the pause before a study was extended
 

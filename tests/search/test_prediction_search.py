@@ -142,7 +142,9 @@ class TestEstimatesWithoutAProfile:
         *_, nearest = (space.schedule(start.values) for start in space.starting_points([share]))
         return found, nearest
 
-    @pytest.mark.parametrize(("budget", "over"), [("60%", True), ("100%", True), ("150%", False), ("22ms", True), ("30ms", False)])
+    @pytest.mark.parametrize(
+        ("budget", "over"), [("60%", True), ("100%", True), ("150%", False), ("22ms", True), ("30ms", False)]
+    )
     def test_a_budget_of_more_than_the_backbone_is_held_to_itself(self, budget: str, over: bool) -> None:
         costs, schedule = self.costs(budget, 0.95)
         estimate = 1.5 * costs._space.macs_share(schedule) / HOPELESS

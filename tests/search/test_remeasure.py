@@ -128,7 +128,9 @@ class TestNoise:
     ) -> None:
         assert certificate.covers(interval(low, high)) is covered
 
-    @pytest.mark.parametrize(("low", "high", "covered"), [(0.45, 0.55, True), (0.59, 0.70, None), (0.65, 0.70, None), (0.91, 0.95, False)])
+    @pytest.mark.parametrize(
+        ("low", "high", "covered"), [(0.45, 0.55, True), (0.59, 0.70, None), (0.65, 0.70, None), (0.91, 0.95, False)]
+    )
     def test_what_was_disturbed_has_to_be_far_off_to_accuse(
         self, certificate: Certificate, low: float, high: float, covered: bool | None
     ) -> None:
@@ -243,7 +245,9 @@ class TestOnTheSameDevice:
         ranking = ranked(store.trials("a"), disturbed.budget)
         assert ranking.disturbance == Disturbance(4, 4, "a compiler ran")
         shown = invoke("front", "a", "--storage", url).stdout
-        assert "Timed under disturbance: 4 of 4 latencies that the front is chosen by are noisy (last: a compiler ran)." in shown
+        assert (
+            "Timed under disturbance: 4 of 4 latencies that the front is chosen by are noisy (last: a compiler ran)." in shown
+        )
         assert "Time them again with: vittle retime a" in shown
         self.again(monkeypatch, 0.45)
         retime(disturbed, store, "cpu")

@@ -59,7 +59,9 @@ def trials(searched: NDArray[np.bool_], held_out: NDArray[np.bool_] | None = Non
 def timed(number: int, value: float, high: float, *, state: str = "complete", right: int = 400) -> Trial:
     latency = {name: Measurement(name, value, value, high, 5) for name in ("latency_ratio", "latency_ms")}
     found = {**latency, "macs": exact("macs", 1000 * value), "accuracy": proportion("accuracy", right, 450, {})}
-    return Trial(number, state, "sampler" if number else "backbone", schedule(number) if number else Schedule(), {}, {"search": found})
+    return Trial(
+        number, state, "sampler" if number else "backbone", schedule(number) if number else Schedule(), {}, {"search": found}
+    )
 
 
 BASELINE = timed(0, 1.0, 1.0, right=440)

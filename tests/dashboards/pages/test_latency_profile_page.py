@@ -235,7 +235,9 @@ def test_free_tokens_and_forms_of_the_backbone_are_listed(page: Page, address: s
 
 def test_the_fastest_form_is_the_fastest_that_was_measured(page: Page, address: str, store: Store) -> None:
     profile = latency_profile()
-    store.save_profile(dataclasses.replace(profile, forms_ms={"fused": 9.5, "eager": 9.27}, backbone_ms=8.2))  # which is of a calmer minute
+    store.save_profile(
+        dataclasses.replace(profile, forms_ms={"fused": 9.5, "eager": 9.27}, backbone_ms=8.2)
+    )  # which is of a calmer minute
     show_profiled(page, address)
     expect(page.locator("#forms dt")).to_have_text(["Eager attention", "Fused attention"])
     expect(page.locator("#forms .note")).to_have_text(["the fastest", "1.02× the fastest"])

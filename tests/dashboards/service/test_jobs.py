@@ -47,7 +47,8 @@ def test_another_process_that_has_got_its_number_is_left_alone(jobs: LocalJobs, 
 
 
 @pytest.mark.parametrize(
-    ("code", "state"), [(0, "complete"), (130, "interrupted"), (143, "interrupted"), (1, "failed"), (2, "failed"), (None, "failed")]
+    ("code", "state"),
+    [(0, "complete"), (130, "interrupted"), (143, "interrupted"), (1, "failed"), (2, "failed"), (None, "failed")],
 )
 def test_how_a_job_ended_is_told_by_its_exit_code(code: int | None, state: str) -> None:
     assert state_of(code) == state

@@ -94,10 +94,16 @@ class TestHead:
 class TestThatNeverEnd:
     @pytest.mark.parametrize(
         "begun",
-        [b"", b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-A:", b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\n1"],
+        [
+            b"",
+            b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-A:",
+            b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\n1",
+        ],
         ids=["nothing is sent", "half a head", "half a body"],
     )
-    def test_a_request_that_does_not_arrive_is_cut_off(self, store: Store, monkeypatch: pytest.MonkeyPatch, begun: bytes) -> None:
+    def test_a_request_that_does_not_arrive_is_cut_off(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch, begun: bytes
+    ) -> None:
         monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.3)
         with serving(store) as address, connected(address) as connection:
             connection.sendall(begun)
