@@ -163,7 +163,7 @@ def verify(
 ) -> None:
     """Measure an exported schedule again: exit code 0 where it holds, 1 drifted, 3 on another device, 4 cannot tell.
 
-    It cannot tell where the noise of measuring exceeds the claim: the interval reaches over the limit, or something disturbed it.
+    It cannot tell where the noise of measuring exceeds the claim: its interval reaches over the limit, or it was disturbed.
     """
     adapters = parse_adapters(adapter)
     with working("loading"):

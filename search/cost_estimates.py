@@ -76,9 +76,9 @@ class CostEstimates:
         ratio = self._space.macs_share(schedule) * self._latency_per_mac() / HOPELESS
         if ratio <= self._limit:
             return None
-        over = {**macs, "latency_ratio": exact("latency_ratio", ratio)}
+        estimate = {**macs, "latency_ratio": exact("latency_ratio", ratio)}
         backbone_ms = self._backbone_ms or (None if self._budget.relative else self._budget.limit)
-        return over if backbone_ms is None else {**over, "latency_ms": exact("latency_ms", backbone_ms * ratio)}
+        return estimate if backbone_ms is None else {**estimate, "latency_ms": exact("latency_ms", backbone_ms * ratio)}
 
     def note(self, schedule: Schedule, measured: Mapping[str, Measurement]) -> None:
         """Learn from what was measured."""

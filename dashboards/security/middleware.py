@@ -50,7 +50,7 @@ class SecurityHeaders:
 
 
 class BodyLimit:
-    """Reads what is sent before anybody else does; refuses more than `MOST_BYTES`, announced or not, and what comes too slowly."""
+    """Reads what is sent before anybody else does; refuses more than `MOST_BYTES`, announced or not, and what is too slow."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

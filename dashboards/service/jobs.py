@@ -85,8 +85,8 @@ def last_lines(written: str, lines: int) -> list[str]:
 class LocalJobs:
     """Processes of this machine that outlive the server.
 
-    A job is a folder: what it is, its log, its process, its exit code once there is one, and a lock that its process holds while
-    it lives.
+    A job is a folder: what it is, its log, its process and its exit code once there are any, and a lock that the process holds
+    while it lives.
 
     Args:
         storage: URL of the database.
