@@ -66,8 +66,9 @@ def test_on_a_service_with_a_button(browser: BrowserContext, store: Store) -> No
         page.goto(f"{address}/sign-in?next=/studies/digits%252060")
         page.get_by_label("Token").fill(TOKEN)
         page.keyboard.press("Enter")
+        page.wait_for_selector(".scatterlayer .point")
         again = page.locator("#disturbed").get_by_role("button", name="Time again")
-        expect(again).to_be_visible()
+        expect(again).to_be_visible(timeout=15000)
         again.click()
         expect(page.get_by_text("Getting ready")).to_be_visible()
         expect(again).to_be_hidden()  # while that runs
