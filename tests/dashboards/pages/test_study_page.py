@@ -248,8 +248,7 @@ class TestBrowser:
             expect(inside.get_by_role("alert")).to_have_text(f"search failed: {HOSTILE_REASON}")
             inside.goto(f"{address}/studies/tight")
             expect(inside.locator("#panel h2")).to_have_text("Nothing holds 5%")
-            inside.locator("#panel button").click()
-            expect(inside.locator("#panel h2")).to_have_text("Trial 0")
+            expect(inside.locator("#panel button")).to_have_count(0)  # the backbone is no budget to offer
             inside.close()
 
     def test_a_row_can_be_chosen_with_the_keyboard(self, page: Page, address: str, store: Store) -> None:
