@@ -7,13 +7,14 @@ from typing import Any
 from vittle.dashboards.words import ENGLISH, Words
 from vittle.objectives.backbones.merge_start import MergeStart
 from vittle.objectives.budget import Budget, LatencyBudget
+from vittle.objectives.goals import Asked, Goals
 from vittle.objectives.latency.profile import LatencyProfile
 from vittle.objectives.latency.provenance import hardware
 from vittle.objectives.measurement import OBJECTIVES, Measurement
 from vittle.objectives.quality.paired import Interval
 from vittle.spaces.reduction import Reduction
 from vittle.spaces.schedule import Schedule
-from vittle.storage.ranking import MORE, Growth
+from vittle.storage.ranking import MORE, Growth, Trade
 from vittle.storage.records import Trial
 
 MARKS = {"~": "predicted", "!": "noisy", "†": "estimated"}  # with their words under `signs`
@@ -45,7 +46,9 @@ def budget(limit: Budget, speak: Words = ENGLISH) -> str:
     """60% of the backbone, or 4ms per batch; of another kind of study as it is written."""
     if not isinstance(limit, LatencyBudget):
         return str(limit)
-    return speak(f"sentences.budget.{'share' if limit.relative else 'batch'}", limit=limit)
+    if limit.tail:
+        return speak("sentences.budget.tail", limit=str(limit).removeprefix("p95 "))
+    return speak(f"sentences.budget.{'share' if limit.relative else 'rate' if limit.batch else 'batch'}", limit=limit)
 
 
 def plain(text: str) -> str:
@@ -171,6 +174,57 @@ def outlook(grown: Growth, speak: Words = ENGLISH) -> str:
     expected = grown.outlook
     shares = {"gain": percent(expected.gain), "most": percent(expected.high), "now": percent(grown.volume)}
     return speak("sentences.outlook", trials=MORE, **shares)
+
+
+def points(share: float) -> str:
+    """0.003 is 0.3."""
+    return f"{100 * share:.1f}".removesuffix(".0")
+
+
+def rule(asked: Asked, goals: Goals, speak: Words = ENGLISH) -> str:
+    """By which rule a trial is recommended."""
+    if asked.most_lost is None and asked.tolerance == 0:
+        return speak("sentences.rule.finest", **_quality_words(goals, speak))
+    case, amount = ("tolerance", asked.tolerance) if asked.most_lost is None else ("lost", asked.most_lost)
+    return speak(f"sentences.rule.{case}", amount=_amount(amount, goals, speak), **_quality_words(goals, speak))
+
+
+def trade(found: Trade, goals: Goals, speak: Words = ENGLISH) -> str:
+    """What is given for speed, and whether single answers show that it is anything."""
+    recommended, finest = found.choice
+    quality = _quality_words(goals, speak)
+    pair = {"number": recommended.number, "other": finest.number}
+    saved = percent(found.saved, 0 if found.saved >= 0.01 else 1)
+    in_time = goals.charted == "latency_ratio"
+    first = (
+        speak("sentences.trade.time", saved=saved, **pair)
+        if in_time
+        else speak("sentences.trade.cost", saved=saved, cost=goals.charted, **quality, **pair)
+    )
+    second = speak("sentences.trade.lost", amount=_amount(found.lost, goals, speak), **quality)
+    return joined([first, second], speak) + _answers(found, speak)
+
+
+def _answers(found: Trade, speak: Words) -> str:
+    """What the answers to single samples say of a trade."""
+    if found.phase is None or found.more is None:
+        return speak("sentences.trade.end")
+    samples = speak(f"sentences.trade.{found.phase}", count=found.samples)
+    if found.more.low <= 0 <= found.more.high:
+        return speak("sentences.trade.alike", samples=samples)
+    low, high = sorted(map(abs, found.more[1:]))
+    case = "less" if found.more.high < 0 else "more"
+    return speak(f"sentences.trade.{case}", samples=samples, low=points(low), high=points(high))
+
+
+def _amount(amount: float, goals: Goals, speak: Words) -> str:
+    """An amount of quality: 0.3 points of a share, else in its own unit."""
+    unit = OBJECTIVES[goals.quality].unit
+    return speak("sentences.points", points=points(amount)) if unit == "share" else f"{amount:.4g} {unit}"
+
+
+def _quality_words(goals: Goals, speak: Words) -> dict[str, str]:
+    return {"quality": speak("sentences.accuracy") if goals.quality == "accuracy" else goals.quality}
 
 
 def worst_class(trial: Trial, speak: Words = ENGLISH) -> str | None:

@@ -1,18 +1,38 @@
-"""What a study is after: the quality to keep, the costs to lower, and the budget that one of them has. Starts without torch.
+"""What a study is after: the quality to keep, the costs to lower, its budget and what is best. Starts without torch.
 
 A search, its front and its pages speak of these and know no objective by name.
 """
 
+import math
+import re
+import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vittle.objectives.budget import Budget, LatencyBudget
 from vittle.objectives.measurement import OBJECTIVES, Measurement
+from vittle.spaces.errors import VittleError
 
 Measured = Mapping[str, Measurement]
 
 LOST = 0.1  # a candidate that loses more of the baseline's quality is wanted by nobody
 INDISTINCT = 0.02  # nats, some half percent of accuracy: what is closer still counts no more, for it saves little
+TOLERANCE = "0.3%"  # points of accuracy that speed is worth, unless told otherwise
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a candidate is to be chosen for.
+
+    Attributes:
+        budget: the most that it may cost.
+        tolerance: of the candidates whose quality is within this of the best one's the fastest is chosen; 0: the best one.
+        most_lost: the most of the baseline's quality that it may lose; in place of the tolerance, which None leaves.
+    """
+
+    budget: Budget
+    tolerance: float = 0.0
+    most_lost: float | None = None
 
 
 @dataclass(frozen=True)
@@ -27,6 +47,9 @@ class Goals:
         worth: quality that may be lost against the baseline and the candidate still be wanted.
         indistinct: less of `learned_from` than this counts no more.
         samples: what quality is measured on, in the plural.
+        tolerance: as `Asked` has it, in the unit of quality.
+        most_lost: the same.
+        beside: what tables show besides the objectives.
 
     Raises:
         ValueError: an objective that there is not, a cost of which more is better, or a quality that is not `chosen_by`.
@@ -39,6 +62,9 @@ class Goals:
     worth: float = LOST
     indistinct: float | None = None
     samples: str = "samples"
+    tolerance: float = 0.0
+    most_lost: float | None = None
+    beside: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "learned_from", self.learned_from or self.quality)
@@ -50,6 +76,24 @@ class Goals:
             raise ValueError(f"more of {rising[0]} is better, so it is no cost")
         if not OBJECTIVES[self.quality].chosen_by:
             raise ValueError(f"{self.quality} is not marked as what candidates are chosen by")
+
+    @property
+    def asked(self) -> Asked:
+        """What the study itself chooses a candidate for."""
+        return Asked(self.budget, self.tolerance, self.most_lost)
+
+    def asking(self, budget: Budget | None = None, tolerance: float | None = None, most_lost: float | None = None) -> Asked:
+        """The same for another budget, or by another rule.
+
+        Raises:
+            VittleError: a tolerance and a loss, of which one takes the place of the other.
+        """
+        if tolerance is not None and most_lost is not None:
+            raise VittleError("a tolerance and a largest loss cannot both be asked for; accepted: one of them")
+        asked = self.asked if budget is None else replace(self.asked, budget=budget)
+        if tolerance is not None:
+            return replace(asked, tolerance=tolerance, most_lost=None)
+        return asked if most_lost is None else replace(asked, most_lost=most_lost)
 
     @property
     def charted(self) -> str:
@@ -106,7 +150,40 @@ def sign(objective: str) -> int:
     return -1 if OBJECTIVES[objective].direction == "maximize" else 1
 
 
-def inference_goals(budget: LatencyBudget) -> Goals:
-    """Accuracy against latency and MACs. Latency is compared as a ratio, because the machine's drift cancels in it."""
-    costs = ("latency_ratio", "macs")
-    return Goals("accuracy", costs, budget, learned_from="divergence", indistinct=INDISTINCT, samples="images")
+def parse_quality(text: str, objective: str) -> float:
+    """Read an amount of quality: percentage points such as `0.5%` where it is a share, else a number in its own unit.
+
+    Raises:
+        VittleError: anything else.
+    """
+    unit = OBJECTIVES[objective].unit
+    name, scale, most = ("%", 100, 100.0) if unit == "share" else (unit, 1, math.inf)
+    match = re.fullmatch(rf"\s*(\d+(?:\.\d+)?|\.\d+)\s*(?:{re.escape(name)})?\s*", text)
+    if match is None or not float(match[1]) <= min(most, sys.float_info.max):
+        what = "percentage points from 0 to 100, such as 0.5%" if unit == "share" else f"a number of {unit}, such as 0.5"
+        raise VittleError(f"{text[:60]!r} is no amount of {objective}; accepted: {what}")
+    return float(match[1]) / scale
+
+
+def inference_goals(budget: LatencyBudget, tolerance: str = TOLERANCE, most_lost: str | None = None) -> Goals:
+    """Accuracy against latency and MACs. Latency is compared as a ratio, because the machine's drift cancels in it.
+
+    Args:
+        budget: of the study.
+        tolerance: in percentage points, as `parse_quality` reads it.
+        most_lost: the same; None for no such limit.
+
+    Raises:
+        VittleError: a text that is no amount of accuracy.
+    """
+    return Goals(
+        "accuracy",
+        ("latency_ratio", "macs"),
+        budget,
+        learned_from="divergence",
+        indistinct=INDISTINCT,
+        samples="images",
+        tolerance=parse_quality(tolerance, "accuracy"),
+        most_lost=None if most_lost is None else parse_quality(most_lost, "accuracy"),
+        beside=("latency_ms",),
+    )

@@ -93,6 +93,23 @@ class Measurement:
         return seen_of if isinstance(seen_of, int) else None  # a memory tells whose it is
 
 
+def shown(one: Measurement) -> float:
+    """The value as people read it: in tenths of a percent where it is a share, else to three or four digits.
+
+    What nobody sees in a table decides nothing: two values that are shown alike are alike.
+    """
+    match OBJECTIVES[one.objective].unit:
+        case "share":
+            return float(f"{100 * one.value:.1f}") / 100
+        case "ms":
+            return float(f"{one.value:.0f}" if one.value >= 100 else f"{one.value:.3g}")
+        case "MACs":
+            unit, digits = (1e9, 2) if one.value >= 1e9 else (1e6, 1)
+            return float(f"{one.value / unit:.{digits}f}") * unit
+        case _:
+            return float(f"{one.value:.4g}")
+
+
 def exact(objective: str, value: float, protocol: Mapping[str, Any] | None = None) -> Measurement:
     """A value without spread."""
     return Measurement(objective, value, value, value, 1, protocol or {})

@@ -1,22 +1,26 @@
 """The trials of a study compared: its front, its best trial, and how far it is, all by the study's goals."""
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
+from operator import attrgetter, itemgetter
 from typing import NamedTuple, Self
 
 import numpy as np
 
-from vittle.objectives.budget import Budget
+from vittle.objectives.budget import Budget, LatencyBudget
 from vittle.objectives.fronts import front as fronts
 from vittle.objectives.fronts import hypervolume
+from vittle.objectives.fronts.choice import Chooser, Contender, choose, eligible
 from vittle.objectives.fronts.early_stopping import right
-from vittle.objectives.goals import Goals, Measured, oriented
-from vittle.objectives.measurement import NORMAL_95, Phase
+from vittle.objectives.goals import Asked, Goals, Measured, sign
+from vittle.objectives.measurement import NORMAL_95, Measurement, Phase, shown
 from vittle.objectives.quality import paired
 from vittle.objectives.quality.expectation import expected
 from vittle.storage.records import Trial, baseline_trial
 
 MORE = 100  # trials that an outlook is for
+PHASES: tuple[Phase, ...] = ("confirmation", "search")  # in which answers are compared, the first that there is
 
 
 class Growth(NamedTuple):
@@ -56,15 +60,45 @@ class Standing(NamedTuple):
 
 
 class BestWithin(NamedTuple):
-    """The best trial from one budget on.
+    """The recommended trial from one budget on, or from one loss on.
 
     Attributes:
-        limit: the smallest budget, in the unit of its objective, that the trial holds beyond the noise.
+        limit: the smallest budget, in the unit of its objective, that the trial holds beyond the noise; or the least loss of
+            quality that has to be allowed.
         trial: its number.
+        finest: that of the one of the best quality.
     """
 
     limit: float
     trial: int
+    finest: int
+
+
+class Choice(NamedTuple):
+    """What is recommended, and what it is to be weighed against: the trial of the best quality."""
+
+    recommended: Trial
+    finest: Trial
+
+
+class Trade(NamedTuple):
+    """What the recommended trial is in comparison with the one of the best quality.
+
+    Attributes:
+        choice: the two.
+        saved: the share of the charted cost that it saves.
+        lost: the quality by which they rank that it has less, as shown.
+        phase: on which samples their answers were compared one by one; None where nobody wrote them down.
+        samples: how many these are.
+        more: how much more of them it answers rightly, with its 95 % interval.
+    """
+
+    choice: Choice
+    saved: float
+    lost: float
+    phase: Phase | None = None
+    samples: int = 0
+    more: paired.Interval | None = None
 
 
 class Ranking(tuple[Trial, ...]):
@@ -111,45 +145,136 @@ class Ranking(tuple[Trial, ...]):
     def front(self, budget: Budget | None = None) -> list[Trial]:
         """The complete trials that none beats in expected quality and cost, cheapest first; of those within a budget."""
         if budget not in self._fronts:
-            within = [one for one in self if one.state == "complete" and (budget is None or one.within(budget))]
+            within = [one for one in self if one.state == "complete" and (budget is None or self.within(one, budget))]
             places = fronts.front([self.expected[trial.number] for trial in within], self.goals)
             self._fronts[budget] = [within[place] for place in places]
         return list(self._fronts[budget])
 
-    def best(self, budget: Budget | None = None) -> Trial | None:
-        """The trial of the best quality that holds a budget beyond the noise, a confirmed one where there are any.
+    def comparable(self, budget: Budget) -> Budget:
+        """A budget in the unit that trials are compared in, once the baseline tells it: see `LatencyBudget.comparable`."""
+        return budget if self.baseline is None else budget.comparable(self.baseline.judged)
+
+    def covering(self, budget: Budget, trial: Trial) -> Budget:
+        """The smallest budget of that kind, rounded up, that a trial holds."""
+        return budget.covering(trial.judged, None if self.baseline is None else self.baseline.judged)
+
+    def holds(self, trial: Trial, budget: Budget) -> bool:
+        """Whether a trial is within a budget beyond the noise."""
+        budget = self.comparable(budget)
+        return budget.objective in trial.judged and budget.holds(trial.judged)
+
+    def within(self, trial: Trial, budget: Budget) -> bool:
+        """Whether a trial fits: beyond the noise once it is confirmed, as measured until then."""
+        if trial.confirmed:
+            return self.holds(trial, budget)
+        budget = self.comparable(budget)
+        return budget.objective in trial.judged and budget.excess(trial.judged) <= 0
+
+    def choice(self, asked: Asked | None = None) -> Choice | None:
+        """What is recommended, by the one rule of `vittle.objectives.fronts.choice`; None where nothing is.
 
         Args:
-            budget: the study's where not given.
+            asked: what for; what the study was launched for where not given.
         """
-        budget = budget or self.goals.budget
-        within = self.front(budget)
-        eligible = [trial for trial in within if trial.confirmed] or within
-        chosen = fronts.best([self.expected[trial.number] for trial in eligible], self.goals, budget)
-        return None if chosen is None else eligible[chosen]
+        asked = asked or self.goals.asked
+        if asked not in self._choices:
+            holding = (one for one in self._contenders(asked) if self.holds(self._numbered[one.number], asked.budget))
+            chosen = choose(holding, asked.tolerance, self._least(asked))
+            self._choices[asked] = None if chosen is None else Choice(*(self._numbered[number] for number in chosen))
+        return self._choices[asked]
+
+    def best(self, budget: Budget | None = None) -> Trial | None:
+        """The recommended trial for a budget, by what else was asked of the study; its own budget where not given."""
+        found = self.choice(self.goals.asking(budget))
+        return None if found is None else found.recommended
 
     def best_by_budget(self, objective: str) -> list[BestWithin]:
-        """What is best for every budget in a cost, the smallest budget first: what `best` finds, in one go."""
-        points = [trial for trial in self.front() if objective in trial.judged]
-        found: list[BestWithin] = []
-        chosen: tuple[float, ...] | None = None
-        for trial in sorted(points, key=lambda one: one.judged[objective].high):
-            rank = self._rank(trial)
-            if chosen is None or rank < chosen:
-                chosen = rank
-                limit = trial.judged[objective].high
-                found = [*(one for one in found if one.limit < limit), BestWithin(limit, trial.number)]
-        return found
+        """What is recommended for every budget in a cost, the smallest budget first: what `choice` finds, in one go."""
+        asked = self.goals.asked
+        known = [(self._limit(one.number, objective), one) for one in self._contenders(asked)]
+        return _steps(Chooser(asked.tolerance, self._least(asked)), known)
 
-    def _rank(self, trial: Trial) -> tuple[float, ...]:
-        measured = self.expected[trial.number]
-        return (not trial.confirmed, *(oriented(measured[name]) for name in self.goals.objectives))
+    def best_by_loss(self) -> list[BestWithin]:
+        """What is recommended for every loss of quality within the study's budget, the least loss first.
 
-    def knee(self) -> Trial | None:
-        """Where the front bends most: from there on, quality costs more and more. None of a front without a bend."""
-        points = self.front()
-        found = fronts.knee([self.expected[trial.number] for trial in points], self.goals)
-        return None if found is None else points[found]
+        As `best_by_budget`, the other way round: in steps in which a loss is shown.
+        """
+        asked = self.goals.asking(most_lost=0.0)
+        least = self._least(asked)
+        if least is None or self.baseline is None:
+            return []
+        holding = (one for one in self._contenders(asked) if self.holds(self._numbered[one.number], asked.budget))
+        lost = [(max(0.0, round(least - one.quality, 9)), one) for one in eligible(holding)]
+        return _steps(Chooser(math.inf), lost)
+
+    def trade(self, choice: Choice) -> Trade | None:
+        """What a recommended trial is in comparison with the one of the best quality; None where it is that one."""
+        recommended, finest = choice
+        if recommended.number == finest.number:
+            return None
+        quality, charted = self.goals.quality, self.goals.charted
+        costs = [trial.judged[charted].value for trial in choice]
+        saved = 1 - costs[0] / costs[1] if costs[1] > 0 else 0.0
+        ranked = [self.goals.upward(shown(self.expected[trial.number][quality])) for trial in choice]
+        trade = Trade(choice, saved, max(0.0, ranked[1] - ranked[0]))
+        for phase in PHASES:
+            answers = [right(one[quality]) for trial in choice if quality in (one := trial.measurements.get(phase, {}))]
+            if len(answers) == 2 and answers[0] is not None and answers[1] is not None:
+                seen = min(map(len, answers))
+                return trade._replace(phase=phase, samples=seen, more=paired.difference(answers[0][:seen], answers[1][:seen]))
+        return trade
+
+    @cached_property
+    def _choices(self) -> dict[Asked, Choice | None]:
+        return {}
+
+    @cached_property
+    def _numbered(self) -> dict[int, Trial]:
+        return {trial.number: trial for trial in self}
+
+    def _contenders(self, asked: Asked) -> list[Contender]:
+        """The complete trials as the rule has them: as shown, or exactly where nothing may be lost for speed."""
+        return self._exact if asked.tolerance == 0 and asked.most_lost is None else self._shown
+
+    @cached_property
+    def _exact(self) -> list[Contender]:
+        return [self._contender(trial, attrgetter("value")) for trial in self if trial.state == "complete"]
+
+    @cached_property
+    def _shown(self) -> list[Contender]:
+        """With what is not shown behind what is."""
+        exact = {one.number: one.order for one in self._exact}
+        rough = [self._contender(trial, shown) for trial in self if trial.state == "complete"]
+        return [one._replace(order=one.order + exact[one.number]) for one in rough]
+
+    def _contender(self, trial: Trial, read: Callable[[Measurement], float]) -> Contender:
+        goals, ranked = self.goals, self.expected[trial.number]
+        charted, *others = goals.costs
+        columns = [
+            ranked.get(charted),
+            ranked.get(goals.quality),
+            trial.measurements.get("confirmation", {}).get(goals.quality),
+            *(trial.judged.get(name) for name in (goals.quality, *others, *goals.beside)),
+        ]
+        order = tuple(math.inf if one is None else sign(one.objective) * read(one) for one in columns)
+        return Contender(order, trial.number, -order[1], trial.confirmed)
+
+    def _least(self, asked: Asked) -> float | None:
+        """The least quality that is worth having, such that more is better; None where the tolerance decides."""
+        if asked.most_lost is None:
+            return None
+        if self.baseline is None:
+            return math.inf  # nobody knows yet what is lost
+        return self.goals.upward(shown(self.expected[self.baseline.number][self.goals.quality])) - asked.most_lost
+
+    def _limit(self, number: int, objective: str) -> float | None:
+        """The smallest budget in a cost that a trial holds; in milliseconds what its share of the backbone's time is."""
+        judged = self._numbered[number].judged
+        share = judged.get("latency_ratio")
+        if objective == "latency_ms" and share is not None and self.baseline is not None:
+            converted = LatencyBudget(share.high, relative=True).converted(self.baseline.judged)
+            return None if converted is None else converted.limit
+        return judged[objective].high if objective in judged else None
 
     def tied_with_best(self, budget: Budget | None = None) -> set[int]:
         """Numbers of the trials on the front that differ from the best one by no more than noise."""
@@ -160,6 +285,12 @@ class Ranking(tuple[Trial, ...]):
         best = self.expected[chosen.number]
         others = (trial.number for trial in self.front(budget) if trial.number != chosen.number)
         return {number for number in others if fronts.tied(self.expected[number], best, self.goals)}
+
+    def knee(self) -> Trial | None:
+        """Where the front bends most: from there on, quality costs more and more. None of a front without a bend."""
+        points = self.front()
+        found = fronts.knee([self.expected[trial.number] for trial in points], self.goals)
+        return None if found is None else points[found]
 
     def nearest(self) -> Trial | None:
         """The cheapest trial that was measured at all, whatever its quality; None where none was."""
@@ -216,3 +347,17 @@ def _lost(baseline: Trial, points: Sequence[Trial], phase: Phase, quality: str) 
     added = np.concatenate([lost, [1.0, -1.0]])
     centre, half = float(added.mean()), NORMAL_95 * float(added.std()) / np.sqrt(len(added))
     return paired.Interval(float(lost.mean()), centre - half, centre + half)
+
+
+def _steps(chooser: Chooser, contenders: Iterable[tuple[float | None, Contender]]) -> list[BestWithin]:
+    """What a chooser finds as each contender is let in from a limit on, where that changes; None is never let in."""
+    found: list[BestWithin] = []
+    for limit, one in sorted((pair for pair in contenders if pair[0] is not None), key=itemgetter(0)):
+        chooser.add(one)
+        if chooser.chosen is None or limit is None:
+            continue
+        if found and found[-1].limit == limit:  # of equal limits the last one counts
+            found.pop()
+        if not found or found[-1][1:] != chooser.chosen:
+            found.append(BestWithin(limit, *chooser.chosen))
+    return found

@@ -124,10 +124,6 @@ class Trial:
     def confirmed(self) -> bool:
         return "confirmation" in self.measurements
 
-    def within(self, budget: Budget) -> bool:
-        """Whether it fits: beyond the noise once it is confirmed, as measured until then."""
-        return budget.holds(self.judged) if self.confirmed else budget.excess(self.judged) <= 0
-
 
 @dataclass(frozen=True)
 class Study:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from vittle.objectives.budget import LatencyBudget
-from vittle.objectives.goals import Goals, inference_goals
+from vittle.objectives.goals import TOLERANCE, Goals, inference_goals
 from vittle.spaces.table import adapter_files
 
 
@@ -44,6 +44,8 @@ class Settings(SearchSettings):
     checkpoint: str | None = None
     data: str = "digits"
     latency_budget: str = "60%"
+    tolerance: str = TOLERANCE  # accuracy that speed is worth
+    max_accuracy_drop: str | None = None  # against the backbone; in place of the tolerance
     batch_size: int = 64
     dtype: str = "float32"
     compiled: bool = False
@@ -64,11 +66,11 @@ class Settings(SearchSettings):
 
     @property
     def budget(self) -> LatencyBudget:
-        return LatencyBudget.parse(self.latency_budget)
+        return LatencyBudget.parse(self.latency_budget, self.batch_size)
 
     @property
     def goals(self) -> Goals:
-        return inference_goals(self.budget)
+        return inference_goals(self.budget, self.tolerance, self.max_accuracy_drop)
 
     @property
     def stand(self) -> dict[str, Any]:

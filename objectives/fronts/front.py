@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vittle.objectives.budget import Budget
 from vittle.objectives.goals import Goals, Measured, oriented, sign
 
 
@@ -49,14 +48,6 @@ def tied(first: Measured, second: Measured, goals: Goals) -> bool:
     """Whether two candidates differ in quality and in the charted cost by no more than noise."""
     pairs = ((first[name], second[name]) for name in (goals.quality, goals.charted))
     return all(one.low <= other.high and other.low <= one.high for one, other in pairs)
-
-
-def best(candidates: Sequence[Measured], goals: Goals, budget: Budget) -> int | None:
-    """Position of the candidate of the best quality that holds a budget, the cheapest of equals; None where none holds it."""
-    holding = [index for index, candidate in enumerate(candidates) if budget.holds(candidate)]
-    if not holding:
-        return None
-    return min(holding, key=lambda index: tuple(oriented(candidates[index][name]) for name in goals.objectives))
 
 
 def knee(points: Sequence[Measured], goals: Goals) -> int | None:

@@ -167,13 +167,6 @@ def test_a_schedule_may_enter_a_front_that_it_is_better_than_with_luck() -> None
         assert may_enter_front(guess, [rival, candidate(0.95, 0.3, 1)], GOALS) is False
 
 
-def test_best_is_the_most_accurate_that_holds_then_the_fastest() -> None:
-    candidates = [candidate(0.99, 0.7, 1), candidate(0.97, 0.5, 1), candidate(0.97, 0.4, 1), candidate(0.9, 0.2, 1)]
-    assert best(candidates, GOALS, LatencyBudget.parse("60%")) == 2
-    assert best(candidates, GOALS, LatencyBudget.parse("70%")) == 0
-    assert best(candidates, GOALS, LatencyBudget.parse("10%")) is None
-
-
 def test_a_budget_of_any_cost_holds_beyond_the_noise() -> None:
     budget = CostBudget(200.0, "memory")
     measured = {"memory": Measurement("memory", 190.0, 180.0, 210.0, 3)}
