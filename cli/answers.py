@@ -1,48 +1,67 @@
-"""What several commands answer: the front of a study, and that nothing in it fits."""
+"""What several commands answer: the front of a study, what is recommended of it and why, and that nothing in it fits."""
 
+import shlex
 from collections.abc import Sequence
+from typing import Any
 
 from rich.table import Table
 
+from vittle.dashboards import text
 from vittle.dashboards.terminal import plain_tables, study_tables
-from vittle.dashboards.terminal.console import err, out, print_json
-from vittle.objectives.budget import Budget, LatencyBudget
+from vittle.dashboards.terminal.console import err, escape, out, print_json
+from vittle.objectives.budget import LatencyBudget
+from vittle.objectives.goals import Asked
 from vittle.storage import kinds
 from vittle.storage.ranking import Ranking
 from vittle.storage.records import Study, Trial
 from vittle.storage.settings import Settings
 
 
-def show_front(study: Study, ranking: Ranking, budget: Budget, as_json: bool) -> None:
-    """Print a study's front within a budget, as a table with what it is worth, or as JSON."""
-    points = ranking.front(budget)
+def show_front(study: Study, ranking: Ranking, asked: Asked, as_json: bool) -> None:
+    """Print a study's front within a budget with what is recommended, as a table with what it is worth, or as JSON."""
+    points = study_tables.shown_points(ranking, asked)
     if as_json:
-        print_json([kinds.front_entry(study, trial) for trial in points])
+        print_json([_entry(study, trial, ranking, asked) for trial in points])
         return
-    out.print(front_table(study, points, ranking, budget))
+    out.print(front_table(study, points, ranking, asked))
+    tell_trade(ranking, asked)
     if study.kind == Settings.kind:
         for sentence in study_tables.standing(ranking):
             out.print(sentence, highlight=False, soft_wrap=True)
 
 
-def front_table(study: Study, points: Sequence[Trial], ranking: Ranking, budget: Budget) -> Table:
+def front_table(study: Study, points: Sequence[Trial], ranking: Ranking, asked: Asked) -> Table:
     """Trials of a study's front as a table; a plain one where its kind has none of its own."""
     if study.kind == Settings.kind:
-        return study_tables.front_table(points, budget, ranking, shape=study.backbone.shape)
-    return plain_tables.front_table(study, points, budget, ranking)
+        return study_tables.front_table(points, asked, ranking, shape=study.backbone.shape)
+    return plain_tables.front_table(study, points, asked, ranking)
 
 
-def explain_unmet(study: Study, ranking: Ranking, budget: Budget) -> None:
-    """Say that nothing fits a budget, and which one is the nearest that something does."""
+def tell_trade(ranking: Ranking, asked: Asked) -> None:
+    """Say by which rule a trial is recommended, and what is given for its speed."""
+    choice = ranking.choice(asked)
+    if choice is None:
+        return
+    trade = ranking.trade(choice)
+    sentences = [text.rule(asked, ranking.goals), *([] if trade is None else [text.trade(trade, ranking.goals)])]
+    out.print(escape(text.joined(sentences)), highlight=False, soft_wrap=True)
+
+
+def explain_unmet(study: Study, ranking: Ranking, asked: Asked) -> None:
+    """Say that nothing fits what was asked for, and what is the nearest that something does."""
     cheapest = ranking.nearest()
     if cheapest is None:
         err.print(f"study {study.name} has measured nothing yet; continue it with: vittle resume {study.name}", highlight=False)
         return
-    near = budget.covering(cheapest.judged)
-    how = "export with" if cheapest.state == "complete" else "launch with"
-    hint = f": {how} --latency-budget {near}" if isinstance(budget, LatencyBudget) else ""
-    err.print(
-        f"nothing in study {study.name} fits {budget}; the nearest feasible budget is {near} (trial {cheapest.number}){hint}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    near, how = ranking.covering(asked.budget, cheapest), "export with" if cheapest.state == "complete" else "launch with"
+    asks = isinstance(asked.budget, LatencyBudget) and ranking.choice(Asked(asked.budget)) is None
+    hint = f": {how} --latency-budget {shlex.quote(str(near))}" if asks else ""
+    told = text.unmet(study.name, ranking, asked, cheapest)
+    err.print(escape(f"{told}{hint}"), highlight=False, soft_wrap=True)
+
+
+def _entry(study: Study, trial: Trial, ranking: Ranking, asked: Asked) -> dict[str, Any]:
+    """A point of a front as plain values, and whether it is recommended, or the best in quality."""
+    recommended, finest = ranking.choice(asked) or (None, None)
+    marks = {"recommended": trial is recommended, "most_accurate": trial is finest}
+    return {**kinds.front_entry(study, trial, ranking), **marks}

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from vittle.cli.answers import explain_unmet, front_table
-from vittle.cli.options import Budget, Storage, StudyName, find_study, wanted_budget
+from vittle.cli.answers import explain_unmet, front_table, tell_trade
+from vittle.cli.options import Budget, MaxDrop, Storage, StudyName, Tolerance, find_study, wanted
 from vittle.dashboards.terminal.console import out, working
 from vittle.spaces.errors import VittleError
 from vittle.spaces.files import write_at_once
@@ -22,26 +22,31 @@ export_app = typer.Typer()
 def export(
     study: StudyName = None,
     latency_budget: Budget = None,
+    tolerance: Tolerance = None,
+    max_drop: MaxDrop = None,
     output: Annotated[Path, typer.Option(help="The file to write.")] = Path("best.yaml"),
     storage: Storage = None,
 ) -> None:
-    """Write the best candidate within the budget, of schedules the most accurate one, with its measurements."""
+    """Write the recommended candidate within the budget with its measurements: the fastest about as good as the best."""
     store = Store.open(storage)
     found = find_study(store, study)
-    budget = wanted_budget(found, latency_budget)
+    asked = wanted(found, latency_budget, tolerance, max_drop)
     ranking = Ranking.of(store.trials(found.name), found.goals)
-    chosen = ranking.best(budget)
-    if chosen is None:
-        explain_unmet(found, ranking, budget)
+    choice = ranking.choice(asked)
+    if choice is None:
+        explain_unmet(found, ranking, asked)
         raise typer.Exit(1)
-    exported = kinds.document(found, chosen, ranking.baseline, budget, output.name)
+    chosen = choice.recommended
+    exported = kinds.document(found, chosen, ranking, asked.budget, output.name)
     adapters = {output.with_name(file): _adapter(found, chosen, name) for name, file in exported.get("adapters", {}).items()}
     # The file that names the others comes last.
     for path, content in {**adapters, output: kinds.to_yaml(found, exported).encode()}.items():
         write_at_once(path, content, "give --output a file in an existing folder")
     beside = "".join(f" with {path}" for path in adapters)
     out.print(f"wrote {output}{beside}: trial {chosen.number} of {found.name}", markup=False, highlight=False, soft_wrap=True)
-    out.print(front_table(found, [chosen], ranking, budget))
+    shown = [chosen] if choice.finest is chosen else [chosen, choice.finest]
+    out.print(front_table(found, shown, ranking, asked))
+    tell_trade(ranking, asked)
 
 
 def _adapter(study: Study, trial: Trial, name: str) -> bytes:

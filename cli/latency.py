@@ -30,6 +30,7 @@ from vittle.dashboards.terminal import verify as measured_again
 from vittle.dashboards.terminal.console import counting, err, escape, note, out, print_json, working
 from vittle.objectives.budget import LatencyBudget
 from vittle.spaces import costs
+from vittle.spaces.errors import VittleError
 from vittle.spaces.shape import BackboneShape
 from vittle.storage.certificate import EXIT_CODES
 from vittle.storage.settings import Settings
@@ -61,7 +62,9 @@ def profile(
     Latency needs no weights: without --checkpoint and --data nothing is downloaded. With --data, or for digits, the block from
     which tokens grow alike is looked for, too. Both are kept and used by every later study.
     """
-    budget = None if latency_budget is None else LatencyBudget.parse(latency_budget)
+    budget = None if latency_budget is None else LatencyBudget.parse(latency_budget, batch_size)
+    if budget is not None and budget.tail:
+        raise VittleError(f"budget {budget} is not predicted: profiles predict medians; accepted: 4ms, 60% or 1000 images/s")
     seconds = parse_seconds(time_limit)
     where = source(model, data) if data is not None or model == DIGITS else None
     with working("loading"):

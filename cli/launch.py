@@ -16,6 +16,7 @@ from vittle.cli.options import (
     Device,
     Dtype,
     Json,
+    MaxDrop,
     Model,
     Storage,
     StudyName,
@@ -29,6 +30,7 @@ from vittle.cli.options import (
 from vittle.dashboards.terminal import study_tables
 from vittle.dashboards.terminal.console import counting, err, escape, note, out, progress_bar, working
 from vittle.objectives.budget import LatencyBudget
+from vittle.objectives.goals import TOLERANCE, inference_goals
 from vittle.storage import claim, records
 from vittle.storage.claim import user
 from vittle.storage.ranking import Ranking
@@ -37,6 +39,7 @@ from vittle.storage.settings import SearchSettings, Settings
 from vittle.storage.store import Store
 
 search_app = typer.Typer()
+WHOLE = "100%"  # of the backbone's time: any schedule that is faster at all
 ASK_AGAIN = 0.5  # seconds between two looks at whether a study has ended
 
 RayAddress = Annotated[str | None, typer.Option(help="Join this Ray cluster in place of starting one.", show_default=False)]
@@ -45,8 +48,17 @@ RayAddress = Annotated[str | None, typer.Option(help="Join this Ray cluster in p
 @search_app.command()
 def launch(
     latency_budget: Annotated[
-        str, typer.Option(help="The most a schedule may take: 4ms per batch, or 60% of the backbone.")
-    ] = "60%",
+        str | None,
+        typer.Option(
+            help="The most a schedule may take: 4ms or 'p95 4ms' per batch, a share such as 60% of the backbone, or "
+            "'1000 images/s'. Default: 60%, with --max-accuracy-drop 100%.",
+            show_default=False,
+        ),
+    ] = None,
+    tolerance: Annotated[
+        str, typer.Option(help="The fastest within so many points of the best accuracy is recommended; 0: the best.")
+    ] = TOLERANCE,
+    max_drop: MaxDrop = None,
     model: Model = DIGITS,
     checkpoint: Checkpoint = None,
     data: Data = None,
@@ -97,7 +109,8 @@ def launch(
     as_json: Json = False,
 ) -> None:
     """Search for schedules within a latency budget."""
-    LatencyBudget.parse(latency_budget)
+    latency_budget = latency_budget or (WHOLE if max_drop else Settings().latency_budget)
+    inference_goals(LatencyBudget.parse(latency_budget, batch_size), tolerance, max_drop)
     if study is not None:
         records.check_name(study)
     with working("loading"):
@@ -109,6 +122,8 @@ def launch(
         checkpoint=None if checkpoint is None else str(checkpoint.resolve()),
         data=source(model, data),
         latency_budget=latency_budget,
+        tolerance=tolerance,
+        max_accuracy_drop=max_drop,
         batch_size=batch_size,
         device=choose_device(device),
         dtype=dtype,
@@ -213,7 +228,7 @@ def _run(study: Study, problem: Any, store: Store, ray_address: str | None, as_j
         soft_wrap=True,
     )
     if study.state == "complete":
-        show_front(study, Ranking.of(store.trials(study.name), study.goals), study.budget, as_json)
+        show_front(study, Ranking.of(store.trials(study.name), study.goals), study.goals.asked, as_json)
         return
     with progress_bar("search", total=settings.trials + 1, completed=done) as (bar, task):
         confirming: list[Any] = []
@@ -241,7 +256,7 @@ def _run(study: Study, problem: Any, store: Store, ray_address: str | None, as_j
 
         study = run(study, problem, store, Reporter(finished, confirmed, prepared, warned, ended), ray_address)
     ranking = Ranking.of(store.trials(study.name), study.goals)
-    show_front(study, ranking, study.budget, as_json)
+    show_front(study, ranking, study.goals.asked, as_json)
     if study.state == "interrupted":
         err.print(f"interrupted; every finished trial is kept. Continue with: vittle resume {study.name}", highlight=False)
         raise typer.Exit(130)
@@ -249,7 +264,7 @@ def _run(study: Study, problem: Any, store: Store, ray_address: str | None, as_j
         err.print(f"search failed: {escape(str(study.ended))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1)
     if ranking.best() is None:
-        explain_unmet(study, ranking, study.budget)
+        explain_unmet(study, ranking, study.goals.asked)
         raise typer.Exit(1)
 
 
@@ -257,5 +272,6 @@ def _asked(settings: SearchSettings) -> str:
     """What was asked of a search, in a few words."""
     if not isinstance(settings, Settings):
         return f"{settings.kind} within {settings.goals.budget}"
-    within = f"{settings.model} within {settings.latency_budget} of latency"
+    lost = "" if settings.max_accuracy_drop is None else f" losing at most {settings.max_accuracy_drop} of accuracy"
+    within = f"{settings.model} within {settings.latency_budget} of latency{lost}"
     return f"{within}, batch {settings.batch_size} on {settings.device}"

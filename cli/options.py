@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from vittle.objectives import budget as budgets
+from vittle.objectives.budget import LatencyBudget
+from vittle.objectives.goals import Asked, parse_quality
 from vittle.spaces.errors import VittleError
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.table import adapter_files
@@ -47,7 +48,25 @@ Storage = Annotated[
     ),
 ]
 Budget = Annotated[
-    str | None, typer.Option(help="For example 4ms, or 60% of the backbone. Default: the study's.", show_default=False)
+    str | None,
+    typer.Option(
+        help="4ms or 'p95 4ms' per batch, 60% of the backbone, or '1000 images/s'. Default: the study's.", show_default=False
+    ),
+]
+Tolerance = Annotated[
+    str | None,
+    typer.Option(
+        help="Recommend the fastest within so many points of the best accuracy; 0: the best. Default: the study's, 0.3%.",
+        show_default=False,
+    ),
+]
+MaxDrop = Annotated[
+    str | None,
+    typer.Option(
+        "--max-accuracy-drop",
+        help="In its place: the fastest that loses at most so many points against the backbone, such as 0.5%.",
+        show_default=False,
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON in place of tables.")]
 
@@ -66,16 +85,16 @@ def find_study(store: Store, name: str | None) -> Study:
     return studies[0]
 
 
-def wanted_budget(study: Study, text: str | None) -> budgets.Budget:
-    """The budget that was asked for, or the study's own.
+def wanted(study: Study, budget: str | None, tolerance: str | None, max_drop: str | None) -> Asked:
+    """What a trial is to be chosen for, as it was asked for or else as the study was launched for.
 
     Raises:
-        VittleError: the text is no budget, or the study's is none of latency.
+        VittleError: a text that cannot be read, a latency budget where the study's is none, or a tolerance and a drop at once.
     """
-    if text is None:
-        return study.budget
-    _ = study.inference
-    return budgets.LatencyBudget.parse(text)
+    goals = study.goals
+    amounts = [None if text is None else parse_quality(text, goals.quality) for text in (tolerance, max_drop)]
+    read = None if budget is None else LatencyBudget.parse(budget, study.inference.batch_size)
+    return goals.asking(read, *amounts)
 
 
 def parse_adapters(given: Sequence[str] | None) -> dict[str, str]:

@@ -3,7 +3,7 @@
 import typer
 
 from vittle.cli.answers import show_front
-from vittle.cli.options import Budget, Json, Storage, StudyName, find_study, wanted_budget
+from vittle.cli.options import Budget, Json, MaxDrop, Storage, StudyName, Tolerance, find_study, wanted
 from vittle.dashboards.documents import plain_document, study_document
 from vittle.dashboards.terminal import importance_tables, plain_tables, study_tables
 from vittle.dashboards.terminal.console import err, escape, out, print_json, working
@@ -41,12 +41,19 @@ def list_trials(study: StudyName = None, storage: Storage = None, as_json: Json 
 
 
 @studies_app.command()
-def front(study: StudyName = None, latency_budget: Budget = None, storage: Storage = None, as_json: Json = False) -> None:
+def front(
+    study: StudyName = None,
+    latency_budget: Budget = None,
+    tolerance: Tolerance = None,
+    max_drop: MaxDrop = None,
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
     """Show the best trade-offs that a study has found: of schedules between accuracy, latency and MACs."""
     store = Store.open(storage)
     found = find_study(store, study)
-    budget = wanted_budget(found, latency_budget)
-    show_front(found, Ranking.of(store.trials(found.name), found.goals), budget, as_json)
+    asked = wanted(found, latency_budget, tolerance, max_drop)
+    show_front(found, Ranking.of(store.trials(found.name), found.goals), asked, as_json)
 
 
 @studies_app.command()

@@ -14,7 +14,7 @@ from vittle.objectives.measurement import OBJECTIVES, Measurement
 from vittle.objectives.quality.paired import Interval
 from vittle.spaces.reduction import Reduction
 from vittle.spaces.schedule import Schedule
-from vittle.storage.ranking import MORE, Growth, Trade
+from vittle.storage.ranking import MORE, Growth, Ranking, Trade
 from vittle.storage.records import Trial
 
 MARKS = {"~": "predicted", "!": "noisy", "†": "estimated"}  # with their words under `signs`
@@ -28,7 +28,7 @@ def percent(share: float, digits: int = 1) -> str:
 
 def milliseconds(value: float) -> str:
     """Three significant digits: 3.91 ms, 128 ms."""
-    return f"{value:.0f} ms" if value >= 100 else f"{value:#.3g} ms"
+    return f"{value:.0f} ms" if value >= 100 else f"{value:#.3g}".removesuffix(".") + " ms"
 
 
 def macs(value: float) -> str:
@@ -205,6 +205,27 @@ def trade(found: Trade, goals: Goals, speak: Words = ENGLISH) -> str:
     return joined([first, second], speak) + _answers(found, speak)
 
 
+def unmet(study: str, ranking: Ranking, asked: Asked, nearest: Trial) -> str:
+    """That nothing in a study is as asked, and the nearest loss or budget that something is within.
+
+    Args:
+        study: its name.
+        ranking: all its trials.
+        asked: what nothing is recommended for.
+        nearest: the cheapest of the trials that may be offered.
+    """
+    budget, within = asked.budget, ranking.choice(Asked(asked.budget))
+    if asked.most_lost is None or within is None:
+        near = ranking.covering(budget, nearest)
+        return f"nothing in study {study} fits {budget}; the nearest feasible budget is {near} (trial {nearest.number})"
+    most, goals = _amount(asked.most_lost, ranking.goals, ENGLISH), ranking.goals
+    told = f"nothing in study {study} within {budget} loses at most {most} of expected {goals.quality}"
+    lost = ranking.lost(within.finest)
+    if lost is None:
+        return f"{told}: its baseline is not measured yet"
+    return f"{told}; the least is {_amount(lost, goals, ENGLISH)} (trial {within.finest.number})"
+
+
 def _answers(found: Trade, speak: Words) -> str:
     """What the answers to single samples say of a trade."""
     if found.phase is None or found.more is None:
@@ -220,7 +241,8 @@ def _answers(found: Trade, speak: Words) -> str:
 def _amount(amount: float, goals: Goals, speak: Words) -> str:
     """An amount of quality: 0.3 points of a share, else in its own unit."""
     unit = OBJECTIVES[goals.quality].unit
-    return speak("sentences.points", points=points(amount)) if unit == "share" else f"{amount:.4g} {unit}"
+    told = points(amount)
+    return speak("sentences.points", points=told, count=told == "1") if unit == "share" else f"{amount:.4g} {unit}"
 
 
 def _quality_words(goals: Goals, speak: Words) -> dict[str, str]:

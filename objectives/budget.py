@@ -155,7 +155,7 @@ class LatencyBudget(Budget):
         return self if self.relative else self.converted(baseline) or self
 
     def converted(self, baseline: Mapping[str, Measurement]) -> "LatencyBudget | None":
-        """The same budget in the other unit, by the backbone's time: a share in ms, or ms as a share; None where that cannot be."""
+        """The same budget in the other unit, by the backbone's time: ms of a share, a share of ms; None where that cannot be."""
         if self.tail or "latency_ms" not in baseline:
             return None
         time = baseline["latency_ms"].value
@@ -183,7 +183,7 @@ class LatencyBudget(Budget):
 
 
 def p95(latency: Measurement) -> Measurement | None:
-    """The 95th percentile of a batch's times with its interval, from a measured `latency_ms`; None where it was not measured."""
+    """The 95th percentile of a batch's times with its interval, told by a measured `latency_ms`; None by another one."""
     value, ends = latency.protocol.get("p95_ms"), latency.protocol.get("p95_ms_interval")
     if value is None:
         return None

@@ -1,6 +1,7 @@
 """What a backbone's latency profile says before a search: what can be had, and whether a budget can be met at all."""
 
 import copy
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,7 +15,7 @@ from vittle.objectives.evaluator import make_stand
 from vittle.objectives.latency.profile import LatencyProfile
 from vittle.objectives.latency.profiler import Profiler, key
 from vittle.objectives.latency.provenance import hardware
-from vittle.objectives.latency.stand import Stand, median
+from vittle.objectives.latency.stand import Stand, median, tails_of
 from vittle.objectives.latency.turns import take_turns
 from vittle.objectives.measurement import Measurement
 from vittle.objectives.quality.images import Progress
@@ -134,11 +135,7 @@ def check_budget(backbone: Backbone, settings: Settings, store: Store) -> None:
         return
     with stand_of(backbone, settings) as stand:
         known = store.profile(key(backbone, stand))
-        if (
-            known is not None
-            and known.trusted
-            and example_schedules(known, space)[0].latency[budget.objective].high <= budget.limit
-        ):
+        if known is not None and known.trusted and budget.holds(example_schedules(known, space)[0].latency):
             return
         _refuse(budget, _probe(stand, space), "the cheapest, measured just now")
 
@@ -151,15 +148,15 @@ def _probe(stand: Stand, space: Space) -> dict[str, Measurement]:
     turns = take_turns(lambda: stand.model(images), calls, stand.device, rounds=PROBE_ROUNDS)
     fastest = int(np.argmin(np.median(turns.ratios, 0)))
     times, ratios = turns.times[:, fastest], turns.ratios[:, fastest]
-    return {"latency_ms": median("latency_ms", times, {}), "latency_ratio": median("latency_ratio", ratios, {})}
+    return {"latency_ms": median("latency_ms", times, tails_of(times)), "latency_ratio": median("latency_ratio", ratios, {})}
 
 
 def out_of_reach(budget: LatencyBudget, least: dict[str, Measurement]) -> str | None:
     """The nearest budget that can be met, where the least latency there is exceeds this one for sure; None where it may not."""
-    if least[budget.objective].low <= budget.limit:
+    if budget.limited(least).low <= budget.limit:
         return None
     near = budget.covering(least)
-    return f"the nearest feasible budget is {near}: launch with --latency-budget {near}"
+    return f"the nearest feasible budget is {near}: launch with --latency-budget {shlex.quote(str(near))}"
 
 
 def _refuse(budget: LatencyBudget, least: dict[str, Measurement], what: str) -> None:

@@ -9,7 +9,6 @@ import torch
 from vittle.objectives import evaluator as evaluation
 from vittle.objectives.backbones.merge_start import detect
 from vittle.objectives.backbones.sensitivity import measure
-from vittle.objectives.budget import LatencyBudget
 from vittle.objectives.evaluation import Evaluation
 from vittle.objectives.fronts.front import may_enter_front
 from vittle.objectives.goals import Measured
@@ -58,7 +57,7 @@ class InferenceProblem(ScheduleProblem):
         Raises:
             VittleError: bad input; nothing has been written.
         """
-        LatencyBudget.parse(settings.latency_budget)  # first, because it is wrong most often
+        _ = settings.goals  # first, because a budget is wrong most often
         check_dtype(settings.dtype)
         check_sampler(settings.sampler)
         backbone = load_backbone(settings.model, settings.checkpoint)
@@ -76,8 +75,12 @@ class InferenceProblem(ScheduleProblem):
         """The problem with another device's budget, by a part of the device's name or by the key of its profile.
 
         Raises:
-            VittleError: there is no profile of the target, or its predictions are too far off.
+            VittleError: there is no profile of the target, or its predictions are too far off, or it predicts no such budget.
         """
+        if self.settings.budget.tail:
+            raise VittleError(
+                f"budget {self.settings.budget} of another device is not known: profiles predict medians, such as 4ms"
+            )
         found = find_target(self.backbone, target, self.settings, store)
         return type(self)(self.settings.model_copy(update={"target": found.key}), self.backbone, self.splits)
 

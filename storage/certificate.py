@@ -58,7 +58,7 @@ class Certificate:
                 latency[name] = Measurement(name, one["value"], low, high, one["n"], certificate["protocol"])
             return cls(
                 schedule,
-                LatencyBudget.parse(document["budget"]),
+                LatencyBudget.parse(document["budget"], certificate["stand"]["batch_size"]),
                 latency,
                 certificate["stand"],
                 certificate["environment"],
@@ -72,11 +72,11 @@ class Certificate:
     @property
     def limit(self) -> float:
         """The most that it may take: the budget, or what it took, whichever is more."""
-        return max(self.budget.limit, self.latency[self.budget.objective].high)
+        return max(self.budget.limit, self.budget.limited(self.latency).high)
 
     def covers(self, measured: Mapping[str, Measurement]) -> bool:
         """Whether a measured latency is within the limit, up to the noise of measuring."""
-        return measured[self.budget.objective].low <= self.limit
+        return self.budget.limited(measured).low <= self.limit
 
 
 @dataclass(frozen=True)

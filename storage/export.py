@@ -13,18 +13,24 @@ from vittle.objectives.latency.provenance import ENVIRONMENT
 from vittle.objectives.measurement import Measurement, Phase
 from vittle.spaces import costs
 from vittle.spaces.schedule import Schedule
-from vittle.storage.plain_export import check_exportable, measured
+from vittle.storage.plain_export import check_exportable, expected, measured, ranked
+from vittle.storage.ranking import Ranking
 from vittle.storage.records import Study, Trial
 
 
-def front_entry(_study: Study, trial: Trial) -> dict[str, Any]:
-    """One point of a front. `accuracy` is on the search images; `confirmed` is on images that the search never saw."""
+def front_entry(_study: Study, trial: Trial, ranking: Ranking | None = None) -> dict[str, Any]:
+    """One point of a front. `accuracy` is on the search images; `confirmed` is on images that the search never saw.
+
+    With all trials of the study, `expected` is the accuracy that ranks them.
+    """
     judged = trial.judged
     entry: dict[str, Any] = {
         "trial": trial.number,
         **_accuracy(judged["accuracy"]),
+        "expected": expected(trial, ranking, "accuracy"),
         "macs": int(judged["macs"].value),
         "latency_ms": judged["latency_ms"].value,
+        "backbone_ms": judged["latency_ms"].protocol.get("backbone_ms"),
         "latency_ratio": judged["latency_ratio"].value,
         "latency_ratio_interval": [judged["latency_ratio"].low, judged["latency_ratio"].high],
         "confirmed": None,
@@ -39,7 +45,7 @@ def front_entry(_study: Study, trial: Trial) -> dict[str, Any]:
 def document(
     study: Study,
     trial: Trial,
-    baseline: Trial | None = None,
+    ranking: Ranking | None = None,
     budget: Budget | None = None,
     file: str = "best.yaml",
 ) -> dict[str, Any]:
@@ -48,7 +54,7 @@ def document(
     Args:
         study: whose schedule it is.
         trial: the schedule and its measurements.
-        baseline: the trial of the backbone itself.
+        ranking: all trials of the study: what ranks this one, and the backbone.
         budget: what it is exported for, and certified for; the study's own where none was asked for.
         file: what the file will be called: those of the schedule's adapters lie beside it and are called after it.
 
@@ -74,7 +80,7 @@ def document(
         "budget": str(budget or study.budget),
         "tokens": list(costs.tokens(shape, trial.schedule)),
         "measured_on": {"images": "held-out" if trial.confirmed else "search", "data": settings.data},
-        "measurements": measured({**trial.judged, **trial.measurements[phase]}),
+        "measurements": {**measured({**trial.judged, **trial.measurements[phase]}), **ranked(trial, ranking, "accuracy")},
         "certificate": {
             "stand": settings.stand,
             "environment": {name: about[name] for name in ENVIRONMENT if name in about},
@@ -87,6 +93,7 @@ def document(
     adapters = {part.name for part in trial.schedule.reductions if part.adapter} & settings.adapters.keys()
     if adapters:
         exported["adapters"] = {name: _beside(file, name, settings.adapters[name]) for name in sorted(adapters)}
+    baseline = None if ranking is None else ranking.baseline
     if baseline is not None and phase in baseline.measurements:
         exported["backbone"]["measurements"] = measured({"accuracy": baseline.measurements[phase]["accuracy"]})
     return exported

@@ -16,6 +16,7 @@ from vittle.spaces.errors import VittleError
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.space import Space
 from vittle.storage import export, plain_export
+from vittle.storage.ranking import Ranking
 from vittle.storage.records import OtherKindError, Study, Trial
 from vittle.storage.settings import SearchSettings, Settings
 
@@ -38,8 +39,8 @@ class Kind:
     decode: Callable[[Mapping[str, Any]], Candidate]
     space: Callable[[Study], SearchSpace]
     problem: str
-    entry: Callable[[Study, Trial], dict[str, Any]] = plain_export.front_entry
-    document: Callable[[Study, Trial, Trial | None, Budget | None, str], dict[str, Any]] = plain_export.document
+    entry: Callable[[Study, Trial, Ranking | None], dict[str, Any]] = plain_export.front_entry
+    document: Callable[[Study, Trial, Ranking | None, Budget | None, str], dict[str, Any]] = plain_export.document
     to_yaml: Callable[[dict[str, Any], Mapping[str, str]], str] = plain_export.to_yaml
 
     @property
@@ -80,27 +81,27 @@ def read_settings(kind: str, document: Mapping[str, Any]) -> SearchSettings:
     return SearchSettings.model_construct(**known)
 
 
-def front_entry(study: Study, trial: Trial) -> dict[str, Any]:
-    """One point of a front, as plain values."""
-    return find(study.kind).entry(study, trial)
+def front_entry(study: Study, trial: Trial, ranking: Ranking | None = None) -> dict[str, Any]:
+    """One point of a front, as plain values; with what ranks it among all trials of the study, where these are given."""
+    return find(study.kind).entry(study, trial, ranking)
 
 
 def document(
-    study: Study, trial: Trial, baseline: Trial | None = None, budget: Budget | None = None, file: str = "best.yaml"
+    study: Study, trial: Trial, ranking: Ranking | None = None, budget: Budget | None = None, file: str = "best.yaml"
 ) -> dict[str, Any]:
     """What the exported file of one candidate holds, with its evidence.
 
     Args:
         study: whose candidate it is.
         trial: the candidate and its measurements.
-        baseline: the trial of the baseline itself.
+        ranking: all trials of the study: what ranks this one, and the baseline.
         budget: what it is exported for; the study's own where none was asked for.
         file: what the file will be called, after which files that lie beside it are called.
 
     Raises:
         VittleError: its quality was not measured.
     """
-    return find(study.kind).document(study, trial, baseline, budget, file)
+    return find(study.kind).document(study, trial, ranking, budget, file)
 
 
 def to_yaml(study: Study, exported: dict[str, Any], missing: Mapping[str, str] = MappingProxyType({})) -> str:

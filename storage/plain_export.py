@@ -9,14 +9,19 @@ import yaml
 from vittle.objectives.budget import Budget
 from vittle.objectives.measurement import Measurement, Phase
 from vittle.spaces.errors import VittleError
+from vittle.storage.ranking import Ranking
 from vittle.storage.records import Study, Trial
 
 
-def front_entry(study: Study, trial: Trial) -> dict[str, Any]:
-    """One point of a front. The quality in `measurements` is that of the search; `confirmed` is on data that no search saw."""
+def front_entry(study: Study, trial: Trial, ranking: Ranking | None = None) -> dict[str, Any]:
+    """One point of a front. The quality in `measurements` is that of the search; `confirmed` is on data that no search saw.
+
+    With all trials of the study, `expected` is what ranks them.
+    """
     goals = study.goals
     return {
         "trial": trial.number,
+        "expected": expected(trial, ranking, goals.quality),
         "measurements": measured({name: trial.judged[name] for name in goals.objectives}),
         "confirmed": measured({goals.quality: trial.measurements["confirmation"][goals.quality]}) if trial.confirmed else None,
         "origin": trial.origin,
@@ -25,14 +30,14 @@ def front_entry(study: Study, trial: Trial) -> dict[str, Any]:
 
 
 def document(
-    study: Study, trial: Trial, baseline: Trial | None = None, budget: Budget | None = None, file: str = "best.yaml"
+    study: Study, trial: Trial, ranking: Ranking | None = None, budget: Budget | None = None, file: str = "best.yaml"
 ) -> dict[str, Any]:
     """The exported file: the candidate, and what was measured of it and of the baseline.
 
     Args:
         study: whose candidate it is.
         trial: the candidate and its measurements.
-        baseline: the trial of the baseline itself.
+        ranking: all trials of the study: what ranks this one, and the baseline.
         budget: what it is exported for; the study's own where none was asked for.
         file: what it will be called, where it says that.
 
@@ -48,11 +53,15 @@ def document(
         "summary": trial.candidate.summary,
         "budget": str(budget or study.budget),
         "measured_on": "held-out" if trial.confirmed else "search",
-        "measurements": measured({**trial.judged, **trial.measurements[phase]}),
+        "measurements": {
+            **measured({**trial.judged, **trial.measurements[phase]}),
+            **ranked(trial, ranking, study.goals.quality),
+        },
         "study": study.name,
         "trial": trial.number,
         "id": trial.candidate.id,
     }
+    baseline = None if ranking is None else ranking.baseline
     if baseline is not None and phase in baseline.measurements:
         exported["baseline"] = {"measurements": measured(baseline.measurements[phase])}
     return exported
@@ -75,6 +84,17 @@ def check_exportable(study: Study, trial: Trial) -> None:
     if quality not in trial.judged:
         reason = f"trial {trial.number} of {study.name} is {trial.state}; accepted: one whose {quality} was measured"
         raise VittleError(reason)
+
+
+def ranked(trial: Trial, ranking: Ranking | None, quality: str) -> dict[str, Any]:
+    """The quality that ranks a trial, by a name that tells it from the measured one; empty where it is not known."""
+    known = {} if ranking is None else ranking.expected.get(trial.number, {})
+    return {f"expected_{quality}": measured({quality: known[quality]})[quality]} if quality in known else {}
+
+
+def expected(trial: Trial, ranking: Ranking | None, quality: str) -> dict[str, Any] | None:
+    """The quality that ranks a trial, with its interval; None where it is not known."""
+    return ranked(trial, ranking, quality).get(f"expected_{quality}")
 
 
 def measured(measurements: Mapping[str, Measurement]) -> dict[str, Any]:

@@ -259,6 +259,12 @@ class Ranking(tuple[Trial, ...]):
         order = tuple(math.inf if one is None else sign(one.objective) * read(one) for one in columns)
         return Contender(order, trial.number, -order[1], trial.confirmed)
 
+    def lost(self, trial: Trial) -> float | None:
+        """How much of the baseline's expected quality a complete trial loses, as shown; None where nobody knows."""
+        least = self._least(self.goals.asking(most_lost=0.0))
+        known = next((one.quality for one in self._shown if one.number == trial.number), None)
+        return None if least is None or known is None or math.isinf(least) else max(0.0, round(least - known, 9))
+
     def _least(self, asked: Asked) -> float | None:
         """The least quality that is worth having, such that more is better; None where the tolerance decides."""
         if asked.most_lost is None:
@@ -276,15 +282,16 @@ class Ranking(tuple[Trial, ...]):
             return None if converted is None else converted.limit
         return judged[objective].high if objective in judged else None
 
-    def tied_with_best(self, budget: Budget | None = None) -> set[int]:
-        """Numbers of the trials on the front that differ from the best one by no more than noise."""
-        budget = budget or self.goals.budget
-        chosen = self.best(budget)
-        if chosen is None:
-            return set()
+    def tied_with(self, chosen: Trial, budget: Budget | None = None) -> set[int]:
+        """Numbers of the trials on the front within a budget that differ from a complete one by no more than noise."""
         best = self.expected[chosen.number]
-        others = (trial.number for trial in self.front(budget) if trial.number != chosen.number)
+        others = (trial.number for trial in self.front(budget or self.goals.budget) if trial.number != chosen.number)
         return {number for number in others if fronts.tied(self.expected[number], best, self.goals)}
+
+    def tied_with_best(self) -> set[int]:
+        """The same of the recommended one."""
+        best = self.best()
+        return set() if best is None else self.tied_with(best)
 
     def knee(self) -> Trial | None:
         """Where the front bends most: from there on, quality costs more and more. None of a front without a bend."""

@@ -21,7 +21,7 @@ from vittle.storage.ranking import Ranking
 from vittle.storage.records import Study, Trial
 
 FEWEST, MOST = 2, 4  # trials that are compared at once
-NUMBERS = ("accuracy", "held_out", "latency_ratio", "latency_ms", "memory", "macs", "parameters")
+NUMBERS = ("accuracy", "expected", "held_out", "latency_ratio", "latency_ms", "memory", "macs", "parameters")
 CLASSES = 12  # that a page shows
 PHASES: tuple[Phase, ...] = ("search", "confirmation")
 
@@ -50,18 +50,18 @@ def compared(study: Study, trials: Sequence[Trial], chosen: Sequence[Trial], spe
             }
             for trial in chosen
         ],
-        "numbers": numbers(chosen),
+        "numbers": numbers(chosen, ranking),
         "schedules": schedules(study, chosen, speak),
         "classes": classes(chosen),
         "images": [shared for other in chosen[1:] for phase in PHASES if (shared := images(chosen[0], other, phase))],
     }
 
 
-def numbers(chosen: Sequence[Trial]) -> list[dict[str, Any]]:
+def numbers(chosen: Sequence[Trial], ranking: Ranking) -> list[dict[str, Any]]:
     """For each of `NUMBERS` that any of the trials has: the values, and how each differs from the first."""
     rows = []
     for name in NUMBERS:
-        values = [_measured(trial, name) for trial in chosen]
+        values = [_measured(trial, name, ranking) for trial in chosen]
         if any(value is not None for value in values):
             against = [None, *(_against(values[0], other) for other in values[1:])]
             rows.append({"name": name, "values": [_plain(value) for value in values], "against": against})
@@ -149,9 +149,11 @@ def images(first: Trial, other: Trial, phase: Phase) -> dict[str, Any] | None:
     }
 
 
-def _measured(trial: Trial, name: str) -> Measurement | None:
+def _measured(trial: Trial, name: str, ranking: Ranking) -> Measurement | None:
     if name == "held_out":
         return trial.measurements.get("confirmation", {}).get("accuracy")
+    if name == "expected":
+        return ranking.expected.get(trial.number, {}).get("accuracy")
     return trial.judged.get(name)
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -11,10 +11,11 @@ import numpy as np
 from vittle.dashboards import text
 from vittle.dashboards.words import ENGLISH, Words
 from vittle.objectives.backbones.sensitivity import Sensitivity
+from vittle.objectives.budget import LatencyBudget
 from vittle.objectives.measurement import OBJECTIVES, Measurement, Phase
 from vittle.objectives.parameter_importance import METHODS, Importance
 from vittle.spaces import costs
-from vittle.storage.ranking import MORE, Ranking, Standing
+from vittle.storage.ranking import MORE, Choice, Ranking, Standing
 from vittle.storage.records import Study, Trial, seconds_left
 from vittle.storage.settings import Settings
 
@@ -63,7 +64,7 @@ def detailed(
         speak: the language of its sentences.
     """
     ranking = Ranking.of(trials, study.goals)
-    standing, expected = ranking.standing, ranking.expected
+    standing = ranking.standing
     front = {trial.number for trial in standing.points}
     nearest, bend = ranking.nearest(), ranking.knee()
     shape = study.backbone.shape
@@ -78,7 +79,8 @@ def detailed(
             "tokens": shape.tokens,
             "prefix": shape.prefix,
         },
-        "limit": {"value": study.budget.limit, "objective": study.budget.objective, "text": text.budget(study.budget, speak)},
+        "limit": limit(study, ranking, speak),
+        "choice": choice(ranking, speak),
         "against": _against(ranking),
         "objectives": {name: dataclasses.asdict(objective) for name, objective in OBJECTIVES.items()},
         "counts": dict(Counter(trial.state for trial in trials)),
@@ -89,13 +91,55 @@ def detailed(
         "optimism": _optimism(ranking, speak),
         "outlook": _outlook(ranking, speak),
         "tied": sorted(ranking.tied_with_best()),
-        "choices": {name: [one._asdict() for one in ranking.best_by_budget(name)] for name in COSTS},
+        **choices(ranking, speak),
         "knee": None if bend is None else bend.number,
         "seconds_left": seconds_left(trials, study.settings.trials) if study.state == "running" else None,
-        "trials": [
-            listed_trial(study, trial, expected.get(trial.number, {}), speak, on_front=trial.number in front)
-            for trial in trials
-        ],
+        "trials": [listed_trial(study, trial, ranking, speak, on_front=trial.number in front) for trial in trials],
+    }
+
+
+def limit(study: Study, ranking: Ranking, speak: Words = ENGLISH) -> dict[str, Any]:
+    """The study's budget, and what turns a share of the backbone's time into milliseconds and back: its own time."""
+    budget = study.budget
+    reference = None if ranking.baseline is None else ranking.baseline.judged.get("latency_ms")
+    return {
+        "value": budget.limit,
+        "objective": budget.objective,
+        "text": text.budget(budget, speak),
+        "tail": isinstance(budget, LatencyBudget) and budget.tail,
+        "backbone_ms": None if reference is None else reference.value,
+    }
+
+
+def choice(ranking: Ranking, speak: Words = ENGLISH) -> dict[str, Any]:
+    """By which rule a trial is recommended, and which one, None where none is; amounts in the unit of the quality."""
+    asked, found = ranking.goals.asked, ranking.choice()
+    trade = None if found is None else ranking.trade(found)
+    return {
+        "trial": None if found is None else found.recommended.number,
+        "most_accurate": None if found is None else found.finest.number,
+        "ranked_by": f"expected {ranking.goals.quality}",
+        "tolerance": asked.tolerance if asked.most_lost is None else None,
+        "max_drop": asked.most_lost,
+        "rule": text.rule(asked, ranking.goals, speak),
+        "trade": None if trade is None else text.trade(trade, ranking.goals, speak),
+    }
+
+
+def choices(ranking: Ranking, speak: Words = ENGLISH) -> dict[str, Any]:
+    """What is recommended from each budget on, by cost, and from each loss of accuracy on; with the words for every trade."""
+    steps = {**{name: ranking.best_by_budget(name) for name in COSTS}, "loss": ranking.best_by_loss()}
+    numbered = {trial.number: trial for trial in ranking}
+    pairs = sorted({(one.trial, one.finest) for found in steps.values() for one in found})
+    trades = {pair: ranking.trade(Choice(*(numbered[number] for number in pair))) for pair in pairs}
+    return {
+        "choices": {
+            name: [{"limit": one.limit, "trial": one.trial, "most_accurate": one.finest} for one in found]
+            for name, found in steps.items()
+        },
+        "trades": {
+            f"{one}-{other}": text.trade(found, ranking.goals, speak) for (one, other), found in trades.items() if found
+        },
     }
 
 
@@ -179,19 +223,16 @@ def _headline(study: Study, trial: Trial) -> dict[str, Any]:
     }
 
 
-def listed_trial(
-    study: Study, trial: Trial, expected: Mapping[str, Measurement], speak: Words = ENGLISH, *, on_front: bool
-) -> dict[str, Any]:
+def listed_trial(study: Study, trial: Trial, ranking: Ranking, speak: Words = ENGLISH, *, on_front: bool) -> dict[str, Any]:
     """A trial among the others of its study.
 
     Args:
         study: the trial's.
         trial: one of them.
-        expected: what it is ranked by.
+        ranking: all trials of the study.
         speak: the language of its sentences.
         on_front: whether none is better in everything.
     """
-    timed = study.budget.objective in trial.judged
     accuracy, latency = (trial.judged.get(name) for name in ("accuracy", "latency_ratio"))
     held_out = trial.measurements.get("confirmation", {})
     return {
@@ -201,7 +242,7 @@ def listed_trial(
         "kind": kind(trial, on_front=on_front),
         "origin": trial.origin,
         "front": on_front,
-        "within_budget": timed and trial.within(study.budget),
+        "within_budget": ranking.within(trial, study.budget),
         "confirmed": trial.confirmed,
         "estimated_of": None if accuracy is None else accuracy.estimated_of,
         "worst": text.worst_class(trial, speak),
@@ -215,7 +256,8 @@ def listed_trial(
         "summary": text.summary(trial.schedule, speak),
         "id": trial.schedule.id,
         "judged": {name: interval(one) for name, one in trial.judged.items()},
-        "expected": measured(expected.get("accuracy")),
+        "expected": measured(ranking.expected.get(trial.number, {}).get("accuracy")),
+        "backbone_ms": _backbone_ms(trial),
         "held_out": measured(held_out.get("accuracy")),
         "timed_on": _timed_on(trial),
         "export": f"{trial_url(study.name, trial.number)}.yaml" if exportable(study, trial) else None,
@@ -247,6 +289,12 @@ def interval(one: Measurement) -> dict[str, Any]:
 def _with_protocol(one: Measurement) -> dict[str, Any]:
     about = {name: value for name, value in one.protocol.items() if name not in PACKED}
     return {**interval(one), "protocol": about}
+
+
+def _backbone_ms(trial: Trial) -> float | None:
+    """What the backbone took in the same run; None where nobody kept it."""
+    latency = trial.judged.get("latency_ms")
+    return None if latency is None else latency.protocol.get("backbone_ms")
 
 
 def _timed_on(trial: Trial) -> str | None:

@@ -32,22 +32,22 @@ def detailed(study: Study, trials: Sequence[Trial], trial: Trial, speak: Words =
     """
     ranking = Ranking.of(trials, study.goals)
     points = {point.number for point in ranking.front()}
-    best = ranking.best()
-    expected = ranking.expected.get(trial.number, {})
+    choice = ranking.choice()
+    best = None if choice is None else choice.recommended
     url = study_document.study_url(study.name)
     numbers = [one.number for one in trials]
     place = numbers.index(trial.number)
     phases = sorted(trial.measurements, key=lambda phase: (ORDER.index(phase) if phase in ORDER else len(ORDER), phase))
     compare = None if best is None or best.number == trial.number else f"{url}/compare?trials={best.number},{trial.number}"
     return {
-        **study_document.listed_trial(study, trial, expected, speak, on_front=trial.number in points),
+        **study_document.listed_trial(study, trial, ranking, speak, on_front=trial.number in points),
         "measurements": study_document.measurements(trial),
         "study": {
             "name": study.name,
             "state": study.state,
             "url": url,
             "budget": study.inference.latency_budget,
-            "limit": {"value": study.budget.limit, "objective": study.budget.objective},
+            "limit": study_document.limit(study, ranking, speak),
             "batch_size": study.inference.batch_size,
             "tokens": study.backbone.shape.tokens,
             "prefix": study.backbone.shape.prefix,
@@ -56,6 +56,7 @@ def detailed(study: Study, trials: Sequence[Trial], trial: Trial, speak: Words =
         "next": study_document.trial_url(study.name, numbers[place + 1]) if place + 1 < len(numbers) else None,
         "compare": compare,
         "best": best is not None and best.number == trial.number,
+        "most_accurate": choice is not None and choice.finest.number == trial.number,
         "started": _iso(trial.started),
         "finished": _iso(trial.finished),
         "objectives": list(OBJECTIVES),

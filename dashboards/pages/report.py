@@ -70,7 +70,7 @@ def _exported(study: Study, trials: Sequence[Trial]) -> list[Trial]:
 
     def place(trial: Trial) -> tuple[bool, bool, float]:
         accuracy = expected.get(trial.number, trial.judged)["accuracy"]
-        fits = study.budget.objective in trial.judged and trial.within(study.budget)
+        fits = ranking.within(trial, study.budget)
         return trial.number not in front, not fits, -accuracy.value
 
     ordered = sorted((trial for trial in trials if study_document.exportable(study, trial)), key=place)

@@ -43,7 +43,7 @@ def study_page(request: Request, name: str, store: OpenStore, speak: Spoken) -> 
     study = find_study(store, name, speak)
     if study.kind == Settings.kind:
         return templates.TemplateResponse(request, "study.html", context(study, speak))
-    document = plain_document.detailed(study, store.trials(name)) if study.known else None
+    document = plain_document.detailed(study, store.trials(name), speak) if study.known else None
     plain = {"study": study, "twin": document, "address": f"{study_document.study_url(name)}.json"}
     return templates.TemplateResponse(request, "plain_study.html", plain)
 
@@ -66,7 +66,7 @@ def twin(store: Store, study: Study, trials: Sequence[Trial], speak: Words = ENG
 def _document(store: Store, study: Study, trials: Sequence[Trial], speak: Words) -> dict[str, Any]:
     if study.kind == Settings.kind:
         return twin(store, study, trials, speak)
-    return plain_document.detailed(study, trials)
+    return plain_document.detailed(study, trials, speak)
 
 
 def _listed(store: Store) -> list[dict[str, object]]:

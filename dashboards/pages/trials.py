@@ -12,10 +12,11 @@ from vittle.dashboards.documents import pictures, study_document, trial_document
 from vittle.dashboards.documents.pictures import Illustrations
 from vittle.dashboards.pages.common import INFERENCE, Spoken, Watching, find_snapshot, find_trial, templates
 from vittle.objectives.budget import Budget, LatencyBudget
+from vittle.objectives.goals import Asked, parse_quality
 from vittle.spaces.errors import VittleError
 from vittle.storage import kinds
 from vittle.storage.ranking import Ranking
-from vittle.storage.records import Study, Trial, baseline_trial
+from vittle.storage.records import Study, Trial
 from vittle.storage.settings import Settings
 
 router = APIRouter()
@@ -52,15 +53,12 @@ def images(
 @router.get("/studies/{name:path}/trials/{number}.yaml")
 def exported_schedule(name: str, number: str, watch: Watching, speak: Spoken, budget: str | None = None) -> Response:
     """One schedule with its evidence, as a file that `vittle.Schedule.load` reads; for the study's budget or another one."""
-    wanted = wanted_budget(budget)
     study, trials, _ = find_snapshot(watch, name, speak)
     trial = find_trial(study, trials, number, speak)
     if not study_document.exportable(study, trial):
         reason = speak("sentences.no_export", number=number, state=speak(f"states.{trial.state}"))
         raise HTTPException(HTTPStatus.NOT_FOUND, reason)
-    if wanted is not None:
-        _ = study.inference  # whose budget is one of latency
-    return download(study, trials, trial, wanted)
+    return download(study, trials, trial, wanted(study, budget).budget)
 
 
 @router.get("/studies/{name:path}/trials/{number}.json", dependencies=INFERENCE)
@@ -96,10 +94,15 @@ def _indices(text: str | None) -> tuple[int, ...]:
     return tuple(dict.fromkeys(map(int, parts)))
 
 
-def wanted_budget(text: str | None) -> LatencyBudget | None:
-    """The budget that was asked for; what is none is a 422."""
+def wanted(study: Study, budget: str | None, tolerance: str | None = None, max_drop: str | None = None) -> Asked:
+    """What was asked for, or else what the study was launched for; what cannot be read is a 422."""
+    batch_size = study.inference.batch_size if budget is not None else None
     try:
-        return None if text is None else LatencyBudget.parse(text)
+        read = None if budget is None else LatencyBudget.parse(budget, batch_size)
+        quality = study.goals.quality
+        return study.goals.asking(
+            read, *(None if one is None else parse_quality(one, quality) for one in (tolerance, max_drop))
+        )
     except VittleError as error:
         raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from None
 
@@ -115,7 +118,7 @@ def exported(study: Study, trials: Sequence[Trial], trial: Trial, budget: Budget
 
     Copies of the adapters that it names do not come along; it says which ones to put beside it.
     """
-    found = kinds.document(study, trial, baseline_trial(trials), budget, file_name(study, trials, trial))
+    found = kinds.document(study, trial, Ranking.of(trials, study.goals), budget, file_name(study, trials, trial))
     adapters = study.settings.adapters if isinstance(study.settings, Settings) else {}
     return kinds.to_yaml(study, found, missing=adapters)
 

@@ -5,11 +5,12 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, HTTPException, Request, Security
+from fastapi import APIRouter, Depends, HTTPException, Query, Request, Security
 from fastapi.responses import Response
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 
+from vittle.dashboards import text
 from vittle.dashboards.documents import study_document
 from vittle.dashboards.pages import trials as trial_pages
 from vittle.dashboards.pages.common import OpenStore, Spoken, Watching, find_snapshot, find_study
@@ -17,7 +18,7 @@ from vittle.dashboards.pages.studies import list_twin, study_twin
 from vittle.dashboards.service.catalog import Limits
 from vittle.dashboards.service.jobs import Action, Job, JobState
 from vittle.dashboards.service.service import Extension, Launch, Service
-from vittle.objectives.budget import Budget
+from vittle.objectives import goals
 from vittle.spaces.table import REDUCTIONS
 from vittle.storage.ranking import Ranking
 from vittle.storage.records import Study
@@ -62,10 +63,27 @@ class Studies(BaseModel):
     studies: list[Listed]
 
 
+class Recommendation(BaseModel):
+    """What is recommended for the study's own budget, what it is to be weighed against, and by which rule."""
+
+    trial: int | None = Field(description="The recommended trial; None where none holds the budget.")
+    most_accurate: int | None = Field(description="The one of the best expected quality that holds the budget.")
+    ranked_by: str = Field(description="The number that ranks trials; in each of them, `expected`.")
+    tolerance: float | None = Field(description="Quality that speed is worth, a share of 1; None where `max_drop` decides.")
+    max_drop: float | None = Field(description="The most that may be lost against the baseline, a share of 1.")
+    rule: str = Field(description="The rule in words.")
+    trade: str | None = Field(description="What is given for speed; None where the recommended trial is the most accurate.")
+
+
 class Detailed(Listed):
-    """A study with all its trials."""
+    """A study with all its trials. In a trial, accuracy stands three times: `judged`, `expected` and `held_out`.
+
+    `judged.accuracy` is on the images that the search chose by; `expected` on images not seen, from all that is known, and it
+    ranks; `held_out` is on images that no search saw, and it never chooses.
+    """
 
     settings: dict[str, Any]
+    choice: Recommendation
     trials: list[dict[str, Any]]
 
 
@@ -154,6 +172,13 @@ def _service(request: Request) -> Service:
     return service
 
 
+AskedBudget = Annotated[str | None, Query(description="`4ms` or `p95 4ms` for a batch, `60%` or `1000 images/s`.")]
+AskedTolerance = Annotated[
+    str | None, Query(description="Points of expected accuracy, such as `0.3%`: the fastest within them; `0` for the best.")
+]
+AskedDrop = Annotated[
+    str | None, Query(description="In its place: the fastest that loses at most so many points, such as `0.5%`.")
+]
 Served = Annotated[Service, Depends(_service)]
 
 
@@ -187,21 +212,28 @@ def activity(name: str, store: OpenStore, service: Served) -> ActivityAnswer:
 
 @router.get(
     "/studies/{name:path}/export",
-    summary="The best schedule for a budget",
+    summary="The recommended schedule for a budget",
     response_class=Response,
     responses={**FINDS, int(HTTPStatus.OK): EXPORTED},
 )
-def export(name: str, watch: Watching, speak: Spoken, latency_budget: str | None = None) -> Response:
-    """As `vittle export` writes it; without a budget, for the study's own. Where nothing fits, the nearest one is told."""
-    asked = trial_pages.wanted_budget(latency_budget)
+def export(
+    name: str,
+    watch: Watching,
+    speak: Spoken,
+    latency_budget: AskedBudget = None,
+    tolerance: AskedTolerance = None,
+    max_accuracy_drop: AskedDrop = None,
+) -> Response:
+    """As `vittle export` writes it: the fastest schedule that holds the budget and is about as accurate as the best of those.
+
+    Whatever is not given is as the study was launched. Where nothing fits, the nearest that something does is told.
+    """
     found, trials, _ = find_snapshot(watch, name, speak)
-    if asked is not None:
-        _ = found.inference  # whose budget is one of latency
-    budget = asked or found.budget
-    best = trials.best(budget)
-    if best is None:
-        raise HTTPException(HTTPStatus.NOT_FOUND, _unmet(found, trials, budget))
-    return trial_pages.download(found, trials, best, budget)
+    asked = trial_pages.wanted(found, latency_budget, tolerance, max_accuracy_drop)
+    choice = trials.choice(asked)
+    if choice is None:
+        raise HTTPException(HTTPStatus.NOT_FOUND, _unmet(found, trials, asked))
+    return trial_pages.download(found, trials, choice.recommended, asked.budget)
 
 
 @router.get("/studies/{name:path}", summary="A study with all its trials", response_model=Detailed, responses=FINDS)
@@ -256,12 +288,11 @@ def job(id: str, store: OpenStore, service: Served) -> LoggedJob:  # noqa: A002 
     return LoggedJob(**_answers([found], store)[0].model_dump(), log=service.log(found))
 
 
-def _unmet(study: Study, trials: Ranking, budget: Budget) -> str:
+def _unmet(study: Study, trials: Ranking, asked: goals.Asked) -> str:
     cheapest = Ranking.of((trial for trial in trials if trial.state == "complete"), study.goals).nearest()
     if cheapest is None:
         return f"study {study.name!r} has no complete trial yet"
-    near = budget.covering(cheapest.judged)
-    return f"nothing in study {study.name!r} fits {budget}; the nearest feasible budget is {near} (trial {cheapest.number})"
+    return text.unmet(repr(study.name), trials, asked, cheapest)
 
 
 def _answers(jobs: Sequence[Job], store: Store) -> list[JobAnswer]:

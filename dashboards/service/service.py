@@ -13,10 +13,12 @@ from vittle.dashboards.security.sessions import Access
 from vittle.dashboards.service.catalog import DIGITS, Catalog, Device
 from vittle.dashboards.service.jobs import Action, Job, Jobs, UnreachableJobsError
 from vittle.objectives.budget import LatencyBudget
+from vittle.objectives.goals import TOLERANCE, inference_goals
 from vittle.spaces.errors import VittleError
 from vittle.spaces.table import REDUCTIONS
 from vittle.storage import claim
 from vittle.storage.records import Study, check_name
+from vittle.storage.settings import Settings
 from vittle.storage.store import Store
 
 LOG_LINES = 40
@@ -36,7 +38,17 @@ class Launch(Request):
     name: str = Field(description="Of the new study: up to 100 letters, digits, spaces and . _ + -", examples=["mine"])
     model: str = Field(description="Name in the catalog.", examples=[DIGITS])
     data: str = Field(description="Name in the catalog.", examples=[DIGITS])
-    latency_budget: str = Field("60%", description="Milliseconds for a batch, or a share of the backbone's time.")
+    latency_budget: str | None = Field(
+        None,
+        description="`4ms` or `p95 4ms` for a batch, a share of the backbone's time such as `60%`, or `1000 images/s`. "
+        "Default: 60%, with `max_accuracy_drop` 100%.",
+    )
+    tolerance: str = Field(
+        TOLERANCE, description="The fastest schedule within so many points of the best accuracy is recommended; 0: the best."
+    )
+    max_accuracy_drop: str | None = Field(
+        None, description="In its place: the fastest that loses at most so many points against the backbone, such as `0.5%`."
+    )
     batch_size: int = Field(64, ge=1, le=LARGEST)
     device: Device | None = Field(None, description="Default: the first one of the catalog.")
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -140,7 +152,8 @@ class Service:
 
     def _arguments(self, asked: Launch) -> list[str]:
         check_name(asked.name)
-        LatencyBudget.parse(asked.latency_budget)
+        budget = LatencyBudget.parse(asked.latency_budget or Settings().latency_budget, asked.batch_size)
+        inference_goals(budget, asked.tolerance, asked.max_accuracy_drop)
         model, images, limits = self.catalog.model(asked.model), self.catalog.images(asked.data), self.catalog.limits
         if images.source == DIGITS and model.model != DIGITS:
             raise VittleError(f"model {asked.model!r} needs images of its own; {asked.data!r} are for the model digits")
@@ -159,7 +172,9 @@ class Service:
             "model": model.model,
             "checkpoint": model.checkpoint,
             "data": images.source,
-            "latency-budget": asked.latency_budget.strip(),
+            "latency-budget": asked.latency_budget and asked.latency_budget.strip(),
+            "tolerance": asked.tolerance,
+            "max-accuracy-drop": asked.max_accuracy_drop,
             "batch-size": asked.batch_size,
             "device": device,
             "dtype": asked.dtype,

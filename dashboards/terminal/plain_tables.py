@@ -6,7 +6,7 @@ from rich.table import Table
 
 from vittle.dashboards import text
 from vittle.dashboards.terminal import study_tables, tables
-from vittle.objectives.budget import Budget
+from vittle.objectives.goals import Asked
 from vittle.objectives.measurement import Measurement
 from vittle.storage.ranking import Ranking
 from vittle.storage.records import Study, Trial
@@ -31,11 +31,13 @@ def trials_table(study: Study, trials: Sequence[Trial]) -> Table:
     return table
 
 
-def front_table(study: Study, points: Sequence[Trial], budget: Budget, ranking: Ranking) -> Table:
-    """One line per trial of a front, the best one for the budget marked, and the baseline last for comparison."""
+def front_table(study: Study, points: Sequence[Trial], asked: Asked, ranking: Ranking) -> Table:
+    """One line per trial of a front, the recommended one marked, and the baseline last for comparison."""
     names, quality = study.goals.objectives, study.goals.quality
-    table = tables.table("trial>", f"{quality}>", "held-out>", *(f"{name}>" for name in names[1:]), "origin", "how")
-    signs, baseline = study_tables.best_signs(ranking, budget), ranking.baseline
+    table = tables.table(
+        "trial>", f"{quality}>", "expected>", "held-out>", *(f"{name}>" for name in names[1:]), "origin", "how"
+    )
+    signs, baseline = study_tables.best_signs(ranking, asked), ranking.baseline
     shown = [*(trial for trial in points if not trial.is_baseline), *([] if baseline is None else [baseline])]
     for trial in shown:
         if trial.is_baseline:
@@ -44,13 +46,16 @@ def front_table(study: Study, points: Sequence[Trial], budget: Budget, ranking: 
         table.add_row(
             f"{sign}{trial.number}",
             _value(trial.judged.get(quality)),
+            _value(ranking.expected[trial.number].get(quality)),
             _value(trial.measurements.get("confirmation", {}).get(quality)),
             *(_value(trial.judged.get(name)) for name in names[1:]),
             tables.as_is(trial.origin),
             tables.as_is(trial.candidate.summary),
             style="bold" if sign.startswith("*") else "",
         )
-    table.caption = study_tables.signs_told(signs, points, budget)
+    table.caption = (
+        study_tables.signs_told(signs, points, asked, f"best in {quality}") + "; expected ranks, held-out never chooses"
+    )
     return table
 
 

@@ -9,8 +9,7 @@ from vittle.dashboards import text
 from vittle.dashboards.documents import study_document
 from vittle.dashboards.terminal import tables
 from vittle.objectives.backbones.merge_start import BlockCurve, MergeStart
-from vittle.objectives.budget import Budget
-from vittle.objectives.goals import Goals, Measured
+from vittle.objectives.goals import Asked, Goals, Measured
 from vittle.objectives.measurement import OBJECTIVES, Measurement
 from vittle.spaces import costs
 from vittle.spaces.shape import BackboneShape
@@ -30,8 +29,8 @@ STYLES = {
 
 
 def studies_table(studies: Iterable[tuple[Study, Standing]]) -> Table:
-    """One line per study of any kind: what was asked, how far it is, and the best candidate so far."""
-    table = tables.table("study", "state", "model", "budget", "trials>", "best so far", "started")
+    """One line per study of any kind: what was asked, how far it is, and the recommended candidate so far."""
+    table = tables.table("study", "state", "model", "budget", "trials>", "recommended", "started")
     found: list[Measurement] = []
     for study, (finished, _, best) in studies:
         found += [] if best is None else _told(study.goals, [best])
@@ -71,18 +70,27 @@ def trials_table(trials: Sequence[Trial]) -> Table:
     return table
 
 
-def front_table(points: Sequence[Trial], budget: Budget, ranking: Ranking, *, shape: BackboneShape) -> Table:
-    """One line per trial of an inference study's front, the best one for the budget marked, and the backbone last to compare.
+def shown_points(ranking: Ranking, asked: Asked) -> list[Trial]:
+    """The front within a budget, the cheapest first, with what is recommended should that not be on it."""
+    points = {trial.number: trial for trial in ranking.front(asked.budget)}
+    choice = ranking.choice(asked)
+    points |= {trial.number: trial for trial in choice or () if not trial.is_baseline}
+    charted = ranking.goals.charted
+    return sorted(points.values(), key=lambda trial: (trial.judged[charted].value, trial.number))
+
+
+def front_table(points: Sequence[Trial], asked: Asked, ranking: Ranking, *, shape: BackboneShape) -> Table:
+    """One line per trial of an inference study's front, the recommended one marked, and the backbone last to compare.
 
     Args:
         points: the front, in the order to show.
-        budget: what the best one has to hold.
+        asked: what a trial is recommended for.
         ranking: all trials of the study.
         shape: the backbone's, which the token counts need.
     """
-    table = tables.table("trial>", "accuracy>", "expected>", "held-out>", "latency>", "ms>", "MACs>", "tokens left", "how")
+    table = tables.table("trial>", "search>", "expected>", "held-out>", "latency>", "ms>", "MACs>", "tokens left", "how")
     baseline, expected = ranking.baseline, ranking.expected
-    signs = best_signs(ranking, budget)
+    signs = best_signs(ranking, asked)
     for trial in points:
         if baseline is None or trial.number != baseline.number:
             _add_front_row(table, trial, expected[trial.number], shape, signs.get(trial.number, ""))
@@ -92,24 +100,35 @@ def front_table(points: Sequence[Trial], budget: Budget, ranking: Ranking, *, sh
     shown = [*points, *([] if baseline is None else [baseline])]
     told = marks(trial.judged[name] for trial in shown for name in SHOWN if name in trial.judged)
     table.caption = (
-        f"{signs_told(signs, points, budget)}; ± is 95%; expected on images not seen; latency in % of the backbone's and in ms "
-        "for one batch" + (f"; {told}" if told else "")
+        f"{signs_told(signs, points, asked, 'most accurate')}; accuracy on search images, expected on unseen ones "
+        "(this ranks), on held-out images (this never chooses); ± is 95%; latency in % of the backbone's, and in ms for one "
+        "batch over the backbone's in the same run" + (f"; {told}" if told else "")
     )
     return table
 
 
-def best_signs(ranking: Ranking, budget: Budget) -> dict[int, str]:
-    """What stands before the numbers of the best trial for a budget and of those that are no different from it."""
-    best = ranking.best(budget)
-    tied = dict.fromkeys(ranking.tied_with_best(budget), "≈ ")
-    return {**tied, **({best.number: "* "} if best is not None else {})}
+def best_signs(ranking: Ranking, asked: Asked) -> dict[int, str]:
+    """What stands before the numbers of the recommended trial, of the best in quality, and of those like the first."""
+    choice = ranking.choice(asked)
+    if choice is None:
+        return {}
+    tied = dict.fromkeys(ranking.tied_with(choice.recommended, asked.budget), "≈ ")
+    return {**tied, choice.finest.number: "+ ", choice.recommended.number: "* "}
 
 
-def signs_told(signs: Mapping[int, str], points: Sequence[Trial], budget: Budget) -> str:
-    """What the signs before the numbers of these trials mean."""
-    holder = f"* best for {budget}" if "* " in signs.values() else f"none holds {budget} beyond the noise"
-    tied = any(signs.get(trial.number) == "≈ " for trial in points)
-    return holder + ("; ≈ no different from it beyond the noise" if tied else "")
+def signs_told(signs: Mapping[int, str], points: Sequence[Trial], asked: Asked, finest: str) -> str:
+    """What the signs before the numbers of these trials mean.
+
+    Args:
+        signs: by number.
+        points: the trials that are shown.
+        asked: what one is recommended for.
+        finest: what the best one in quality is, in two words.
+    """
+    there = {signs.get(trial.number) for trial in points}
+    holder = f"* recommended for {asked.budget}" if "* " in signs.values() else f"none holds {asked.budget} beyond the noise"
+    more = (f"; + {finest}" if "+ " in there else "") + ("; ≈ no different from * beyond the noise" if "≈ " in there else "")
+    return holder + more
 
 
 def trial_note(trial: Trial, goals: Goals) -> str:
@@ -161,7 +180,7 @@ def _add_front_row(table: Table, trial: Trial, expected: Measured, shape: Backbo
         tables.share(expected["accuracy"], spread=False),
         tables.share(trial.measurements.get("confirmation", {}).get("accuracy"), spread=False),
         tables.share(judged.get("latency_ratio")),
-        tables.milliseconds(judged.get("latency_ms")),
+        tables.beside_backbone(judged.get("latency_ms")),
         tables.macs(judged.get("macs")),
         text.tokens(costs.tokens(shape, trial.schedule)),
         tables.as_is(trial.schedule.summary if trial.is_baseline else f"{trial.origin}: {trial.schedule.summary}"),

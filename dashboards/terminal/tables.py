@@ -78,6 +78,13 @@ def milliseconds(measured: Measurement | None) -> str:
     return NOTHING if measured is None else text.mark(measured) + text.milliseconds(measured.value).removesuffix(" ms")
 
 
+def beside_backbone(measured: Measurement | None) -> str:
+    """A time in milliseconds over the backbone's, which was measured in turn: 42.0/71.9."""
+    reference = None if measured is None else measured.protocol.get("backbone_ms")
+    over = "" if reference is None else f"/{text.milliseconds(reference).removesuffix(' ms')}"
+    return milliseconds(measured) + over
+
+
 def macs(measured: Measurement | None) -> str:
     """4.61 G or 34.2 M."""
     return NOTHING if measured is None else text.macs(measured.value)

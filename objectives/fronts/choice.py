@@ -1,4 +1,4 @@
-"""Which candidate is recommended: the one rule for the command line, exports, pages, reports and programs. Starts without torch.
+"""Which candidate is recommended: one rule for the command line, exports, pages, reports, programs. Starts without torch.
 
 Of the candidates that hold a budget, the confirmed ones where there are any:
 
@@ -6,8 +6,8 @@ Of the candidates that hold a budget, the confirmed ones where there are any:
 2. *worth having* are those whose quality is within a tolerance of it, or that lose no more than what may be lost;
 3. *recommended* is the fastest of them: the one of the least charted cost, of equals the best in the next column, and so on.
 
-Numbers are compared as they are shown (`vittle.objectives.measurement.shown`), since what nobody sees in a table decides nothing.
-So no other candidate that holds the budget is better in one shown column and worse in none: it would be as good in quality, so
+Numbers are compared as they are shown (`vittle.objectives.measurement.shown`): what nobody sees in a table decides nothing. So no
+other candidate that holds the budget is better in one shown column and worse in none: it would be as good in quality, so
 worth having, and would come first. With a tolerance of 0 they are compared exactly, and the best in quality is recommended.
 """
 

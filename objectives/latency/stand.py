@@ -106,8 +106,7 @@ class Stand:
         protocol = {**where, **_how(turns), **before, **at, **(about or {})}
         taken, ratios, reference = turns.times[:, 0], turns.ratios[:, 0], turns.reference.ravel()
         tails = {
-            "p95_ms": _tail(taken),
-            "p95_ms_interval": _interval(taken, _tail),
+            **tails_of(taken),
             "backbone_ms": float(np.median(reference)),
             "backbone_p95_ms": _tail(reference),
         }
@@ -151,6 +150,11 @@ def median(objective: str, samples: Floats, protocol: Mapping[str, Any]) -> Meas
     value = float(np.median(samples))
     low, high = _interval(samples, np.median)
     return Measurement(objective, value, min(value, low), max(value, high), len(samples), protocol)
+
+
+def tails_of(taken: Floats) -> dict[str, Any]:
+    """The 95th percentile of the times of a batch (n,) with its interval, for the protocol of their median."""
+    return {"p95_ms": _tail(taken), "p95_ms_interval": _interval(taken, _tail)}
 
 
 def _interval(samples: Floats, statistic: Callable[..., Any]) -> list[float]:

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from vittle import VittleError
+from vittle.dashboards import text
 from vittle.objectives.budget import CostBudget, LatencyBudget
-from vittle.objectives.fronts.front import best, front, may_enter_front, tied
+from vittle.objectives.fronts.front import front, may_enter_front, tied
 from vittle.objectives.goals import Goals, inference_goals
-from vittle.objectives.measurement import OBJECTIVES, Measurement, Objective, define, exact, proportion
+from vittle.objectives.measurement import OBJECTIVES, Measurement, Objective, define, exact, proportion, shown
 
 GOALS = inference_goals(LatencyBudget.parse("60%"))
 
@@ -40,13 +41,92 @@ def test_budgets(text: str, limit: float, relative: bool, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "budget", "shown"),
+    [
+        ("p95 4ms", LatencyBudget(4, relative=False, tail=True), "p95 4ms"),
+        (" 4 ms  p95 ", LatencyBudget(4, relative=False, tail=True), "p95 4ms"),
+        ("1000 images/s", LatencyBudget(64, relative=False, batch=64), "1000 images/s"),
+        ("1000img/s", LatencyBudget(64, relative=False, batch=64), "1000 images/s"),
+        ("2.5 images/s", LatencyBudget(25600, relative=False, batch=64), "2.5 images/s"),
+    ],
+)
+def test_budgets_of_a_tail_and_of_images_per_second(text: str, budget: LatencyBudget, shown: str) -> None:
+    assert LatencyBudget.parse(text, 64) == budget
+    assert str(budget) == shown
+    assert LatencyBudget.parse(shown, 64) == budget
+
+
+def test_a_budget_of_a_tail_is_about_the_tail() -> None:
+    budget = LatencyBudget.parse("p95 4ms")
+    about = {"p95_ms": 3.8, "p95_ms_interval": [3.6, 3.9]}
+
+    def taken(ms: float, protocol: dict[str, object]) -> dict[str, Measurement]:
+        return {"latency_ms": Measurement("latency_ms", ms, ms, ms, 20, protocol)}
+
+    assert budget.holds(taken(3, about))
+    assert budget.excess(taken(3, about)) == pytest.approx(-0.05)
+    assert not budget.holds(taken(3, {**about, "p95_ms_interval": [3.6, 4.1]}))
+    assert not budget.holds(taken(3, {}))  # predicted: nobody knows
+    assert budget.excess(taken(3, {})) < 0 < budget.excess(taken(5, {}))  # it is no less than the median
+    assert budget.comparable(taken(10, {})) == budget
+    assert str(budget.covering(taken(3, about))) == "p95 3.9ms"
+
+
+def test_images_per_second_are_a_time_for_a_batch() -> None:
+    budget = LatencyBudget.parse("1000 images/s", 50)
+    assert budget.holds(latency(0.5, ms=50))
+    assert not budget.holds(latency(0.5, ms=50.1))
+    near = LatencyBudget.parse("9999 images/s", 50).covering(latency(0.5, ms=10.3))
+    assert str(near) == "4800 images/s"
+    assert near.holds(latency(0.5, ms=10.3))
+    assert budget.comparable(latency(1.0, ms=100)).limit == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "p95 60%",
+        "p95 4ms p95",
+        "p95",
+        "p95 100 images/s",
+        "0 images/s",
+        "images/s",
+        "100 image/s",
+        "10 images",
+        "p99 4ms",
+        "p954ms",
+    ],
+)
+def test_what_is_no_budget_of_a_tail_or_of_images_is_one_line(text: str) -> None:
+    with pytest.raises(VittleError, match=f"^latency budget '{text}' is not a time; accepted: ") as error:
+        LatencyBudget.parse(text, 64)
+    assert "\n" not in str(error.value)
+
+
+def test_images_per_second_need_a_batch() -> None:
+    with pytest.raises(VittleError, match="is not a time"):
+        LatencyBudget.parse("1000 images/s")
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5004, 0.98449, 0.98451, 0.99951, 1.0])
+@pytest.mark.parametrize(
+    ("name", "scale"), [("accuracy", 1), ("latency_ms", 100), ("latency_ms", 300), ("macs", 5e9), ("macs", 3e7)]
+)
+def test_what_is_shown_alike_is_compared_alike(name: str, scale: float, value: float) -> None:
+    for other in (value, min(1.0, value + 0.00004), min(1.0, value + 0.0007)):
+        one, two = (exact(name, scale * number) for number in (value, other))
+        assert (shown(one) == shown(two)) == (text.measured(one) == text.measured(two))
+
+
+@pytest.mark.parametrize(
     "text", ["-3ms", "fast", "0%", "0ms", "", "4", "4s", "ms", "nan%", "inf ms", "1e3ms", "60%%", "4ms 5ms", f"{'9' * 400}ms"]
 )
 def test_what_is_no_budget_is_one_line(text: str) -> None:
     with pytest.raises(VittleError) as error:
         LatencyBudget.parse(text)
     assert str(error.value) == (
-        f"latency budget {text!r} is not a time; accepted: milliseconds such as 4ms, or a share such as 60%"
+        f"latency budget {text[:60]!r} is not a time; accepted: milliseconds such as 4ms, or p95 4ms for 95 of 100 batches, "
+        "a share such as 60%, or images per second such as 1000 images/s"
     )
 
 

@@ -56,7 +56,7 @@ def test_it_is_searched_exported_applied_and_shown(store: Store, tmp_path: Path)
 
     chosen = averaged[0]
     path = tmp_path / "best.yaml"
-    exported = kinds.document(study, chosen, Ranking.of(trials, study.goals).baseline)
+    exported = kinds.document(study, chosen, Ranking.of(trials, study.goals))
     path.write_text(kinds.to_yaml(study, exported))
     assert Certificate.load(path).schedule == chosen.schedule
     model = load_backbone().model

@@ -122,7 +122,18 @@ def test_the_commands_show_and_carry_any_kind(store: Store, url: str, tmp_path: 
     assert "score" in shown
     assert "steps" in shown
     assert len(json.loads(invoke("trials", "mine", "--storage", url, "--json"))) == 13
-    assert "best for 400 steps" in invoke("front", "mine", "--storage", url)
+    front = " ".join(invoke("front", "mine", "--storage", url).split())
+    assert "* recommended for 400 steps" in front
+    assert "Recommended: the best expected score that holds the budget." in front
+    tolerant = " ".join(invoke("front", "mine", "--storage", url, "--tolerance", "60 points").split())
+    fastest = min(
+        (one for one in trials if one.state == "complete" and not one.is_baseline), key=lambda one: one.judged["steps"].value
+    )
+    assert f"* {fastest.number} " in tolerant
+    assert "within 60 points of the best expected score. Trial" in tolerant
+    assert f"less steps than trial {best.number}, the best in score, for " in tolerant
+    with pytest.raises(VittleError, match="'0.5%' is no amount of score; accepted: a number of points, such as 0.5"):
+        CliRunner().invoke(vittle.cli.app, ["front", "mine", "--storage", url, "--tolerance", "0.5%"], catch_exceptions=False)
     path, there = tmp_path / "mine.jsonl", f"sqlite:///{tmp_path / 'there.db'}"
     invoke("export-study", "mine", "--storage", url, "--output", str(path))
     invoke("import-study", str(path), "--storage", there)

@@ -183,7 +183,9 @@ def pair(right: list[bool], other: list[bool], **kept: bool) -> list[Trial]:
     found = []
     for number, (answers, ratio) in enumerate(zip(rows, (1.0, 0.44, 0.584), strict=True)):
         row = np.array(answers)
-        accuracy = proportion("accuracy", int(row.sum()), len(row), {"right": paired.pack(row)} if kept.get("kept", True) else {})
+        accuracy = proportion(
+            "accuracy", int(row.sum()), len(row), {"right": paired.pack(row)} if kept.get("kept", True) else {}
+        )
         one = {**timed(random, ratio, 1e9 * ratio), "accuracy": accuracy}
         schedule = Schedule((Merging(kept=(64 - number,) * 12),), "prefix") if number else Schedule()
         found.append(Trial(number, "complete", "sampler" if number else "backbone", schedule, {}, {"search": one}))
@@ -204,7 +206,8 @@ def test_the_trade_is_said_in_words() -> None:
         "which 449 search images cannot tell apart."
     )
     held_out = [
-        dataclasses.replace(one, measurements={**one.measurements, "confirmation": one.measurements["search"]}) for one in ranking
+        dataclasses.replace(one, measurements={**one.measurements, "confirmation": one.measurements["search"]})
+        for one in ranking
     ]
     ranking = ranked(held_out)
     assert text.trade(ranking.trade(ranking.choice(Asked(BUDGET, 0.003))), ranking.goals).endswith(
@@ -218,7 +221,9 @@ def test_a_difference_that_images_show_is_said_too() -> None:
     told = text.trade(ranking.trade(ranking.choice(Asked(BUDGET, 0.1))), ranking.goals)
     assert told.endswith("for 6.7 points of expected accuracy; 449 search images show a loss of 4.3 to 9 points.")
     silent = ranked(pair(right, other, kept=False))
-    assert text.trade(silent.trade(silent.choice(Asked(BUDGET, 0.1))), ranking.goals).endswith("for 6.7 points of expected accuracy.")
+    assert text.trade(silent.trade(silent.choice(Asked(BUDGET, 0.1))), ranking.goals).endswith(
+        "for 6.7 points of expected accuracy."
+    )
     assert ranking.trade(ranking.choice(Asked(BUDGET))) is None  # it is the most accurate itself
 
 

@@ -251,4 +251,4 @@ def test_trials_that_are_asked_again_are_compared_once(monkeypatch: pytest.Monke
             ranked(plain).knee(),
             ranked(plain).front(),
         )
-    assert len(compared) == 2 + 2 * 3  # two fronts once, and of plain trials one for each question
+    assert len(compared) == 1 + 2 * 2  # its front once, and of plain trials one for each question about it
