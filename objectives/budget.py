@@ -155,7 +155,7 @@ class LatencyBudget(Budget):
         return self if self.relative else self.converted(baseline) or self
 
     def converted(self, baseline: Mapping[str, Measurement]) -> "LatencyBudget | None":
-        """The same budget in the other unit, by the backbone's time: ms of a share, a share of ms; None where that cannot be."""
+        """The same budget in the other unit, by the backbone's time: ms of a share, a share of ms; None where it cannot be."""
         if self.tail or "latency_ms" not in baseline:
             return None
         time = baseline["latency_ms"].value

@@ -6,6 +6,7 @@ are known (see `vittle.objectives.quality.paired`); other intervals are independ
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -153,7 +154,8 @@ def _measured(trial: Trial, name: str, ranking: Ranking) -> Measurement | None:
     if name == "held_out":
         return trial.measurements.get("confirmation", {}).get("accuracy")
     if name == "expected":
-        return ranking.expected.get(trial.number, {}).get("accuracy")
+        one = ranking.expected.get(trial.number, {}).get("accuracy")
+        return None if one is None else replace(one, protocol={})  # answers to single images are not what it was told by alone
     return trial.judged.get(name)
 
 

@@ -7,16 +7,26 @@ let axis = "latency_ratio";
 const SIDES = ["bottom left", "bottom right", "top right", "top left"]; // the first for the leftmost
 const AXES = {
   latency_ratio: { title: () => t("study.axis.latency_ratio"), scale: () => 100, unit: "%", show: value => percent(value) },
-  latency_ms: { title: () => t("study.axis.latency_ms", { count: study.settings.batch_size }), scale: () => 1, unit: "", show: milliseconds },
+  latency_ms: { title: () => timeTitle(study.settings.batch_size, study.limit.backbone_ms), scale: () => 1, unit: "", show: milliseconds },
   macs: { title: () => t("study.axis.macs", { unit: large() ? "G" : "M" }), scale: () => large() ? 1e-9 : 1e-6, unit: "", show: value => `${macs(value)} MACs` },
   memory: { title: () => t("study.axis.memory"), scale: () => 1, unit: "", show: megabytes },
 };
+const timeTitle = (count, ms) => ms ? t("study.axis.latency_ms", { count, ms: milliseconds(ms) }) : t("study.axis.latency_ms_alone", { count });
+
+function onAxis(trial) { // milliseconds by the backbone's time, as budgets are: what drifts with the machine cancels in the share
+  const { latency_ratio: ratio, [axis]: one } = trial?.judged ?? {};
+  const { backbone_ms: ms } = study.limit;
+  if (axis !== "latency_ms" || !ratio || !ms) return one;
+  return { value: ms * ratio.value, low: ms * ratio.low, high: ms * ratio.high };
+}
+
 const scaled = value => AXES[axis].scale() * value;
 
 function hoverText(trial) {
   const { number, kind, origin, reason, judged: { accuracy, latency_ratio: ratio, latency_ms: ms, macs: cost } } = trial;
   return [
     `${t("trials.trial", { number })}${kind === "backbone" ? "" : escaped(`, ${STARTS[origin] ?? origin}`)}`,
+    trial.expected && t("study.expected", { accuracy: percent(trial.expected.value) }),
     accuracy && t("study.hover.accuracy", { accuracy: accuracyText(trial), interval: interval(accuracy), images: imagesText(trial) }),
     ratio && t("study.hover.latency", { latency: `${sign(trial)}${percent(ratio.value)}`, interval: interval(ratio) }),
     sign(trial) && escaped(`${sign(trial)} ${signMeaning(trial)}`),
@@ -27,14 +37,13 @@ function hoverText(trial) {
   ].filter(Boolean).join("<br>"); // no other markup: plotly styles it inline, which the content security policy blocks
 }
 
-function errorBars(trials, name, scale, color) {
-  const arms = trials.map(trial => trial.judged[name]);
+function errorBars(arms, scale, color) {
   return { type: "data", symmetric: false, thickness: 1.2, width: 0, color,
     array: arms.map(({ value, high }) => scale * (high - value)), arrayminus: arms.map(({ value, low }) => scale * (value - low)) };
 }
 
 function place(trial) { // an infeasible trial has no accuracy: it is a tick in a strip of its own
-  return { x: scaled(trial.judged[axis].value), y: 100 * (trial.judged.accuracy?.value ?? 0) };
+  return { x: scaled(onAxis(trial).value), y: 100 * (trial.judged.accuracy?.value ?? 0) };
 }
 
 function markers(name, trials, marker, more) {
@@ -47,7 +56,7 @@ function trace(kind) {
   const trials = study.trials.filter(trial => trial.kind === kind && trial.judged[axis]);
   const color = colour(kind);
   const intervals = ["front", "backbone"].includes(kind) && {
-    error_x: errorBars(trials, axis, AXES[axis].scale(), `${color}77`), error_y: errorBars(trials, "accuracy", 100, `${color}77`) };
+    error_x: errorBars(trials.map(onAxis), AXES[axis].scale(), `${color}77`), error_y: errorBars(trials.map(({ judged }) => judged.accuracy), 100, `${color}77`) };
   return markers(kind, trials, { symbol, size, color, opacity, line: { width: symbol.endsWith("open") ? 1.6 : 0, color } }, {
     yaxis: kind === "infeasible" ? "y2" : "y", customdata: trials.map(trial => trial.number), text: trials.map(hoverText),
     hovertemplate: "%{text}<extra></extra>", ...intervals });
@@ -107,7 +116,7 @@ function budgetLine() { // first of the shapes: the slider moves it
   const x = scaled(wanted());
   const color = colour("infeasible");
   return { type: "line", name: "budget", x0: x, x1: x, y0: 0, y1: 1, yref: "paper", line: { color, width: 1.5, dash: "dash" },
-    label: { text: t("study.budget_line", { budget: wantedText() }), textposition: "end", textangle: 0, xanchor: "left", yanchor: "top", padding: 6,
+    label: { text: t("study.budget_line", { budget: budgetText() }), textposition: "end", textangle: 0, xanchor: "left", yanchor: "top", padding: 6,
       font: { color, size: 12 } } };
 }
 

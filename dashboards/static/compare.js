@@ -18,6 +18,7 @@ const points = share => {
 const signedShare = (value, of) => `${points(value / of)}%`;
 const NUMBERS = { // how a number is written, and how a difference is
   accuracy: { show: percent, differ: points },
+  expected: { show: percent, differ: points },
   held_out: { show: percent, differ: points },
   latency_ratio: { show: percent, differ: points },
   latency_ms: { show: milliseconds, differ: signedShare },

@@ -6,8 +6,12 @@ const MINUTE = 60;
 const NUMBERS = ["trials", "batch_size", "workers", "seed", "time_limit", "image_passes"];
 const ACCEPTED = {
   name: value => /^[\p{L}\p{N}_][\p{L}\p{N}_ .+-]{0,99}$/u.test(value) && !/\.(json|yaml)$/.test(value),
-  latency_budget: value => /^\s*(\d+(\.\d+)?|\.\d+)\s*(ms|%)\s*$/.test(value) && parseFloat(value) > 0,
+  latency_budget: value => /^\s*(p95\s+)?(\d+(\.\d+)?|\.\d+)\s*(ms(\s+p95)?|%|(images|img)\/s)\s*$/.test(value)
+    && !/p95.*(p95|%|\/s)/.test(value) && parseFloat(value.replace("p95", "")) > 0,
+  tolerance: value => isPoints(value),
+  max_accuracy_drop: value => value.trim() === "" || isPoints(value),
 };
+const isPoints = value => /^\s*(\d+(\.\d+)?|\.\d+)\s*%?\s*$/.test(value) && parseFloat(value) <= 100;
 
 function mistake(input) { // in words; null where there is none
   if (input.name in ACCEPTED) return ACCEPTED[input.name](input.value) ? null : t(`service.wrong.${input.name}`);
@@ -40,6 +44,7 @@ function asked() {
   return {
     ...Object.fromEntries(["name", "latency_budget", "model", "data", "device", "dtype"].map(name => [name, form.elements[name].value])),
     ...Object.fromEntries(NUMBERS.map(name => [name, number(name)])),
+    tolerance: form.elements.tolerance.value, max_accuracy_drop: form.elements.max_accuracy_drop.value.trim() || null,
     time_limit: minutes && minutes * MINUTE, reductions: chosenReductions(), until_flat: byId("until_flat").checked,
   };
 }

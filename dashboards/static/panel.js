@@ -6,17 +6,19 @@ function measuredHow(trial) {
 }
 
 function nothingFits() {
-  const first = choicesOf(axis)[0];
+  const on = askedAxis();
+  const first = choicesOf(on)[0];
   const ended = ["complete", "failed"].includes(study.state);
   const fastest = study.nearest && t("study.nearest", { number: study.nearest.trial, share: percent(study.nearest.latency_ratio) });
-  const nearest = first && element("button", { type: "button", className: "link", onclick: () => { ask(first.limit); drawBudget(); } },
-    t("study.nearest_fits", { budget: AXES[axis].show(first.limit), number: first.trial }));
+  const nearest = first && element("button", { type: "button", className: "link", onclick: () => { ask(first.limit, on); drawBudget(); } },
+    t("study.nearest_fits", { budget: on === "loss" ? t("study.loss_of", { points: pointsOf(first.limit) }) : AXES[on].show(first.limit), number: first.trial }));
   return [element("h2", {}, t(ended ? "study.nothing_holds" : "study.nothing_holds_yet", { budget: wantedText() })),
     element("p", { className: "origin" }, fastest ?? t("study.nothing_measured")), nearest].filter(Boolean);
 }
 
 function tagOf(trial) {
   if (trial === fitting()) return t("study.best_for", { budget: wantedText() });
+  if (trial === finest()) return t("study.finest");
   return trial.number === study.knee ? t("study.knee") : kindLabel(trial.kind);
 }
 
@@ -32,23 +34,26 @@ function drawPanel() {
   const { kind, held_out: held } = trial;
   const file = exported(trial, askedBudget());
   const dense = kind !== "backbone" && backbone()?.judged.macs.value;
-  const expected = trial.expected && t("study.expected", { accuracy: percent(trial.expected.value) });
+  const { expected, backbone_ms: beside } = trial;
+  const trade = [fitting(), finest()].includes(trial) && tradeText();
   const of95 = one => t("study.interval", { interval: interval(one) });
   const note = (...parts) => parts.filter(Boolean).join(t("study.and"));
   panel.style.setProperty("--kind", `var(--${kind})`);
   panel.replaceChildren(...[
     element("div", {}, element("div", { className: "bar" }, element("h2", {}, t("trials.trial", { number: trial.number })),
       element("span", { className: "tag", title: kindMeaning(kind) }, tagOf(trial))),
-      element("p", { className: "origin" }, trial.reason ?? originText(trial.origin))),
+      element("p", { className: "origin" }, trial.reason ?? originText(trial.origin)),
+      trade && element("p", { className: "trade" }, trade)),
     element("div", { className: "act" },
       file && element("a", { className: "button", ...file }, t("study.export")),
       trial.export && !file && element("p", { className: "hint" }, t("report.elsewhere")),
       trial.export && element("code", { className: "apply" }, `vittle.apply(model, vittle.Schedule.load("${trial === numbered(study.best?.trial) ? "best.yaml" : "schedule.yaml"}"))`),
       trial.url && element("a", { className: "more", href: trial.url }, t("study.all_about", { number: trial.number }))),
     element("dl", { className: "values" },
-      accuracy && fact(accuracyName(), accuracyText(trial), note(of95(accuracy), t("study.search_images", { images: imagesText(trial) }), expected)),
+      expected && fact(t("study.expected_name"), percent(expected.value), note(of95(expected), t("study.ranks"))),
+      accuracy && fact(t("study.on_search", { accuracy: accuracyName() }), accuracyText(trial), note(of95(accuracy), t("study.search_images", { images: imagesText(trial) }))),
       held && fact(t("study.held_out"), percent(held.value), note(of95(held), t("study.unseen_images", { count: held.n }))),
-      ratio && fact(t("study.latency"), signed(trial, percent(ratio.value)), note(of95(ratio), t("study.of_backbone"))),
+      ratio && fact(t("study.latency"), signed(trial, percent(ratio.value)), note(of95(ratio), beside ? t("study.of_backbone_ms", { ms: milliseconds(beside) }) : t("study.of_backbone"))),
       ms && fact(t("study.per_batch_of", { count: study.settings.batch_size }), signed(trial, milliseconds(ms.value)),
         throughput && signed(trial, perSecond(throughput.value))),
       memory && fact(t("study.memory"), megabytes(memory.value)),
@@ -78,7 +83,9 @@ function drawTiles() {
   const trials = [t("study.of_planned", { planned: study.planned }), left ? timeLeft(left) : null].filter(Boolean).join(t("study.and"));
   byId("tiles").replaceChildren(
     fact(t("study.accuracy_within", { accuracy: accuracyName(), budget: wantedText() }), best ? accuracy(best) : "–",
-      untouched ? t(best && best.held_out ? "study.backbone_held_out" : "study.backbone_is", { value: accuracy(untouched) }) : t("study.backbone_unmeasured")),
+      [best?.expected && t("study.expected", { accuracy: percent(best.expected.value) }),
+        untouched ? t(best && best.held_out ? "study.backbone_held_out" : "study.backbone_is", { value: accuracy(untouched) }) : t("study.backbone_unmeasured"),
+      ].filter(Boolean).join(t("study.and"))),
     fact(t("study.latency"), best ? signed(best, percent(ratio)) : "–", best ? t("study.times_as_fast", { times: (1 / ratio).toFixed(2) }) : t("study.none_holds")),
     fact(t("study.macs"), best ? macs(best.judged.macs.value) : "–", untouched ? t("study.backbone_is", { value: macs(untouched.judged.macs.value) }) : null),
     fact(t("study.trials"), `${study.finished}`, trials),
@@ -89,11 +96,12 @@ function drawTable() {
   const body = byId("front");
   const focused = document.activeElement.dataset.trial;
   const best = fitting();
-  const measure = (one, show) => element("td", { className: "number" }, one ? show(one.value) : "–", one && element("span", { className: "range" }, interval(one)));
-  const plain = value => element("td", { className: "number wide" }, value);
-  const rows = study.trials.filter(trial => trial.front || trial === best);
+  const measure = (one, show, more = "") => element("td", { className: `number${more}` }, one ? show(one.value) : "–", one && element("span", { className: "range" }, interval(one)));
+  const plain = (value, range) => element("td", { className: "number wide" }, value, range && element("span", { className: "range" }, range));
+  const finer = finest();
+  const rows = study.trials.filter(trial => trial.front || trial === best || trial === finer);
   rows.sort((one, other) => one.judged.latency_ratio.value - other.judged.latency_ratio.value);
-  const tag = trial => trial === best ? t("study.best_for", { budget: wantedText() }) : trial.kind === "backbone" ? kindLabel("backbone")
+  const tag = trial => trial === best ? t("study.best_for", { budget: wantedText() }) : trial === finer ? t("study.finest") : trial.kind === "backbone" ? kindLabel("backbone")
     : trial.number === study.knee ? t("study.knee") : isOwn() && study.tied.includes(trial.number) ? t("study.tied") : null;
   body.replaceChildren(...rows.map(trial => {
     const current = trial === chosenTrial();
@@ -101,12 +109,13 @@ function drawTable() {
     button.dataset.trial = trial.number;
     const said = tag(trial);
     return element("tr", { className: current ? "chosen" : "", onclick: () => choose(trial.number) },
-      element("th", { scope: "row" }, button, said && element("span", { className: "tag", title: said === t("study.tied") ? t("study.tied_meaning") : "" }, said)),
-      measure(trial.judged.accuracy, percent), measure(trial.held_out, percent), measure(trial.judged.latency_ratio, share => signed(trial, percent(share))),
-      plain(signed(trial, milliseconds(trial.judged.latency_ms.value))), plain(macs(trial.judged.macs.value)),
+      element("th", { scope: "row" }, button, said && element("span", { className: "tag", title: { [t("study.tied")]: t("study.tied_meaning"), [t("study.finest")]: t("study.finest_meaning") }[said] ?? "" }, said)),
+      measure(trial.expected, percent), measure(trial.judged.accuracy, percent, " wide"), measure(trial.held_out, percent), measure(trial.judged.latency_ratio, share => signed(trial, percent(share))),
+      plain(signed(trial, milliseconds(trial.judged.latency_ms.value)), trial.backbone_ms && t("study.batch_of_backbone", { ms: milliseconds(trial.backbone_ms) })), plain(macs(trial.judged.macs.value)),
       element("td", { className: "wide", title: originText(trial.origin) }, STARTS[trial.origin] ?? trial.origin),
       element("td", { className: "wide" }, bars(trial, study.backbone.tokens, false)));
   }));
+  byId("rule").textContent = study.choice.rule;
   const signs = new Map(rows.filter(sign).map(trial => [sign(trial), t(trial.predicted ? "signs.predicted" : "signs.noisy")]));
   byId("marks").hidden = !signs.size;
   byId("marks").textContent = [...signs].map(([mark, meaning]) => `${mark} ${meaning}`).join(t("study.and"));

@@ -59,10 +59,8 @@ function begin() { // on the axis that the study's budget is given on
   document.querySelector(`input[name=axis][value=${axis}]`).checked = true;
 }
 
-function turn(name) { // to another axis, with the same schedule best for the budget on it
-  const trial = asked && fitting();
+function turn(name) { // to another axis; the budget, and what is recommended for it, stay
   axis = name;
-  asked = trial?.judged[axis] ? { axis, value: trial.judged[axis].high } : null;
   draw();
 }
 

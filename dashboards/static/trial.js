@@ -192,10 +192,12 @@ function drawHeader() {
   byId("kind").hidden = state !== "complete";
   byId("kind").style.setProperty("--kind", `var(--${kind})`);
   byId("kind").title = kindMeaning(kind);
-  if (state === "complete") byId("kind").textContent = trial.best ? t("trial.best", { budget: study.budget }) : kindLabel(kind);
+  if (state === "complete") byId("kind").textContent = trial.best ? t("trial.best", { budget: study.budget })
+    : trial.most_accurate ? t("trial.finest", { budget: study.budget }) : kindLabel(kind);
   byId("facts").replaceChildren(...[
     originText(origin),
     trial.judged.latency_ratio && (trial.within_budget ? t("trial.within", { budget: study.budget }) : t("trial.over", { budget: study.budget })),
+    trial.expected && t("trial.expected", { accuracy: percent(trial.expected.value), interval: interval(trial.expected) }),
     seconds !== null && t("trial.took", { seconds: seconds < 10 ? seconds.toFixed(1) : Math.round(seconds) }),
   ].filter(Boolean).map(text => element("span", {}, text)));
   byId("reason").hidden = !trial.reason;

@@ -4,10 +4,10 @@ Of the candidates that hold a budget, the confirmed ones where there are any:
 
 1. the *best in quality* is the one of the most quality, the fastest of equals;
 2. *worth having* are those whose quality is within a tolerance of it, or that lose no more than what may be lost;
-3. *recommended* is the fastest of them: the one of the least charted cost, of equals the best in the next column, and so on.
+3. *recommended* is the fastest of them: the one of the least charted cost, of equals the best in the next column, and on.
 
-Numbers are compared as they are shown (`vittle.objectives.measurement.shown`): what nobody sees in a table decides nothing. So no
-other candidate that holds the budget is better in one shown column and worse in none: it would be as good in quality, so
+Numbers are compared as they are shown (`vittle.objectives.measurement.shown`): what nobody sees in a table decides nothing. So
+no other candidate that holds the budget is better in one shown column and worse in none: it would be as good in quality, so
 worth having, and would come first. With a tolerance of 0 they are compared exactly, and the best in quality is recommended.
 """
 

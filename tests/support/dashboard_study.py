@@ -17,6 +17,7 @@ from rankings import ranked
 from vittle import presets
 from vittle.objectives.backbones.merge_start import MergeStart, detect
 from vittle.objectives.backbones.sensitivity import Point, Sensitivity
+from vittle.objectives.goals import TOLERANCE
 from vittle.objectives.latency.profile import LAST, MLP, PLAIN, WEIGHTED, ActingCost, Check, LatencyProfile, Staircase
 from vittle.objectives.measurement import Measurement, Phase, exact, proportion
 from vittle.objectives.parameter_importance import Importance
@@ -85,6 +86,7 @@ class Synthetic:
         trials: int = 40,
         seed: int = 0,
         profile: str | None = None,
+        tolerance: str = TOLERANCE,
     ) -> None:
         self.store, self.name, self.profile = store, name, profile
         self.budget = Settings(latency_budget=budget).budget
@@ -93,7 +95,8 @@ class Synthetic:
         self.ease = {phase: self.random.normal(size=IMAGES) for phase in ("search", "confirmation")}
         self.dense = {phase: self.answers(Schedule(), phase) for phase in ("search", "confirmation")}
         record = BackboneRecord("vit_digits_patch4_32", FINGERPRINT, 10, SHAPE)
-        store.create_study(name, Settings(model="digits", latency_budget=budget, trials=trials, seed=seed), record)
+        settings = Settings(model="digits", latency_budget=budget, tolerance=tolerance, trials=trials, seed=seed)
+        store.create_study(name, settings, record)
 
     def fill(self, trials: int, state: StudyState = "complete") -> Study:
         """The backbone and so many trials of every kind, the front confirmed; while `running`, one is under way instead."""

@@ -8,7 +8,9 @@ from dashboard_study import Synthetic, open_store
 from rankings import ranked
 from studies_to_show import address
 from vittle import Schedule
+from vittle.dashboards import text
 from vittle.objectives.budget import LatencyBudget
+from vittle.storage.ranking import Choice, Ranking
 from vittle.storage.records import Trial
 from vittle.storage.store import Store
 
@@ -22,6 +24,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     opened = open_store(tmp_path_factory.mktemp("studies"))
     Synthetic(opened, "digits-60").fill(60)
     Synthetic(opened, "in-ms", budget="4ms").fill(20)
+    Synthetic(opened, "tolerant", tolerance="2%").fill(40)
     return opened
 
 
@@ -106,7 +109,7 @@ def test_the_thumb_is_below_the_line_and_the_study_s_own_budget_comes_back(page:
     expect(page.locator("#panel h2")).not_to_have_text(f"Trial {best.number}")
     page.get_by_role("button", name="back to 60%").click()
     expect(page.locator("#panel h2")).to_have_text(f"Trial {best.number}")
-    expect(page.locator("#panel .tag")).to_have_text("best for 60%")
+    expect(page.locator("#panel .tag")).to_have_text("recommended for 60%")
     expect(slider).to_be_focused()
     assert line(page) == pytest.approx(across(page, 60), abs=1.5)
 
@@ -124,19 +127,97 @@ def test_arrow_keys_move_it_and_a_chosen_trial_gives_way(page: Page, address: st
     assert "#" not in page.url
 
 
+def turn(page: Page, axis: str) -> None:
+    page.locator(f"input[value={axis}]").check(force=True)
+    page.wait_for_function("axis => chart.layout.uirevision === axis", arg=axis)
+
+
 @pytest.mark.parametrize("axis", ["latency_ms", "macs", "memory"])
 def test_a_budget_can_be_given_on_every_axis(page: Page, address: str, trials: list[Trial], axis: str) -> None:
     show(page, f"{address}/studies/digits-60")
     chosen = page.locator("#panel").get_attribute("data-trial")
-    page.locator(f"input[value={axis}]").check(force=True)
-    page.wait_for_function("axis => chart.layout.uirevision === axis", arg=axis)
+    turn(page, axis)
     assert page.locator("#panel").get_attribute("data-trial") == chosen
     limit = move(page, 500)
     fits = [one for one in ranked(trials).best_by_budget(axis) if one.limit <= limit]
     assert page.locator("#panel").get_attribute("data-trial") == str(fits[-1].trial)
-    page.locator("input[value=latency_ratio]").check(force=True)  # the schedule stays
-    page.wait_for_function("() => chart.layout.uirevision === 'latency_ratio'")
+    asked = page.locator("#budget-value").inner_text()
+    turn(page, "latency_ratio")  # budget and schedule stay
     assert page.locator("#panel").get_attribute("data-trial") == str(fits[-1].trial)
+    assert page.locator("#budget-value").inner_text() == asked
+
+
+def test_percent_and_milliseconds_are_one_budget(page: Page, address: str, trials: list[Trial]) -> None:
+    """Whatever the axis, and as the command line has it in either unit; the line stands where the backbone's time says."""
+    backbone = trials[0].judged["latency_ms"].value
+    show(page, f"{address}/studies/digits-60")
+    expect(page.locator("#budget-also")).to_contain_text(f"= {0.6 * backbone:.2f} ms, as the backbone takes {backbone:.2f} ms")
+    for step in range(100, STEPS, 150):
+        turn(page, "latency_ratio")
+        share = move(page, step)
+        shown = page.locator("#panel").get_attribute("data-trial")
+        turn(page, "latency_ms")
+        assert line(page) == pytest.approx(across(page, share * backbone), abs=1.5)
+        assert page.locator("#panel").get_attribute("data-trial") == shown
+        page.evaluate("limit => ask(limit)", share * backbone)  # the same, asked for in milliseconds
+        page.wait_for_timeout(60)
+        assert page.locator("#panel").get_attribute("data-trial") == shown
+        for budget in (LatencyBudget(share, relative=True), LatencyBudget(share * backbone, relative=False)):
+            best = ranked(trials, budget).best()
+            assert shown == ("" if best is None else str(best.number))
+
+
+def lose(page: Page, tenths: int) -> None:
+    """Put the other slider onto so many tenths of a point."""
+    page.evaluate(
+        """tenths => {
+            const slider = document.getElementById("loss");
+            slider.value = tenths;
+            slider.dispatchEvent(new Event("input", { bubbles: true }));
+        }""",
+        tenths,
+    )
+    page.wait_for_timeout(60)
+
+
+def test_every_loss_gives_the_trial_that_the_command_line_exports(page: Page, address: str, trials: list[Trial]) -> None:
+    ranking = ranked(trials)
+    show(page, f"{address}/studies/digits-60")
+    expect(page.locator("#loss-value")).to_have_text("not limited")
+    found = set()
+    for tenths in range(0, int(page.locator("#loss").get_attribute("max") or 0), 4):
+        lose(page, tenths)
+        choice = ranking.choice(ranking.goals.asking(most_lost=tenths / 1000))
+        shown = page.locator("#panel").get_attribute("data-trial")
+        assert shown == ("" if choice is None else str(choice.recommended.number))
+        expect(page.locator("#loss-value")).to_have_text(f"{tenths / 10:g} points")
+        if choice is not None:
+            latency = choice.recommended.judged["latency_ratio"].value
+            expect(page.locator("#loss-found")).to_have_text(f"trial {shown}, {latency:.1%} of the latency")
+        found.add(shown)
+    assert len(found) > 3
+    page.get_by_role("button", name="back to 60%").click()
+    expect(page.locator("#loss-value")).to_have_text("not limited")
+    expect(page.locator("#panel .tag")).to_have_text("recommended for 60%")
+
+
+def test_what_is_recommended_is_marked_beside_the_most_accurate_with_the_trade(page: Page, address: str, store: Store) -> None:
+    trials = store.trials("tolerant")
+    ranking = Ranking.of(trials, store.study("tolerant").goals)
+    steps = ranking.best_by_budget("latency_ratio")
+    step = next(one for one in reversed(steps) if one.trial != one.finest)
+    show(page, f"{address}/studies/tolerant")
+    page.evaluate("limit => ask(limit)", step.limit)
+    page.wait_for_timeout(60)
+    rows = {number: page.locator("#front tr", has=page.locator(f'[data-trial="{number}"]')) for number in step[1:]}
+    expect(rows[step.trial].locator(".tag")).to_have_text(f"recommended for {step.limit:.1%}")
+    expect(rows[step.finest].locator(".tag")).to_have_text("most accurate")
+    trade = ranking.trade(Choice(*(trials[number] for number in step[1:])))
+    assert trade is not None
+    expect(page.locator("#panel .trade")).to_have_text(text.trade(trade, ranking.goals))
+    expected = ranking.expected[step.trial]["accuracy"].value
+    expect(rows[step.trial].locator("td").first).to_contain_text(f"{expected:.1%}")
+    expect(page.locator("#rule")).to_have_text(text.rule(ranking.goals.asked, ranking.goals))
 
 
 def test_a_budget_in_milliseconds_begins_on_that_axis(page: Page, address: str) -> None:

@@ -16,9 +16,11 @@ from dashboard_study import Synthetic, open_store
 from rankings import ranked
 from services import BEARER, client_of, make_service
 from vittle import presets
+from vittle.dashboards import text
 from vittle.dashboards.app import create_app
 from vittle.dashboards.pages import report
 from vittle.objectives.budget import LatencyBudget
+from vittle.objectives.goals import parse_quality
 from vittle.objectives.measurement import Measurement
 from vittle.spaces.reduction import AdapterRecord
 from vittle.storage.certificate import Certificate
@@ -96,10 +98,10 @@ def test_all_four_export_the_same_for_the_same_budget(
     inside.close()
     assert answer.headers["content-type"].startswith("application/yaml")
     documents = {where: yaml.safe_load(text) for where, text in texts.items()}
-    for where, text in texts.items():
+    for where, exported in texts.items():
         assert documents[where] == documents["command line"], where
         assert (documents[where]["budget"], documents[where]["trial"]) == ("40%", best.number)
-        (tmp_path / "one.yaml").write_text(text)
+        (tmp_path / "one.yaml").write_text(exported)
         certificate = Certificate.load(tmp_path / "one.yaml")
         assert certificate.schedule == best.schedule
         assert certificate.limit == 0.4
@@ -123,8 +125,71 @@ def test_what_is_no_budget_is_one_line(reader: TestClient, program: TestClient, 
     ):
         answer = client.get(path)
         assert answer.status_code == 422
-        assert "is not a time; accepted: milliseconds such as 4ms, or a share such as 60%" in answer.text
+        assert "is not a time; accepted: milliseconds such as 4ms, or p95 4ms for 95 of 100 batches, a share" in answer.text
     assert program.get("/api/studies/nope/export").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("asked", "options"),
+    [
+        ({"max_accuracy_drop": "3%"}, ["--max-accuracy-drop", "3%"]),
+        ({"tolerance": "5"}, ["--tolerance", "5"]),
+        ({"tolerance": "0%", "latency_budget": "p95 4ms"}, ["--tolerance", "0%", "--latency-budget", "p95 4ms"]),
+        (
+            {"max_accuracy_drop": "4", "latency_budget": "15000 images/s"},
+            ["--max-accuracy-drop", "4", "--latency-budget", "15000img/s"],
+        ),
+    ],
+    ids=str,
+)
+def test_the_service_and_the_command_line_choose_alike(
+    store: Store, program: TestClient, tmp_path: Path, asked: dict[str, str], options: list[str]
+) -> None:
+    goals = store.study(NAME).goals
+    budget = LatencyBudget.parse(asked["latency_budget"], 64) if "latency_budget" in asked else None
+    amounts = [parse_quality(asked[name], "accuracy") if name in asked else None for name in ("tolerance", "max_accuracy_drop")]
+    choice = ranked(store.trials(NAME)).choice(goals.asking(budget, *amounts))
+    assert choice is not None
+    url = store.engine.url.render_as_string(hide_password=False)
+    written = tmp_path / "best.yaml"
+    invoked = ["export", NAME, "--storage", url, *options, "--output", str(written)]
+    assert CliRunner().invoke(vittle.cli.app, invoked, catch_exceptions=False).exit_code == 0
+    answer = program.get(f"/api/studies/{NAME}/export", params=asked)
+    documents = [yaml.safe_load(text) for text in (answer.text, written.read_text())]
+    assert documents[0]["budget"] == documents[1]["budget"] == str(budget or goals.budget)
+    for document in documents:
+        assert document["trial"] == choice.recommended.number
+        expected = ranked(store.trials(NAME)).expected[document["trial"]]["accuracy"]
+        assert document["measurements"]["expected_accuracy"]["value"] == expected.value
+        assert document["measured_on"]["images"] == "held-out"
+
+
+def test_a_loss_that_nothing_is_within_is_told_with_the_least(store: Store, program: TestClient) -> None:
+    ranking = ranked(store.trials(NAME))
+    least = ranking.best_by_loss()[0]
+    assert least.limit > 0
+    told = program.get(f"/api/studies/{NAME}/export", params={"max_accuracy_drop": "0"}).json()["error"]
+    assert told == (
+        f"nothing in study '{NAME}' within 60% loses at most 0 points of expected accuracy; "
+        f"the least is {text.points(least.limit)} points (trial {least.trial})"
+    )
+    refused = program.get(f"/api/studies/{NAME}/export", params={"max_accuracy_drop": "1", "tolerance": "1"})
+    assert (refused.status_code, "cannot both be asked for" in refused.text) == (422, True)
+    assert program.get(f"/api/studies/{NAME}/export", params={"tolerance": "-1"}).status_code == 422
+
+
+def test_every_program_is_told_what_is_recommended_and_why(store: Store, program: TestClient) -> None:
+    ranking = ranked(store.trials(NAME))
+    choice, twin = ranking.choice(), program.get(f"/api/studies/{NAME}").json()
+    assert choice is not None
+    assert (twin["choice"]["trial"], twin["choice"]["most_accurate"]) == (choice.recommended.number, choice.finest.number)
+    assert (twin["choice"]["ranked_by"], twin["choice"]["tolerance"]) == ("expected accuracy", 0.003)
+    assert twin["choice"]["rule"] == text.rule(ranking.goals.asked, ranking.goals)
+    schema = program.get("/api/openapi.json").json()["components"]["schemas"]
+    assert {"tolerance", "max_accuracy_drop"} <= schema["Launch"]["properties"].keys()
+    assert schema["Detailed"]["properties"]["choice"] == {"$ref": "#/components/schemas/Recommendation"}
+    for trial in twin["trials"]:
+        assert (trial["expected"] is None) == (trial["state"] != "complete")
 
 
 def test_where_nothing_fits_the_service_names_a_budget_that_something_does(program: TestClient, store: Store) -> None:
@@ -143,7 +208,7 @@ def test_the_service_describes_it(program: TestClient) -> None:
     described = program.get("/api/openapi.json").json()["paths"]["/api/studies/{name}/export"]["get"]
     assert list(described["responses"]["200"]["content"]) == ["application/yaml"]
     assert {"404", "422"} <= described["responses"].keys()
-    assert [one["name"] for one in described["parameters"]] == ["name", "latency_budget"]
+    assert [one["name"] for one in described["parameters"]] == ["name", "latency_budget", "tolerance", "max_accuracy_drop"]
 
 
 def test_a_stopped_trial_says_that_its_accuracy_is_an_estimate(store: Store, reader: TestClient) -> None:

@@ -42,7 +42,7 @@ class TestPages:
             zoom(page)
             zoomed = page.evaluate(RANGES)
             new = study.add_best()
-            expect(page.locator("#front tr", has_text=f"Trial {new}")).to_contain_text("best for 60%", timeout=15000)
+            expect(page.locator("#front tr", has_text=f"Trial {new}")).to_contain_text("recommended for 60%", timeout=15000)
             point(page, new)
             assert {url for url in asked if "/studies/" in url} == {f"{address}{TWIN}"}
             assert page.evaluate(RANGES) == zoomed

@@ -317,7 +317,7 @@ def test_a_running_study_grows_on_the_page(browser: BrowserContext, tmp_path: Pa
 
         newer = study.add_best(right=448)
         row = page.locator("#front tr", has_text=f"Trial {newer}")
-        expect(row).to_contain_text("best for 60%", timeout=15000)
+        expect(row).to_contain_text("recommended for 60%", timeout=15000)
         point(page, newer)  # it is in the chart too
         expect(page.locator("#panel h2")).to_have_text(f"Trial {chosen}")
         assert page.evaluate(axes) == zoomed
