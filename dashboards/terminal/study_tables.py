@@ -100,9 +100,8 @@ def front_table(points: Sequence[Trial], asked: Asked, ranking: Ranking, *, shap
     shown = [*points, *([] if baseline is None else [baseline])]
     told = marks(trial.judged[name] for trial in shown for name in SHOWN if name in trial.judged)
     table.caption = (
-        f"{signs_told(signs, points, asked, 'most accurate')}; accuracy on search images, expected on unseen ones "
-        "(this ranks), on held-out images (this never chooses); ± is 95%; latency in % of the backbone's, and in ms for one "
-        "batch over the backbone's in the same run" + (f"; {told}" if told else "")
+        f"{signs_told(signs, points, asked, 'most accurate')}; expected, on unseen images, ranks; held-out never chooses; "
+        "± is 95%; latency in % of the backbone's; ms of one batch / the backbone's" + (f"; {told}" if told else "")
     )
     return table
 

@@ -48,9 +48,9 @@ def test_what_the_front_is_worth(client: TestClient, store: Store) -> None:
 def test_a_front_says_where_its_schedules_come_from(store: Store) -> None:
     study, trials = store.study("digits-60"), store.trials("digits-60")
     front = ranked(trials).front()
-    lines = printed(front_table(front, study.budget, ranked(trials, study.budget), shape=SHAPE)).splitlines()
+    lines = printed(front_table(front, study.goals.asked, ranked(trials, study.budget), shape=SHAPE)).splitlines()
     for trial in front:
-        (line,) = [line for line in lines if line.replace("*", "").split()[:1] == [f"{trial.number}"]]
+        (line,) = [line for line in lines if line.replace("*", "").replace("+", "").split()[:1] == [f"{trial.number}"]]
         how = trial.schedule.summary if trial.origin == "backbone" else f"{trial.origin}: {trial.schedule.summary}"
         assert line.rstrip().endswith(how)
 
@@ -104,4 +104,4 @@ def test_what_the_best_trial_loses_most_and_what_the_front_is_worth(page: Page, 
     expect(page.locator("#panel")).to_contain_text(f"Loses most in class {label}: {lost:.1%} of {images} images.")
     expect(page.locator("#standing p")).to_have_text(standing(ranked(trials, budget)))
     row = page.locator("#front tr", has_text=f"Trial {best.number}")
-    expect(row.locator("td").nth(5)).to_have_text(best.origin)
+    expect(row.locator("td").nth(6)).to_have_text(best.origin)

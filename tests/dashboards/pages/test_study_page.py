@@ -40,7 +40,9 @@ class TestTwins:
             assert (entry["held_out"] is None) == (not trial.confirmed)
             if trial.confirmed:
                 assert entry["held_out"]["value"] == trial.measurements["confirmation"]["accuracy"].value
-        assert twin["limit"] == {"value": 0.6, "objective": "latency_ratio", "text": "60% of the backbone"}
+        time = trials[0].judged["latency_ms"].value
+        told = {"value": 0.6, "objective": "latency_ratio", "text": "60% of the backbone", "tail": False, "backbone_ms": time}
+        assert twin["limit"] == told
         assert sum(twin["counts"].values()) == 41
         assert (twin["finished"], twin["planned"]) == (40, 40)
 
@@ -174,10 +176,12 @@ class TestTerminal:
         front = ranked(trials, study.budget).front(study.budget)
         best = ranked(trials, study.budget).best()
         assert best is not None
-        lines = printed(front_table(front, study.budget, ranked(trials, study.budget), shape=SHAPE)).splitlines()
+        lines = printed(front_table(front, study.goals.asked, ranked(trials, study.budget), shape=SHAPE)).splitlines()
         marked = next(line.split() for line in lines if line.strip().startswith("* "))
         assert marked[1] == str(best.number)
         assert f"{best.judged['accuracy'].value:.1%}" == marked[2]
+        ms, beside = (best.judged["latency_ms"].value, best.judged["latency_ms"].protocol["backbone_ms"])
+        assert f"{ms:#.3g}/{beside:#.3g}" in marked
         assert "65 65 … 65 65" in lines[-3]  # the backbone comes last
         assert len([line for line in lines if "±" in line and "M" in line]) == len(front) + 1
 
