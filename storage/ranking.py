@@ -218,10 +218,11 @@ class Ranking(tuple[Trial, ...]):
         ranked = [self.goals.upward(shown(self.expected[trial.number][quality])) for trial in choice]
         trade = Trade(choice, saved, max(0.0, ranked[1] - ranked[0]))
         for phase in PHASES:
-            answers = [right(one[quality]) for trial in choice if quality in (one := trial.measurements.get(phase, {}))]
-            if len(answers) == 2 and answers[0] is not None and answers[1] is not None:
-                seen = min(map(len, answers))
-                return trade._replace(phase=phase, samples=seen, more=paired.difference(answers[0][:seen], answers[1][:seen]))
+            known = [one[quality] for trial in choice if quality in (one := trial.measurements.get(phase, {}))]
+            answers = [found for one in known if (found := right(one)) is not None]
+            if len(answers) == len(choice):
+                seen = min(len(one) for one in answers)
+                return trade._replace(phase=phase, samples=seen, more=paired.difference(*(one[:seen] for one in answers)))
         return trade
 
     @cached_property
