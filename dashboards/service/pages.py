@@ -15,6 +15,7 @@ from vittle.dashboards.service import api, service
 from vittle.dashboards.service.api import Served
 from vittle.spaces.table import REDUCTIONS
 from vittle.storage.records import free_name
+from vittle.storage.settings import Settings
 
 router = APIRouter()
 LOCAL = re.compile(r"/(?![/\\])[^\s\\]*")  # an address of this server
@@ -32,6 +33,7 @@ def launch_page(request: Request, store: OpenStore, served: Served) -> HTMLRespo
     offered = served.catalog
     name = free_name(offered.models[0].name, {study.name for study in store.studies()})
     defaults = {name: field.default for name, field in service.Launch.model_fields.items()}
+    defaults["latency_budget"] = Settings().latency_budget  # of a launch without a largest loss
     context = {"catalog": offered, "reductions": list(REDUCTIONS), "name": name, "defaults": defaults}
     return templates.TemplateResponse(request, "launch.html", context)
 

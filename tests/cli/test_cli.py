@@ -17,7 +17,7 @@ import vittle.cli.commands
 import vittle.cli.launch
 from recorded import coordinate, make_study, run
 from refusals import refusal
-from vittle import Schedule
+from vittle import Schedule, VittleError
 from vittle.search.reporter import Reporter
 from vittle.storage.records import Study
 from vittle.storage.store import Store
@@ -101,7 +101,8 @@ def test_a_real_process_shows_one_line_too() -> None:
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == (
-        "error: latency budget '-3ms' is not a time; accepted: milliseconds such as 4ms, or a share such as 60%\n"
+        "error: latency budget '-3ms' is not a time; accepted: milliseconds such as 4ms, or p95 4ms for 95 of 100 batches, "
+        "a share such as 60%, or images per second such as 1000 images/s\n"
     )
 
 
@@ -150,13 +151,43 @@ def test_a_search_says_why_it_ended(studied: str, monkeypatch: pytest.MonkeyPatc
     assert "Another 100 trials" in shown.out
 
 
-def test_export_writes_the_best(studied: str) -> None:
-    result = invoke("export", "demo", "--storage", studied, "--output", "best.yaml")
-    assert result.exit_code == 0
-    points = json.loads(invoke("front", "demo", "--storage", studied, "--json").stdout)
-    chosen = max((point for point in points if point["latency_ratio_interval"][1] <= 0.6), key=lambda point: point["accuracy"])
-    assert Schedule.load("best.yaml") == Schedule.from_dict(chosen["schedule"])
+def test_export_writes_the_recommended_one(studied: str) -> None:
+    """The fastest of those within the tolerance of the best accuracy; with a tolerance of 0 the best, whatever it takes."""
+    for tolerance in (None, 0.0, 0.05):
+        options = [] if tolerance is None else ["--tolerance", f"{100 * tolerance:g}%"]
+        result = invoke("export", "demo", "--storage", studied, "--output", "best.yaml", *options)
+        assert result.exit_code == 0
+        points = json.loads(invoke("front", "demo", "--storage", studied, "--json", *options).stdout)
+        holding = [point for point in points if point["latency_ratio_interval"][1] <= 0.6]
+        most = max(point["expected"]["value"] for point in holding)
+        within = 0.003 if tolerance is None else tolerance
+        worth = [point for point in holding if round(point["expected"]["value"], 3) >= round(round(most, 3) - within, 3)]
+        chosen = next(point for point in points if point["recommended"])
+        assert chosen in worth
+        if within:
+            assert round(chosen["latency_ratio"], 3) == min(round(point["latency_ratio"], 3) for point in worth)
+        else:
+            assert chosen["expected"]["value"] == most
+        assert Schedule.load("best.yaml") == Schedule.from_dict(chosen["schedule"])
+        (finest,) = (point for point in points if point["most_accurate"])
+        assert round(finest["expected"]["value"], 3) == round(most, 3)
+        told = " ".join(result.stdout.split())
+        assert f"Trial {chosen['trial']} takes" in told or finest == chosen
     assert not list(Path().glob(".best*"))
+
+
+def test_a_loss_that_may_be_had_is_exported(studied: str) -> None:
+    exported = invoke("export", "demo", "--storage", studied, "--output", "best.yaml", "--max-accuracy-drop", "5%")
+    assert exported.exit_code == 0
+    told = " ".join(exported.stdout.split())
+    assert "Recommended: the fastest that holds the budget and loses at most 5 points of expected accuracy." in told
+    with pytest.raises(VittleError, match="accepted: percentage points from 0 to 100, such as 0.5%"):
+        invoke("front", "demo", "--storage", studied, "--max-accuracy-drop", "lots")
+
+
+def test_a_budget_is_not_predicted_where_it_is_of_a_tail() -> None:
+    with pytest.raises(VittleError, match="budget p95 4ms is not predicted: profiles predict medians; accepted: 4ms"):
+        invoke("profile", "--latency-budget", "p95 4ms")
 
 
 def test_export_over_an_unwritable_place(
