@@ -1,6 +1,7 @@
 """What a search does while its database is away: wait, where a server may come back; else stop in good order."""
 
 import functools
+import re
 import time
 from collections.abc import Callable
 from typing import Concatenate, ParamSpec, Protocol, TypeVar, cast
@@ -9,9 +10,12 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 
 from vittle.spaces.errors import StorageError
+from vittle.storage.address import reason, shown
 
 PATIENCE = 300.0  # seconds that a server may be away
 AGAIN = 1.0  # seconds between two tries
+GONE = ("42P01", "3D000", "3F000")  # what PostgreSQL calls it where there is no such table, database or schema
+GONE_SAID = re.compile('no such table|(relation|database|schema) ".*" does not exist')  # by others, and while connecting
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -42,18 +46,24 @@ def patient(act: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], 
             except IntegrityError:
                 raise
             except DBAPIError as error:
-                served = store.engine.dialect.name != "sqlite" and isinstance(error, OperationalError)
-                if not served or time.monotonic() > end:
-                    shown = store.engine.url.render_as_string(hide_password=True)
-                    raise StorageError(
-                        f"storage {shown} cannot be used any more ({reason(error)}); all that it holds is kept: "
-                        "mend it, then go on with: vittle resume"
-                    ) from None
+                if not may_pass(store.engine, error) or time.monotonic() > end:
+                    url = store.engine.url
+                    kept = (
+                        "what it held is gone with that"
+                        if _gone(error)
+                        else "all that it holds is kept: mend it, then go on with: vittle resume"
+                    )
+                    raise StorageError(f"storage {shown(url)} cannot be used any more ({reason(error, url)}); {kept}") from None
             time.sleep(AGAIN)
 
     return cast("Callable[Concatenate[S, P], T]", waiting)
 
 
-def reason(error: SQLAlchemyError) -> str:
-    """What a database or its driver says of an error, in one line."""
-    return str(getattr(error, "orig", error)).strip().splitlines()[0]
+def may_pass(engine: Engine, error: SQLAlchemyError) -> bool:
+    """Whether an error is one of a server that is away and may come back."""
+    return engine.dialect.name != "sqlite" and isinstance(error, OperationalError) and not _gone(error)
+
+
+def _gone(error: SQLAlchemyError) -> bool:
+    """Whether somebody has taken away the tables, or all of the database."""
+    return getattr(getattr(error, "orig", None), "sqlstate", None) in GONE or GONE_SAID.search(reason(error)) is not None

@@ -2,19 +2,26 @@
 
 Versions are the steps in `migrations/versions`, run by Alembic in one transaction, so that an update happens whole or not at
 all, and once however many processes open the database. A SQLite file is copied before it is changed.
+
+Tables are called after this project, that of the version too, so that a database may be another program's as well: Optuna's
+has studies and trials, and Alembic's own table is Optuna's or MLflow's where they were first.
 """
 
 import contextlib
 import sqlite3
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import Connection, Engine, inspect, text
 
 from vittle.spaces.errors import VittleError
+from vittle.storage.tables import Base
 
-NEWEST = "0007"
-VERSIONS = "alembic_version"  # Alembic's own table
+NEWEST = "0008"
+VERSIONS = "vittle_version"
+BEFORE = "alembic_version"  # where versions up to 0007 are, of databases that nobody else uses
+OURS = tuple(f"{number:04}" for number in range(1, 8))
+STUDIES = {"id", "name", "state", "settings", "backbone", "created"}  # columns of the table `studies` up to 0007
 LOCK = 0x766974746C65  # of PostgreSQL: anything that nobody else uses
 
 
@@ -41,24 +48,30 @@ def update(engine: Engine, *, create: bool = False) -> bool:
     with engine.connect() as connection:
         _alone(connection)
         version = _version(connection)  # somebody else may have been first
-        if version != NEWEST:
+        if version is None:
+            _make(connection)
+        elif version != NEWEST:
             _check(version)
-            if version is not None:
-                _keep_a_copy(engine, version)
-            _migrate(connection)
+            _keep_a_copy(engine, version)
+            _migrate(connection, version)
         connection.commit()
     return True
 
 
 def _version(connection: Connection) -> str | None:
     """The version of the tables; "0000" of those from before there were any, None where there are no tables."""
-    there = inspect(connection).get_table_names()
-    found = connection.scalar(text(f"SELECT version_num FROM {VERSIONS}")) if VERSIONS in there else None
-    return found if found is not None else "0000" if "studies" in there else None
+    seen = inspect(connection)
+    there = seen.get_table_names()
+    if VERSIONS in there:
+        return connection.scalar(text(f"SELECT version_num FROM {VERSIONS}"))
+    if "studies" not in there or not STUDIES <= {column["name"] for column in seen.get_columns("studies")}:
+        return None
+    found = connection.scalars(text(f"SELECT version_num FROM {BEFORE}")).all() if BEFORE in there else []
+    return found[0] if len(found) == 1 and found[0] in OURS else "0000"
 
 
-def _check(version: str | None) -> None:
-    if version is not None and version > NEWEST:
+def _check(version: str) -> None:
+    if version > NEWEST:
         raise VittleError(
             f"the database was written by a newer vittle (tables of version {version}); accepted: up to {NEWEST}. "
             "Update this one with: pip install --upgrade vittle"
@@ -83,12 +96,26 @@ def _keep_a_copy(engine: Engine, version: str) -> None:
         before.backup(after)
 
 
-def _migrate(connection: Connection) -> None:
+def _make(connection: Connection) -> None:
+    """The tables as they are now, in a database that has none of them, whatever else it has."""
+    Base.metadata.create_all(connection)
+    _alembic(connection, "stamp", "head")
+
+
+def _migrate(connection: Connection, version: str) -> None:
+    """Take the steps from a version to the newest."""
+    if version in OURS:
+        _alembic(connection, "stamp", version)
+        connection.execute(text(f"DROP TABLE {BEFORE}"))
+    _alembic(connection, "upgrade", "head")
+
+
+def _alembic(connection: Connection, what: Literal["stamp", "upgrade"], version: str) -> None:
     from alembic import command  # here, because most databases are up to date, and it takes a while to import
     from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     attributes: dict[str, Any] = config.attributes
-    attributes["connection"] = connection
-    command.upgrade(config, "head")
+    attributes["connection"], attributes["versions"] = connection, VERSIONS
+    {"stamp": command.stamp, "upgrade": command.upgrade}[what](config, version)

@@ -6,14 +6,10 @@ A trial is committed the moment it ends; everything else, the sampler's memory i
 import dataclasses
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Self
 
-from platformdirs import user_data_path
-from pydantic_core import from_json
-from sqlalchemy import ColumnElement, Engine, create_engine, delete, event, func, insert, select, true, update
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy import ColumnElement, Engine, delete, func, insert, select, true, update
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from vittle.objectives.backbones.merge_start import MergeStart
@@ -24,23 +20,16 @@ from vittle.objectives.parameter_importance import Importance
 from vittle.spaces.candidate import Candidate
 from vittle.spaces.errors import VittleError
 from vittle.spaces.reduction import Values
-from vittle.storage import kinds, rows, schema
-from vittle.storage.patience import patient, reason
+from vittle.storage import address, kinds, rows, schema, sqlite
+from vittle.storage.patience import patient
 from vittle.storage.records import BackboneRecord, Study, StudyState, Trial, TrialState
 from vittle.storage.rows import Changes, study_of
 from vittle.storage.settings import SearchSettings
 from vittle.storage.tables import KnowledgeRow, MeasurementRow, StudyRow, TrialRow, now
 
-ACCEPTED = "a SQLAlchemy URL such as sqlite:///vittle.db or postgresql+psycopg://user:password@host/database"
-BUSY_SECONDS = 60
 MERGE_START, LATENCY, SENSITIVITY = "phase", "latency", "sensitivity"  # kinds of what is known of a backbone
 IMPORTANCE = "importance in study {}"
 LATE = "late"  # phase of what was measured of a trial that had ended already
-
-
-def default_url() -> str:
-    """SQLite in the user's data folder."""
-    return f"sqlite:///{user_data_path('vittle') / 'vittle.db'}"
 
 
 class Store:
@@ -54,30 +43,23 @@ class Store:
         """Connect, bring an older database up to date, and with `create` make a missing one.
 
         Raises:
-            VittleError: the URL is malformed, its driver is missing, there is no database behind it, or a newer one.
+            VittleError: the URL is malformed, its driver is missing, there is no database behind it, or a newer one. No message
+                shows a password.
         """
-        url = url or default_url()
-        try:
-            parsed = make_url(url)
-        except ArgumentError:
-            raise VittleError(f"storage {url!r} is not a database; accepted: {ACCEPTED}") from None
-        try:
-            # A connection may have died since it was used; documents are most of what is read.
-            engine = create_engine(parsed, pool_pre_ping=True, json_deserializer=from_json)
-        except (ArgumentError, NoSuchModuleError):
-            raise VittleError(f"storage {url!r} is not a database; accepted: {ACCEPTED}") from None
-        except ModuleNotFoundError as error:
-            raise VittleError(
-                f"storage {parsed.drivername} needs the Python package {error.name}; pip install {error.name}"
-            ) from None
-        shown = parsed.render_as_string(hide_password=True)
+        parsed = address.parse(url or address.default_url())
+        engine, shown = address.make_engine(parsed), address.shown(parsed)
+        if (file := address.file_of(parsed)) is not None:
+            sqlite.check_folder(file, parsed, create=create)
         if parsed.get_backend_name() == "sqlite":
-            _prepare_sqlite(engine, parsed.database, create=create)
+            sqlite.prepare(engine, file)
         try:
             if not schema.update(engine, create=create):
                 raise VittleError(f"no studies in {shown}; make one with: vittle launch")
-        except SQLAlchemyError as error:
-            raise VittleError(f"cannot open storage {shown} ({reason(error)}); accepted: {ACCEPTED}") from None
+        except VittleError:
+            raise
+        except (SQLAlchemyError, TypeError, ValueError, OSError) as error:  # drivers raise what they like for a wrong option
+            why = address.reason(error, parsed)
+            raise VittleError(f"cannot open storage {shown} ({why}); accepted: {address.ACCEPTED}") from None
         return cls(engine)
 
     @property
@@ -86,9 +68,9 @@ class Store:
         return self.engine.url.render_as_string(hide_password=False)
 
     @property
-    def password(self) -> str | None:
-        """The password in it."""
-        return None if self.engine.url.password is None else str(self.engine.url.password)
+    def secrets(self) -> list[str]:
+        """What of its URL nobody should see: the password in it, in every form."""
+        return address.secrets(self.engine.url)
 
     @patient
     def create_study(
@@ -328,26 +310,6 @@ class Store:
         return rows.version(session, name).id
 
     row = staticmethod(rows.study_row)
-
-
-def _prepare_sqlite(engine: Engine, database: str | None, *, create: bool) -> None:
-    """Write-ahead logging, so that readers never block a search; a wait in place of `database is locked`."""
-    in_file = database not in (None, "", ":memory:")
-    if in_file and not create and not Path(str(database)).exists():
-        raise VittleError(f"no database at {database}; make one with: vittle launch")
-    if in_file and create and database is not None and not Path(database).parent.exists():
-        if engine.url != make_url(default_url()):
-            raise VittleError(f"cannot open storage {engine.url}: no folder {Path(database).parent}; accepted: {ACCEPTED}")
-        Path(database).parent.mkdir(parents=True)
-
-    @event.listens_for(engine, "connect")
-    def _pragmas(connection: Any, _record: Any) -> None:
-        cursor = connection.cursor()
-        cursor.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
-        cursor.execute("PRAGMA foreign_keys = ON")
-        cursor.execute("PRAGMA journal_mode = WAL")
-        cursor.execute("PRAGMA synchronous = NORMAL")  # a power cut may cost the last trials, never the file
-        cursor.close()
 
 
 def fingerprint_of(study: StudyRow) -> str:

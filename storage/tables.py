@@ -25,7 +25,7 @@ class StudyRow(Base):
     The backbone of a study that is about none is an empty document.
     """
 
-    __tablename__ = "studies"
+    __tablename__ = "vittle_studies"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(200), unique=True)
@@ -45,16 +45,16 @@ class StudyRow(Base):
 class TrialRow(Base):
     """An attempt to evaluate a candidate; `revision` is that of its study when it last changed."""
 
-    __tablename__ = "trials"
+    __tablename__ = "vittle_trials"
     __table_args__ = (
         UniqueConstraint("study_id", "number"),
-        Index("ix_trials_candidate", "study_id", "candidate_id"),
-        Index("ix_trials_state", "study_id", "state"),
-        Index("ix_trials_revision", "study_id", "revision"),
+        Index("ix_vittle_trials_candidate", "study_id", "candidate_id"),
+        Index("ix_vittle_trials_state", "study_id", "state"),
+        Index("ix_vittle_trials_revision", "study_id", "revision"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id", ondelete="CASCADE"))
+    study_id: Mapped[int] = mapped_column(ForeignKey("vittle_studies.id", ondelete="CASCADE"))
     number: Mapped[int]
     state: Mapped[str] = mapped_column(String(20))
     origin: Mapped[str] = mapped_column(String(40))
@@ -72,11 +72,11 @@ class TrialRow(Base):
 class MeasurementRow(Base):
     """A value with its interval and protocol, of one trial in one phase."""
 
-    __tablename__ = "measurements"
+    __tablename__ = "vittle_measurements"
     __table_args__ = (UniqueConstraint("trial_id", "phase", "objective"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    trial_id: Mapped[int] = mapped_column(ForeignKey("trials.id", ondelete="CASCADE"))
+    trial_id: Mapped[int] = mapped_column(ForeignKey("vittle_trials.id", ondelete="CASCADE"))
     phase: Mapped[str] = mapped_column(String(20))
     objective: Mapped[str] = mapped_column(String(40))
     value: Mapped[float]
@@ -89,11 +89,11 @@ class MeasurementRow(Base):
 class FrontRow(Base):
     """The front of a study and its best trial, from one number of finished trials to another."""
 
-    __tablename__ = "fronts"
+    __tablename__ = "vittle_fronts"
     __table_args__ = (UniqueConstraint("study_id", "since"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id", ondelete="CASCADE"))
+    study_id: Mapped[int] = mapped_column(ForeignKey("vittle_studies.id", ondelete="CASCADE"))
     since: Mapped[int]
     until: Mapped[int]
     points: Mapped[list[int]] = mapped_column(JSON)
@@ -103,7 +103,7 @@ class FrontRow(Base):
 class KnowledgeRow(Base):
     """Something that was measured of a backbone itself and holds for every study of it."""
 
-    __tablename__ = "knowledge"
+    __tablename__ = "vittle_knowledge"
 
     fingerprint: Mapped[str] = mapped_column(String(12), primary_key=True)
     kind: Mapped[str] = mapped_column(String(40), primary_key=True)

@@ -2,5 +2,6 @@
 
 from alembic import context
 
-context.configure(connection=context.config.attributes["connection"], render_as_batch=True)
+given = context.config.attributes
+context.configure(connection=given["connection"], version_table=given["versions"], render_as_batch=True)
 context.run_migrations()

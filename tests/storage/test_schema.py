@@ -1,10 +1,13 @@
 """Versions of the tables: every older database is brought up to date, whole or not at all, once, and after a copy."""
 
+import contextlib
 import multiprocessing
 import sqlite3
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import optuna
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
@@ -24,7 +27,18 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'vittle.db'}" if request.param == "sqlite" else request.getfixturevalue("postgres")()
 
 
+SINCE_0007 = [
+    *(f"ALTER TABLE vittle_{name} RENAME TO {name}" for name in ("studies", "trials", "measurements", "fronts", "knowledge")),
+    *(f"DROP INDEX ix_vittle_trials_{name}" for name in ("candidate", "state", "revision")),
+    "CREATE INDEX ix_trials_candidate ON trials (study_id, candidate_id)",
+    "CREATE INDEX ix_trials_state ON trials (study_id, state)",
+    "CREATE INDEX ix_trials_revision ON trials (study_id, revision)",
+    "DROP TABLE vittle_version",
+    "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL, CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))",
+    "INSERT INTO alembic_version VALUES ('0007')",
+]
 SINCE_0001 = [
+    *SINCE_0007,
     "DROP INDEX ix_trials_candidate",
     "ALTER TABLE trials RENAME COLUMN candidate TO schedule",
     "ALTER TABLE trials RENAME COLUMN candidate_id TO schedule_id",
@@ -37,8 +51,9 @@ SINCE_0001 = [
     ),
     *(f"ALTER TABLE trials DROP COLUMN {name}" for name in ("attempts", "revision")),
     "DROP TABLE fronts",
+    "UPDATE alembic_version SET version_num = '0001'",
 ]
-"""Takes back what the steps after the first one have made."""
+"""Take back what the steps after these versions have made."""
 
 
 @pytest.fixture
@@ -48,7 +63,7 @@ def old(url: str) -> str:
     make_study(store, "precious")
     store.start_trial("precious", "backbone", Schedule(), {})
     with store.engine.begin() as connection:
-        for statement in ("DROP TABLE alembic_version", "DROP TABLE knowledge", *SINCE_0001):
+        for statement in (*SINCE_0001, "DROP TABLE alembic_version", "DROP TABLE knowledge"):
             connection.execute(text(statement))
     store.engine.dispose()
     return url
@@ -62,15 +77,85 @@ def execute(url: str, statement: str) -> None:
 
 
 def version(url: str) -> str:
-    with create_engine(url).connect() as connection:
-        return str(connection.scalar(text("SELECT version_num FROM alembic_version")))
+    (found,) = versions(url, "vittle_version")
+    return found
+
+
+def versions(url: str, table: str) -> list[str]:
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        found = list(connection.scalars(text(f"SELECT version_num FROM {table}")))
+    engine.dispose()
+    return found
+
+
+def differences(url: str) -> list[object]:
+    """Between the tables that there are and those that the code has."""
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "version_table": schema.VERSIONS})
+        found = compare_metadata(context, Base.metadata)
+    engine.dispose()
+    return found
+
+
+def test_new_tables_are_what_the_code_has(url: str) -> None:
+    Store.open(url, create=True)
+    assert differences(url) == []
 
 
 def test_the_steps_lead_to_the_tables_that_the_code_has(url: str) -> None:
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        schema._alembic(connection, "upgrade", "head")
+    engine.dispose()
+    assert differences(url) == []
+    assert version(url) == schema.NEWEST
+
+
+def test_the_version_moves_to_a_table_of_our_own_and_what_an_ended_search_left_is_interrupted(url: str) -> None:
     store = Store.open(url, create=True)
-    with store.engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
-        assert compare_metadata(context, Base.metadata) == []
+    for name in ("killed", "stopped"):
+        make_study(store, name)
+        store.start_trial(name, "backbone", Schedule(), {})
+    with store.engine.begin() as connection:
+        connection.execute(text("UPDATE vittle_studies SET state = 'interrupted' WHERE name = 'stopped'"))
+        for statement in SINCE_0007:
+            connection.execute(text(statement))
+    store.engine.dispose()
+    store = Store.open(url)
+    assert [store.trials(name)[0].state for name in ("killed", "stopped")] == ["running", "interrupted"]
+    assert set(inspect(store.engine).get_table_names()) == {*Base.metadata.tables, schema.VERSIONS}
+    assert differences(url) == []
+
+
+@pytest.mark.parametrize("first", ["vittle", "optuna"])
+def test_a_database_may_be_optunas_too(url: str, first: str) -> None:
+    """Its tables are called studies and trials, and Alembic's version table is its own, whoever came first."""
+    if first == "vittle":
+        make_study(Store.open(url, create=True), "precious")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Optuna's own
+        theirs = optuna.create_study(storage=url, study_name="theirs")
+        theirs.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
+        with pytest.raises(VittleError, match="no studies in") if first == "optuna" else contextlib.nullcontext():
+            Store.open(url)
+        if first == "optuna":
+            make_study(Store.open(url, create=True), "precious")
+        assert [study.name for study in Store.open(url).studies()] == ["precious"]
+        assert len(optuna.load_study(storage=url, study_name="theirs").trials) == 2
+    assert version(url) == schema.NEWEST
+
+
+def test_another_programs_version_is_left_alone_whatever_it_says(url: str) -> None:
+    execute(url, "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
+    for theirs in ("867495a8f9d4", "0003"):  # MLflow's, and of a program that counts as we do
+        execute(url, "DELETE FROM alembic_version")
+        execute(url, f"INSERT INTO alembic_version VALUES ('{theirs}')")
+        make_study(Store.open(url, create=True), f"beside {theirs}")
+        assert versions(url, "alembic_version") == [theirs]
+    assert version(url) == schema.NEWEST
+    assert len(Store.open(url).studies()) == 2
 
 
 def test_the_newest_version_is_the_last_step() -> None:
@@ -93,7 +178,6 @@ def test_a_file_is_copied_before_it_is_changed_and_only_then(tmp_path: Path) -> 
     url = f"sqlite:///{tmp_path / 'vittle.db'}"
     make_study(Store.open(url, create=True), "precious")
     assert list(tmp_path.glob("*.backup")) == []
-    execute(url, "UPDATE alembic_version SET version_num = '0001'")
     for statement in SINCE_0001:
         execute(url, statement)
     for _ in range(2):
@@ -108,7 +192,7 @@ def test_a_file_is_copied_before_it_is_changed_and_only_then(tmp_path: Path) -> 
 
 def test_a_newer_database_is_refused_and_left_alone(url: str) -> None:
     make_study(Store.open(url, create=True), "precious")
-    execute(url, "UPDATE alembic_version SET version_num = '9999'")
+    execute(url, "UPDATE vittle_version SET version_num = '9999'")
     for create in (False, True):
         with pytest.raises(
             VittleError, match=rf"tables of version 9999\); accepted: up to {schema.NEWEST}. Update this one"
@@ -119,10 +203,10 @@ def test_a_newer_database_is_refused_and_left_alone(url: str) -> None:
 
 
 def test_an_update_that_fails_changes_nothing(old: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    migrate: Callable[[object], None] = schema._migrate
+    migrate: Callable[[object, str], None] = schema._migrate
 
-    def die(connection: object) -> None:
-        migrate(connection)
+    def die(connection: object, version: str) -> None:
+        migrate(connection, version)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(schema, "_migrate", die)

@@ -81,7 +81,7 @@ def test_readers_do_not_wait_for_a_writer(store, url) -> None:
     make_study(store)
     names: list[str] = []
     with create_engine(url).begin() as writer:
-        writer.execute(text("UPDATE studies SET state = 'failed'"))
+        writer.execute(text("UPDATE vittle_studies SET state = 'failed'"))
         reader = threading.Thread(target=lambda: names.extend(study.state for study in Store.open(url).studies()), daemon=True)
         reader.start()
         reader.join(10)

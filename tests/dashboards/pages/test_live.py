@@ -182,8 +182,8 @@ class TestKept:
         watch = Watch(study.store)
         assert len(watch.snapshot(NAME).trials) == 17
         with study.store.engine.begin() as connection:
-            connection.exec_driver_sql("DELETE FROM trials WHERE number > 3")
-            connection.exec_driver_sql("UPDATE studies SET revision = 1")
+            connection.exec_driver_sql("DELETE FROM vittle_trials WHERE number > 3")
+            connection.exec_driver_sql("UPDATE vittle_studies SET revision = 1")
         assert len(watch.snapshot(NAME).trials) == 4
 
     def test_few_studies_are_kept(self, tmp_path: Path) -> None:
