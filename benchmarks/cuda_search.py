@@ -147,7 +147,7 @@ def trials_of(url: str) -> list[Trial]:
 
 def ended(url: str) -> dict[int, Trial]:
     """Trials that do not run any more, by number."""
-    return {trial.number: trial for trial in trials_of(url) if trial.state != "running"}
+    return {trial.number: trial for trial in trials_of(url) if trial.ended}
 
 
 def states(url: str) -> dict[str, int]:

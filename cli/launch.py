@@ -30,7 +30,7 @@ from vittle.dashboards.terminal import study_tables
 from vittle.dashboards.terminal.console import counting, err, escape, note, out, progress_bar, working
 from vittle.objectives.budget import LatencyBudget
 from vittle.storage import claim, records
-from vittle.storage.claim import user
+from vittle.storage.holder import user
 from vittle.storage.ranking import Ranking
 from vittle.storage.records import Study, Trial
 from vittle.storage.settings import SearchSettings, Settings
@@ -204,7 +204,7 @@ def _run(study: Study, problem: Any, store: Store, ray_address: str | None, as_j
 
     settings = study.settings
     note(problem.notes)
-    done = sum(1 for trial in store.trials(study.name) if trial.state != "running")
+    done = sum(1 for trial in store.trials(study.name) if trial.ended)
     how = "new" if not done else "complete, nothing to do" if study.state == "complete" else "continued"
     err.print(
         f"study [bold]{escape(study.name)}[/] ({how}): {done} of {settings.trials + 1} trials done, "

@@ -32,7 +32,7 @@ class RayJobs:
 
     def __init__(self, address: str, store: Store) -> None:
         self._address = address
-        self._shown = {} if store.password is not None else {"VITTLE_STORAGE": store.url}
+        self._shown = {} if store.secret else {"VITTLE_STORAGE": store.url}
         self._database = sha256(store.url.encode()).hexdigest()[:12]
         self._known: Any = None
         try:

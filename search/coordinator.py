@@ -56,7 +56,7 @@ class Assignment:
 class Coordinator:
     """Hands out trials until the study has what it was asked for, or going on is not worth it.
 
-    What an earlier run left running is handed out again, under its own number.
+    What an earlier run left unfinished is handed out again, under its own number.
 
     Args:
         study: to search.
@@ -90,13 +90,13 @@ class Coordinator:
         self._failures = Failures(problem, warn)
         trials = store.trials(study.name)
         for trial in trials:
-            if trial.state == "running":
+            if not trial.ended:
                 self._results.expect(trial.candidate.id)  # it is handed out again, and nothing else that is the same
             else:
                 self._learn(trial)
         self._limits = Limits(settings, self._results.judged)
-        died = "the search died with it" if study.state == "running" else None
-        self._in_flight = InFlight((trial, died) for trial in trials if trial.state == "running")
+        left = [trial for trial in trials if not trial.ended]
+        self._in_flight = InFlight((one, "the search died with it" if one.state == "running" else None) for one in left)
         self._alone: set[int] = set()
         self._started = sum(1 for trial in trials if not trial.is_baseline)
         self._has_baseline = any(trial.is_baseline and trial.state != "failed" for trial in trials)
@@ -181,7 +181,7 @@ class Coordinator:
 
     def _retry(self, trial: Trial, why: str | None) -> Assignment | None:
         """Hand out a trial that was begun before, alone, unless it was begun too often."""
-        attempts = 0 if why is None else self._store.retry_trial(self.study.name, trial.number)
+        attempts = self._store.retry_trial(self.study.name, trial.number, counted=why is not None)
         if (reason := given_up(why, attempts)) is not None:
             self._in_flight.hand_out(trial, None)
             self.finish(trial.number, failed(reason))

@@ -33,8 +33,7 @@ def parse(text: str) -> URL:
     try:
         url = make_url(text)
     except SQLAlchemyError:
-        hint = " (a path is written sqlite:///PATH)" if HARMLESS.fullmatch(text) and text else ""
-        raise _refused(text, f"is not a database{hint}") from None
+        raise _refused(text, "is not a database") from None
     except ValueError:
         raise _refused(text, "has a port that is not a number") from None
     if "@" in (url.host or ""):  # what follows the first one was meant to be of the password

@@ -7,71 +7,23 @@ may be on another machine, looks for it.
 """
 
 import contextlib
-import getpass
-import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
-from typing import NamedTuple, Self
+from datetime import timedelta
 
-import psutil
 from sqlalchemy import Update, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from vittle.spaces.errors import VittleError
-from vittle.storage.rows import in_utc
+from vittle.spaces.errors import StorageError, VittleError
+from vittle.storage.holder import LEASE, Holder, silent
+from vittle.storage.patience import may_pass
 from vittle.storage.store import Store
-from vittle.storage.tables import StudyRow, now
+from vittle.storage.tables import StudyRow, in_utc, now
 
-LEASE = 60.0  # seconds without a word, after which a holder counts as gone
 BEAT = 10.0  # seconds between two words
 LOOK = 1.0  # seconds between two looks at whether the study is to stop
-
-
-class Holder(NamedTuple):
-    """A process that runs a study; `started` tells it from a later one with the same number."""
-
-    user: str
-    host: str
-    process: int
-    started: float
-
-    @classmethod
-    def here(cls) -> Self:
-        """This process."""
-        process = os.getpid()
-        return cls(user(), socket.gethostname(), process, round(psutil.Process(process).create_time(), 2))
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """From what `str` gives."""
-        named, process, started = text.rsplit(" ", 2)
-        who, host = named.rsplit("@", 1)
-        return cls(who, host, int(process), float(started))
-
-    def __str__(self) -> str:
-        return f"{self.user}@{self.host} {self.process} {self.started}"
-
-    @property
-    def gone(self) -> bool:
-        """Whether it is a process of this machine that is no more; one of another machine may still be there."""
-        if self.host != socket.gethostname():
-            return False
-        try:
-            return abs(psutil.Process(self.process).create_time() - self.started) > 1
-        except psutil.NoSuchProcess:
-            return True
-
-
-def user() -> str:
-    """The name of whoever runs this process."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container without such a user
-        return str(os.getuid())
 
 
 @contextmanager
@@ -103,8 +55,11 @@ def claimed(
                         lost()
                         return
                 asked = not stopping and _asked_to_stop(store, study, me)
-            except SQLAlchemyError:  # the database is away; whether the claim outlived that shows when it is back
-                continue
+            except (SQLAlchemyError, VittleError) as error:
+                if isinstance(error, SQLAlchemyError) and may_pass(store.engine, error):
+                    continue  # the database is away; whether the claim outlived that shows when it is back
+                stopped()  # whoever runs the study finds the same when it says how far it came
+                return
             if asked:
                 stopping = True
                 stopped()
@@ -116,7 +71,7 @@ def claimed(
     finally:
         done.set()
         beating.join()
-        with contextlib.suppress(SQLAlchemyError), store.transaction() as session:  # else the claim ends by itself
+        with contextlib.suppress(SQLAlchemyError, StorageError), store.transaction() as session:  # else the claim ends by itself
             session.execute(_of(study, me).values(holder=None, heartbeat=None, stop=None))
 
 
@@ -125,7 +80,7 @@ def holder(store: Store, study: str) -> Holder | None:
     with store.transaction() as session:
         row = store.row(session, study)
         text, heard = row.holder, row.heartbeat
-    if text is None or heard is None or in_utc(heard) < now() - timedelta(seconds=LEASE):
+    if text is None or heard is None or silent(heard):
         return None
     found = Holder.parse(text)
     return None if found.gone else found
@@ -143,7 +98,8 @@ def stop(store: Store, study: str) -> Holder:
             asked = session.execute(_of(study, running).values(stop=now()))
             if asked.rowcount == 1:  # type: ignore[attr-defined]
                 return running
-    state = store.study(study).state
+    with store.transaction() as session:
+        state = store.row(session, study).state
     gone = "its process is gone; go on with: vittle resume" if state == "running" else f"it is {state}"
     raise VittleError(f"nobody runs study {study!r}: {gone}")
 
@@ -169,7 +125,7 @@ def _claim(store: Store, study: str, me: Holder) -> None:
         row = store.row(session, study)
         held, heard = row.holder, row.heartbeat
     other = Holder.parse(str(held))
-    ago = max(0.0, (datetime.now(UTC) - in_utc(heard)).total_seconds()) if heard else 0.0
+    ago = max(0.0, (now() - in_utc(heard)).total_seconds()) if heard else 0.0
     raise VittleError(
         f"study {study!r} is being run by {other.user} on {other.host} (process {other.process}, heard of {ago:.0f} s ago); "
         "wait for it, end it there, or give another --study"

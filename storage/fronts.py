@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 from vittle.storage import kinds, rows
 from vittle.storage.patience import patient
 from vittle.storage.ranking import Ranking, Standing
-from vittle.storage.records import BASELINES
+from vittle.storage.records import BASELINES, UNFINISHED
 from vittle.storage.store import Store
 from vittle.storage.tables import FrontRow, TrialRow
 
@@ -35,15 +35,15 @@ def keep(store: Store, study: str, now: Standing) -> None:
 @patient
 def _kept(store: Store, study: str) -> Standing | None:
     with store.transaction() as session:
-        study_id, _, kind = rows.version(session, study)
-        last = _last(session, study_id)
-        finished = _finished(session, study_id)
-        if kind not in kinds.KINDS:
+        now = rows.version(session, study)
+        last = _last(session, now.id)
+        finished = _finished(session, now.id)
+        if now.kind not in kinds.KINDS:
             return Standing(finished, [], None)
         if last is None or last.until != finished:
             return None
         wanted = {*last.points, *([] if last.best is None else [last.best])}
-        trials = rows.trials(session, kind, TrialRow.study_id == study_id, TrialRow.number.in_(wanted))
+        trials = rows.trials(session, now, TrialRow.number.in_(wanted))
         found = {trial.number: trial for trial in trials}
         return Standing(finished, [found[number] for number in last.points], None if last.best is None else found[last.best])
 
@@ -52,11 +52,11 @@ def _finished(session: Session, study: int) -> int:
     """How many trials have ended, without the baseline; told by indices, however many there are."""
     of_study = select(func.count()).select_from(TrialRow).where(TrialRow.study_id == study)
     last = session.scalar(select(func.max(TrialRow.number)).where(TrialRow.study_id == study))
-    running = session.scalar(of_study.where(TrialRow.state == "running")) or 0
+    unfinished = session.scalar(of_study.where(TrialRow.state.in_(UNFINISHED))) or 0
     baseline = select(TrialRow.candidate_id).where(TrialRow.study_id == study, TrialRow.number == 0).scalar_subquery()
-    its_own = (TrialRow.candidate_id == baseline, TrialRow.origin.in_(BASELINES), TrialRow.state != "running")
+    its_own = (TrialRow.candidate_id == baseline, TrialRow.origin.in_(BASELINES), TrialRow.state.not_in(UNFINISHED))
     tried = session.scalar(of_study.where(*its_own)) or 0  # more than once where it failed
-    return 0 if last is None else last + 1 - running - tried
+    return 0 if last is None else last + 1 - unfinished - tried
 
 
 def _last(session: Session, study: int) -> FrontRow | None:

@@ -105,7 +105,7 @@ class Ranking(tuple[Trial, ...]):
     @property
     def standing(self) -> Standing:
         """How far the study is."""
-        finished = sum(trial.state != "running" and not trial.is_baseline for trial in self)
+        finished = sum(trial.ended and not trial.is_baseline for trial in self)
         return Standing(finished, self.front(), self.best())
 
     def front(self, budget: Budget | None = None) -> list[Trial]:

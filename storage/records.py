@@ -18,9 +18,10 @@ from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
 from vittle.storage.settings import SearchSettings, Settings
 
-TrialState = Literal["running", "complete", "stopped", "infeasible", "failed"]
+TrialState = Literal["running", "interrupted", "complete", "stopped", "infeasible", "failed"]
 StudyState = Literal["running", "complete", "interrupted", "failed"]
 
+UNFINISHED = ("running", "interrupted")  # states of trials that have not ended; a resumed search begins interrupted ones again
 BASELINES = ("backbone", "baseline")  # origins of the baseline's own trial, by the kind of study
 PACE = 20  # trials that tell how fast a search is
 NAME = re.compile(r"(?!.*\.(json|yaml)$)\w[\w .+-]{0,99}")  # a study's name stands in addresses and file names
@@ -70,7 +71,7 @@ class Trial:
         reason: why it failed or is infeasible.
         attempts: how often it was begun; more than once where a worker or the whole search died with it.
         started: when it was written down, in UTC.
-        finished: when it ended; None while it runs.
+        finished: when it ended; None until then.
     """
 
     number: int
@@ -119,6 +120,11 @@ class Trial:
     def seconds(self) -> float | None:
         """How long it took; None where it has not ended."""
         return (self.finished - self.started).total_seconds() if self.started and self.finished else None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more is to come of it; one that was interrupted is begun again when its study goes on."""
+        return self.state not in UNFINISHED
 
     @property
     def confirmed(self) -> bool:

@@ -5,7 +5,6 @@ database, until the change is committed: numbers are given once, and whoever see
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, insert, select, update
@@ -16,8 +15,9 @@ from vittle.spaces.errors import VittleError
 from vittle.spaces.reduction import AdapterRecord
 from vittle.spaces.shape import BackboneShape
 from vittle.storage import kinds
+from vittle.storage.holder import abandoned
 from vittle.storage.records import BackboneRecord, Study, Trial
-from vittle.storage.tables import MeasurementRow, StudyRow, TrialRow
+from vittle.storage.tables import MeasurementRow, StudyRow, TrialRow, in_utc
 
 TRIAL = [
     getattr(TrialRow, name)
@@ -26,14 +26,24 @@ TRIAL = [
 MEASUREMENT = [
     getattr(MeasurementRow, name) for name in ("trial_id", "phase", "objective", "value", "low", "high", "n", "protocol")
 ]
+HELD = [StudyRow.state, StudyRow.holder, StudyRow.heartbeat, StudyRow.created]  # what tells whether a study is abandoned
 
 
 class Version(NamedTuple):
-    """The number of a study's row, its revision and its kind."""
+    """The number of a study's row, its revision, its kind, and whether it says that it is running though nobody runs it.
+
+    That changes without a write, so what is told of the version counts it in.
+    """
 
     id: int
     revision: int
     kind: str
+    abandoned: bool
+
+    @property
+    def told(self) -> int:
+        """A number that rises with the revision, and where the study is found abandoned."""
+        return 2 * self.revision + self.abandoned
 
 
 class Changes(NamedTuple):
@@ -57,7 +67,7 @@ def touch_all(session: Session | Connection, which: ColumnElement[bool], **value
 
 def touch_trial(session: Session | Connection, study: str, number: int) -> int:
     """Raise the revision of a study because of one of its trials; the trial's id."""
-    study_id, revised, _ = touch(session, study)
+    study_id, revised, *_ = touch(session, study)
     trial = session.scalars(select(TrialRow.id).where(TrialRow.study_id == study_id, TrialRow.number == number)).one()
     session.execute(update(TrialRow).where(TrialRow.id == trial).values(revision=revised))
     return trial
@@ -69,10 +79,10 @@ def version(session: Session | Connection, study: str) -> Version:
     Raises:
         VittleError: there is none of that name.
     """
-    found = session.execute(select(StudyRow.id, StudyRow.revision, StudyRow.kind).where(StudyRow.name == study)).one_or_none()
+    found = session.execute(select(StudyRow.id, StudyRow.revision, StudyRow.kind, *HELD).where(StudyRow.name == study)).one_or_none()
     if found is None:
         raise _missing(session, study)
-    return Version(found.id, found.revision, found.kind)
+    return Version(found.id, found.revision, found.kind, abandoned(*found[3:]))
 
 
 def study_row(session: Session, name: str) -> StudyRow:
@@ -106,18 +116,26 @@ def measure(session: Session | Connection, trial: int, phase: str, measurements:
         session.execute(insert(MeasurementRow), written)
 
 
-def trials(session: Session | Connection, kind: str, *which: ColumnElement[bool]) -> list[Trial]:
-    """The trials of a study of that kind for which all of that is true, by number.
+def interrupt(session: Session | Connection, study: Version) -> None:
+    """Say of the trials of a study that are under way that they no longer are."""
+    under_way = (TrialRow.study_id == study.id, TrialRow.state == "running")
+    ended = update(TrialRow).where(*under_way).values(state="interrupted", revision=study.revision)
+    session.execute(ended, execution_options={"synchronize_session": False})
+
+
+def trials(session: Session | Connection, study: Version, *which: ColumnElement[bool]) -> list[Trial]:
+    """The trials of a study for which all of that is true, by number; those that an abandoned one left are interrupted.
 
     Raises:
         OtherKindError: the kind is not known here.
     """
+    which = (TrialRow.study_id == study.id, *which)
     found = session.execute(select(*TRIAL).where(*which).order_by(TrialRow.number)).all()
     measured: dict[int, list[Any]] = {row.id: [] for row in found}
     for one in session.execute(select(*MEASUREMENT).join(TrialRow).where(*which).order_by(MeasurementRow.id)):
         if one.trial_id in measured:  # else the trial has come since
             measured[one.trial_id].append(one)
-    return [_trial(kind, row, measured[row.id]) for row in found]
+    return [_trial(study.kind, row, measured[row.id], abandoned=study.abandoned) for row in found]
 
 
 def trial_of(kind: str, row: TrialRow) -> Trial:
@@ -126,16 +144,12 @@ def trial_of(kind: str, row: TrialRow) -> Trial:
 
 
 def study_of(row: StudyRow) -> Study:
-    """The study of a row."""
+    """The study of a row; one that says that it is running though nobody runs it is interrupted."""
     backbone = _backbone(row.backbone) if row.kind in kinds.KINDS and row.backbone else None
     settings = kinds.read_settings(row.kind, row.settings)
-    state: Any = row.state
+    left = abandoned(row.state, row.holder, row.heartbeat, row.created)
+    state: Any = "interrupted" if left else row.state
     return Study(row.name, state, settings, backbone, in_utc(row.created), row.ended, row.owner, row.kind)
-
-
-def in_utc(moment: datetime) -> datetime:
-    """The time with its zone, which SQLite does not keep."""
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _backbone(document: Mapping[str, Any]) -> BackboneRecord:
@@ -144,14 +158,14 @@ def _backbone(document: Mapping[str, Any]) -> BackboneRecord:
     return BackboneRecord(**{**document, "shape": BackboneShape(**shape), "adapters": adapters})
 
 
-def _trial(kind: str, row: Any, measured: Iterable[Any]) -> Trial:
+def _trial(kind: str, row: Any, measured: Iterable[Any], *, abandoned: bool = False) -> Trial:
     measurements: dict[str, dict[str, Measurement]] = {}
     for one in measured:
         found = Measurement(one.objective, one.value, one.low, one.high, one.n, one.protocol)
         measurements.setdefault(one.phase, {})[one.objective] = found
     return Trial(
         number=row.number,
-        state=row.state,
+        state="interrupted" if abandoned and row.state == "running" else row.state,
         origin=row.origin,
         candidate=kinds.find(kind).decode(row.candidate),
         parameters=row.parameters,

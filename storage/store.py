@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Self
 
-from sqlalchemy import ColumnElement, Engine, delete, func, insert, select, true, update
+from sqlalchemy import ColumnElement, Engine, delete, func, insert, or_, select, true, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -21,8 +21,9 @@ from vittle.spaces.candidate import Candidate
 from vittle.spaces.errors import VittleError
 from vittle.spaces.reduction import Values
 from vittle.storage import address, kinds, rows, schema, sqlite
+from vittle.storage.holder import abandoned
 from vittle.storage.patience import patient
-from vittle.storage.records import BackboneRecord, Study, StudyState, Trial, TrialState
+from vittle.storage.records import UNFINISHED, BackboneRecord, Study, StudyState, Trial, TrialState
 from vittle.storage.rows import Changes, study_of
 from vittle.storage.settings import SearchSettings
 from vittle.storage.tables import KnowledgeRow, MeasurementRow, StudyRow, TrialRow, now
@@ -68,9 +69,13 @@ class Store:
         return self.engine.url.render_as_string(hide_password=False)
 
     @property
-    def secrets(self) -> list[str]:
-        """What of its URL nobody should see: the password in it, in every form."""
-        return address.secrets(self.engine.url)
+    def secret(self) -> bool:
+        """Whether its URL is for nobody's eyes, as there is a password in it."""
+        return bool(address.secrets(self.engine.url))
+
+    def hidden(self, text: str) -> str:
+        """A text without the password, should anything have written it there."""
+        return address.hidden(text, self.engine.url)
 
     @patient
     def create_study(
@@ -117,9 +122,11 @@ class Store:
 
     @patient
     def set_state(self, name: str, state: StudyState, ended: str | None = None) -> None:
-        """Say how far a study is, and once it is done why it ended."""
+        """Say how far a study is, and once it is done why it ended; what is under way while it stops running is interrupted."""
         with self.transaction() as session:
-            rows.touch(session, name, state=state, ended=ended)
+            now = rows.touch(session, name, state=state, ended=ended)
+            if state != "running":
+                rows.interrupt(session, now)
 
     @patient
     def set_trials(self, name: str, trials: int) -> Study:
@@ -139,7 +146,7 @@ class Store:
     @patient
     def _start_trial(self, study: str, values: dict[str, Any]) -> int:
         with self.engine.begin() as connection:
-            study_id, revision, _ = rows.touch(connection, study)
+            study_id, revision, *_ = rows.touch(connection, study)
             of_study = TrialRow.study_id == study_id
             same = (TrialRow.candidate_id == values["candidate_id"], TrialRow.started == values["started"])
             written = connection.scalar(select(TrialRow.number).where(of_study, *same))
@@ -151,11 +158,18 @@ class Store:
             return number
 
     @patient
-    def retry_trial(self, study: str, number: int) -> int:
-        """Write down that a running trial is begun again, and return how often it has been begun with this time."""
+    def retry_trial(self, study: str, number: int, *, counted: bool = True) -> int:
+        """Write down that a trial that has not ended is begun again, and return how many attempts count with this one.
+
+        Args:
+            study: the trial's.
+            number: its own.
+            counted: whether the attempt before counts, as where the trial may be what ended it.
+        """
         with self.engine.begin() as connection:
             trial = rows.touch_trial(connection, study, number)
-            connection.execute(update(TrialRow).where(TrialRow.id == trial).values(attempts=TrialRow.attempts + 1))
+            begun = {"state": "running", "attempts": TrialRow.attempts + counted}
+            connection.execute(update(TrialRow).where(TrialRow.id == trial).values(begun))
             return connection.scalars(select(TrialRow.attempts).where(TrialRow.id == trial)).one()
 
     @patient
@@ -177,7 +191,7 @@ class Store:
         with self.engine.begin() as connection:
             trial = rows.touch_trial(connection, study, number)
             end = {"state": state, "reason": reason and reason[:500], "finished": now()}
-            ended = connection.execute(update(TrialRow).where(TrialRow.id == trial, TrialRow.state == "running").values(end))
+            ended = connection.execute(update(TrialRow).where(TrialRow.id == trial, TrialRow.state.in_(UNFINISHED)).values(end))
             if ended.rowcount == 1:
                 rows.measure(connection, trial, "search", measurements or {})
                 return True
@@ -212,8 +226,10 @@ class Store:
     def _changes(self, study: str, since: int) -> Changes:
         with self.engine.begin() as connection:
             now = rows.version(connection, study)
-            changed = rows.trials(connection, now.kind, TrialRow.study_id == now.id, TrialRow.revision > since)
-            return Changes(now.revision, changed)
+            changed = TrialRow.revision > since // 2
+            if since % 2 != now.abandoned:  # nothing was written, and yet what is under way is another thing now
+                changed = or_(changed, TrialRow.state == "running")
+            return Changes(now.told, rows.trials(connection, now, changed))
 
     def changes(self, study: str, since: int) -> Changes:
         """What has changed in a study since a revision that it had; of -1, all of it.
@@ -224,11 +240,13 @@ class Store:
 
     @patient
     def revision(self, study: str | None = None) -> int:
-        """A number that rises whenever a study changes, or, if none is named, any of them."""
+        """A number that rises whenever a study changes or is found abandoned, or, if none is named, any of them."""
         with self.engine.begin() as connection:
             if study is not None:
-                return rows.version(connection, study).revision
-            return connection.scalars(select(func.count() + func.coalesce(func.sum(StudyRow.revision), 0))).one()
+                return rows.version(connection, study).told
+            changes = connection.scalars(select(func.count() + 2 * func.coalesce(func.sum(StudyRow.revision), 0))).one()
+            running = connection.execute(select(*rows.HELD).where(StudyRow.state == "running"))
+            return changes + sum(abandoned(*row) for row in running)
 
     def save_merge_start(self, found: MergeStart) -> None:
         """Keep where merging may start in a backbone, in place of what was known of it."""

@@ -14,10 +14,10 @@ from sqlalchemy.orm import Session
 
 from vittle.spaces.errors import VittleError
 from vittle.storage.records import Study
-from vittle.storage.rows import in_utc, study_of, touch_all, trial_of
+from vittle.storage.rows import study_of, touch_all, trial_of
 from vittle.storage.settings import Settings
 from vittle.storage.store import IMPORTANCE, Store, fingerprint_of
-from vittle.storage.tables import KnowledgeRow, MeasurementRow, StudyRow, TrialRow
+from vittle.storage.tables import KnowledgeRow, MeasurementRow, StudyRow, TrialRow, in_utc
 
 OF_FORMAT_1 = {"schedule": "candidate", "schedule_id": "candidate_id"}  # what a trial's values were called before
 Moment = Annotated[AwareDatetime, BeforeValidator(lambda moment: in_utc(moment) if hasattr(moment, "tzinfo") else moment)]
@@ -132,7 +132,7 @@ def write(store: Store, name: str) -> Iterator[str]:
 def read(store: Store, lines: Iterable[str], name: str | None = None) -> Study:
     """Write a study into a database, under another name where one is given. What the database knows already it keeps.
 
-    A study that was running elsewhere is interrupted here.
+    A study that was running elsewhere is interrupted here, and so are its trials.
 
     Raises:
         VittleError: a line that is not one, a file that is not whole, or a study of that name that is there already.
@@ -201,7 +201,9 @@ def _whole(lines: list[Line]) -> tuple[StudyLine, list[TrialLine], list[KnownLin
 
 def _trial_row(study: int, line: TrialLine) -> TrialRow:
     measurements = [MeasurementRow(**one.model_dump()) for one in line.measurements]
-    return TrialRow(study_id=study, measurements=measurements, **line.model_dump(exclude={"line", "measurements"}))
+    values = line.model_dump(exclude={"line", "measurements"})
+    state = "interrupted" if line.state == "running" else line.state
+    return TrialRow(study_id=study, measurements=measurements, **{**values, "state": state})
 
 
 def _learn(session: Session, line: KnownLine, study: StudyRow) -> None:

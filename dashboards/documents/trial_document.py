@@ -168,7 +168,7 @@ def _happened(trial: Trial) -> Iterator[dict[str, Any]]:
         # The untouched backbone is judged by its own pass over all images at once.
         seen = [n for n in rungs.sizes(total) if n <= accuracy.n] if trial.schedule.reductions else [total]
         yield {"what": "seen", "at": None, "rungs": seen, "total": total}
-    if trial.state != "running":
+    if trial.ended:
         yield {"what": "ended", "at": _iso(trial.finished), "state": trial.state, "reason": trial.reason}
     for phase in trial.measurements:
         if phase == "search":

@@ -135,8 +135,7 @@ class Service:
         """The last lines of a job's log, without the database's password, should anything have written it there."""
         with self._reached():
             lines = self.jobs.log(job.id, LOG_LINES)
-        password = self.store.password
-        return [line.replace(password, "***") for line in lines] if password else lines
+        return [self.store.hidden(line) for line in lines]
 
     def _arguments(self, asked: Launch) -> list[str]:
         check_name(asked.name)

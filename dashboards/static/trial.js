@@ -2,11 +2,13 @@
 "use strict";
 
 const AGAIN_MS = 2000;
+const UNFINISHED = ["running", "interrupted"];
 const twin = byId("trial").dataset.twin;
 let trial = null; // the JSON twin as it was last read
 let received = ""; // its text, to see whether anything is new
 
 // --- words and numbers ---
+const notYet = () => UNFINISHED.includes(trial.state) ? t(`trial.measured.${trial.state}`) : null;
 const nats = value => value >= 0.01 ? value.toFixed(3) : value.toPrecision(2);
 const points = share => `${(100 * share).toFixed(1)}%`;
 const FORMATS = {
@@ -58,7 +60,7 @@ function measuredCell(name, one) {
 function drawMeasured() {
   const { phases } = trial;
   const rows = trial.objectives.filter(name => phases.some(phase => name in trial.measurements[phase]));
-  const empty = trial.state === "running" ? t("trial.measured.running") : t("trial.measured.nothing");
+  const empty = notYet() ?? t("trial.measured.nothing");
   const head = [{ text: t("trial.measured.objective") }, ...phases.map(phase => ({ text: phaseName(phase), className: "number" }))];
   byId("measured").replaceChildren(rows.length ? table(head, rows.map(name => [
     { text: t(`trial.objectives.${name}.name`), title: t(`trial.objectives.${name}.meaning`) },
@@ -94,7 +96,7 @@ function drawSamples() {
   const phases = trial.phases.filter(phase => phase in trial.samples).map(phase => [phase, trial.samples[phase]]);
   const kept = phases.filter(([, { ratios }]) => ratios?.length);
   byId("samples").replaceChildren(...(phases.length ? phases.map(([phase, one]) => element("p", { className: "hint" }, element("b", {}, phaseName(phase)), " ", samplesText(one)))
-    : [element("p", {}, trial.state === "running" ? t("trial.measured.running") : t("trial.samples.none"))]));
+    : [element("p", {}, notYet() ?? t("trial.samples.none"))]));
   byId("samples-chart").hidden = !kept.length;
   return kept.length ? Plotly.react(byId("samples-chart"), samplesTraces(kept), samplesLayout(kept), { responsive: true, displayModeBar: false, showTips: false }) : null;
 }
@@ -146,7 +148,7 @@ function drawClasses() {
   const phase = ["confirmation", "search"].find(one => trial.classes[one]?.rows.length);
   byId("classes").hidden = !phase;
   if (!phase) {
-    byId("classes-text").textContent = trial.state === "running" ? t("trial.measured.running") : t("trial.classes.none");
+    byId("classes-text").textContent = notYet() ?? t("trial.classes.none");
     return;
   }
   const { whole, rows } = trial.classes[phase];
@@ -275,7 +277,7 @@ async function refresh() {
     console.warn(error);
     byId("notice").hidden = false;
   }
-  if (trial?.state === "running" || !byId("notice").hidden) setTimeout(refresh, AGAIN_MS);
+  if (UNFINISHED.includes(trial?.state) || !byId("notice").hidden) setTimeout(refresh, AGAIN_MS);
 }
 
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);

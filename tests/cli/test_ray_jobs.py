@@ -91,7 +91,7 @@ def test_a_search_that_names_no_cluster_has_a_ray_of_its_own(head: str) -> None:
 
 
 def test_a_password_stays_here_and_the_cluster_is_asked_for_its_own(head: str, store: Store, monkeypatch) -> None:
-    monkeypatch.setattr(Store, "password", "hunter2")
+    monkeypatch.setattr(Store, "secret", True)
     jobs = RayJobs(head, store)
     jobs.submit("mine", "resume", ["--", "mine"])
     job = ended(jobs)

@@ -69,7 +69,7 @@ class Launched:
     def finished(self) -> list[Trial]:
         """What has ended, by the database; nothing while there is none."""
         try:
-            return [trial for trial in Store.open(self.url).trials("drill") if trial.state != "running"]
+            return [trial for trial in Store.open(self.url).trials("drill") if trial.ended]
         except vittle.VittleError:
             return []
 

@@ -33,7 +33,7 @@ from vittle.search.scheduler import SEEN
 from vittle.search.study import run
 from vittle.search.workers import Bridge, Pool, Worker, ray_session
 from vittle.storage import records
-from vittle.storage.claim import Holder
+from vittle.storage.holder import Holder
 from vittle.storage.settings import Settings
 from vittle.storage.tables import StudyRow, now
 

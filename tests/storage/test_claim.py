@@ -15,9 +15,10 @@ from recorded import make_study
 from refusals import refusal
 from vittle import VittleError
 from vittle.storage import claim
-from vittle.storage.claim import Holder, claimed
+from vittle.storage.claim import claimed
+from vittle.storage.holder import LEASE, Holder
 from vittle.storage.store import Store
-from vittle.storage.tables import StudyRow, now
+from vittle.storage.tables import StudyRow, in_utc, now
 from waiting import wait_until
 
 
@@ -63,7 +64,7 @@ def test_who_finds_it_claimed_is_told_by_whom(store) -> None:
 
 def test_a_claim_of_which_nothing_was_heard_for_long_is_taken_over(store) -> None:
     make_study(store)
-    hold(store, "study", ELSEWHERE, ago=claim.LEASE + 1)
+    hold(store, "study", ELSEWHERE, ago=LEASE + 1)
     with claimed(store, "study"):
         assert held(store) == Holder.here()
 
@@ -152,7 +153,7 @@ def test_a_wish_that_a_dead_holder_left_is_cleared_when_the_study_is_run_again(s
     make_study(store)
     hold(store, "study", ELSEWHERE)
     assert claim.stop(store, "study") == ELSEWHERE
-    hold(store, "study", ELSEWHERE, ago=claim.LEASE + 1)
+    hold(store, "study", ELSEWHERE, ago=LEASE + 1)
     asked = threading.Event()
     with claimed(store, "study", stopped=asked.set):
         assert not asked.wait(0.2)
@@ -163,7 +164,7 @@ def test_a_study_that_nobody_runs_cannot_be_stopped_and_its_state_is_told(store)
     with pytest.raises(VittleError, match="no study named 'x'; there are: study"):
         claim.stop(store, "x")
     gone = "nobody runs study 'study': its process is gone; go on with: vittle resume"
-    for holder, ago in ((None, 0.0), (ELSEWHERE, claim.LEASE + 1), (Holder.here()._replace(started=0.0), 0.0)):
+    for holder, ago in ((None, 0.0), (ELSEWHERE, LEASE + 1), (Holder.here()._replace(started=0.0), 0.0)):
         if holder is not None:
             hold(store, "study", holder, ago)
         assert claim.holder(store, "study") is None
@@ -213,7 +214,5 @@ with claimed(store, "study", stopped=asked.set):
 
 
 def heard(store: Store):
-    from vittle.storage.rows import in_utc
-
     with store.transaction() as session:
         return in_utc(store.row(session, "study").heartbeat)

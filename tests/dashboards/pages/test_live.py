@@ -66,6 +66,8 @@ class TestRevisions:
             (lambda: store.finish_trial(NAME, number, "complete", {"macs": exact("macs", 1)}), [number]),  # late
             (lambda: store.confirm_trial(NAME, number, measured), [number]),
             (lambda: store.keep_again(NAME, number, "elsewhere", measured), [number]),
+            (lambda: store.set_state(NAME, "running"), []),
+            (lambda: store.set_state(NAME, "interrupted"), [number + 1]),
             (lambda: store.set_state(NAME, "complete", "it is done"), []),
             (lambda: store.set_trials(NAME, 99), []),
             (lambda: store.save_importance(NAME, importance()), []),
@@ -77,7 +79,7 @@ class TestRevisions:
             before, any_before = store.revision(NAME), store.revision()
             change()
             now, trials = store.changes(NAME, before)
-            assert (now, store.revision(), [trial.number for trial in trials]) == (before + 1, any_before + 1, stamped), place
+            assert (now, store.revision(), [trial.number for trial in trials]) == (before + 2, any_before + 2, stamped), place
             assert trials == [trial for trial in store.trials(NAME) if trial.number in stamped]
 
     def test_reading_changes_nothing_nor_does_a_change_of_another_study(self, store: Store) -> None:
@@ -104,7 +106,7 @@ class TestRevisions:
             thread.start()
         for thread in threads:
             thread.join()
-        assert store.revision(NAME) == 40
+        assert store.revision(NAME) == 2 * 40
 
     def test_what_an_import_brings_is_known_to_the_studies_there(self, store: Store, tmp_path: Path) -> None:
         other = open_store(tmp_path)
@@ -113,7 +115,7 @@ class TestRevisions:
         Synthetic(store, NAME)
         before = store.revision(NAME)
         transfer.read(store, transfer.write(other, "imported"))
-        assert store.revision(NAME) == before + 1
+        assert store.revision(NAME) == before + 2
 
     def test_an_unknown_study_has_none(self, store: Store) -> None:
         with pytest.raises(VittleError, match="no study named 'x'"):
@@ -148,7 +150,7 @@ class TestKept:
         made: Counter[str] = Counter()
         detailed, parse = study_document.detailed, rows._trial
         monkeypatch.setattr(study_document, "detailed", lambda *known: made.update(["twin"]) or detailed(*known))
-        monkeypatch.setattr(rows, "_trial", lambda *row: made.update(["trial"]) or parse(*row))
+        monkeypatch.setattr(rows, "_trial", lambda *row, **told: made.update(["trial"]) or parse(*row, **told))
         monkeypatch.setattr(cache, "HEAVY", 1e9)  # a twin is made whenever there is something new
         first = client.get(TWIN)
         assert len(first.json()["trials"]) == 5_000
@@ -206,7 +208,7 @@ class TestStreams:
             revision = study.store.revision(NAME)
             assert [next(heard), next(heard)] == [f"id: {revision}", f"data: {revision}"]
             study.store.set_state(NAME, "complete")
-            assert [next(heard), next(heard)] == [f"id: {revision + 1}", f"data: {revision + 1}"]
+            assert [next(heard), next(heard)] == [f"id: {revision + 2}", f"data: {revision + 2}"]
 
     def test_who_knows_the_revision_is_told_of_the_next_one(self, study: Synthetic) -> None:
         revision = study.store.revision(NAME)

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from sqlalchemy import make_url
 from typer.main import get_command
 
 import vittle.cli.commands
@@ -11,6 +12,7 @@ from services import BEARER, client_of, make_service, service, signed_in
 from vittle.dashboards.service.catalog import Catalog
 from vittle.dashboards.service.jobs import Job, last_lines
 from vittle.dashboards.service.service import Launch
+from vittle.storage import address
 from vittle.storage.claim import claimed
 
 __all__ = ["service"]  # a fixture
@@ -181,7 +183,8 @@ class TestGoingOn:
 
     def test_no_password_leaves_in_a_log(self, store, monkeypatch) -> None:
         service = make_service(store)
-        monkeypatch.setattr(type(store), "password", "hunter2-of-mine")
+        secret = make_url("postgresql://mia:hunter2-of-mine@host/db")
+        monkeypatch.setattr(type(store), "hidden", lambda _, text: address.hidden(text, secret))
         service.jobs.submit("x", "launch", [])
         service.jobs.written = "cannot reach postgresql://mia:hunter2-of-mine@host/db\n"
         answer = client_of(service).get("/api/jobs/job-1")
