@@ -29,6 +29,7 @@ from vittle.cli.options import (
 from vittle.dashboards.terminal import study_tables
 from vittle.dashboards.terminal.console import counting, err, escape, note, out, progress_bar, working
 from vittle.objectives.budget import LatencyBudget
+from vittle.search.ray_cluster import check_address
 from vittle.storage import claim, records
 from vittle.storage.holder import user
 from vittle.storage.ranking import Ranking
@@ -100,6 +101,7 @@ def launch(
     LatencyBudget.parse(latency_budget)
     if study is not None:
         records.check_name(study)
+    check_address(ray_address)
     with working("loading"):
         from vittle.reductions.device import choose_device
         from vittle.search.feasibility import check_budget
@@ -145,6 +147,7 @@ def launch(
 @search_app.command()
 def resume(study: StudyName = None, storage: Storage = None, ray_address: RayAddress = None, as_json: Json = False) -> None:
     """Continue a study that was interrupted."""
+    check_address(ray_address)
     store = Store.open(storage)
     _continue(find_study(store, study), store, ray_address, as_json)
 
@@ -158,6 +161,7 @@ def extend(
     as_json: Json = False,
 ) -> None:
     """Add trials to a study and run them."""
+    check_address(ray_address)
     store = Store.open(storage)
     found = find_study(store, study)
     _continue(store.set_trials(found.name, found.settings.trials + trials), store, ray_address, as_json)

@@ -31,7 +31,8 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 import ray
 import torch
 from ray import tune
-from ray.exceptions import RayError
+from ray._private import services
+from ray._raylet import AuthenticationTokenLoader, Config
 from ray.tune.search import Searcher
 
 from vittle.objectives.evaluation import Evaluation, failed
@@ -39,6 +40,7 @@ from vittle.objectives.fronts.early_stopping import judged
 from vittle.objectives.goals import Measured
 from vittle.search.coordinator import Assignment, Coordinator
 from vittle.search.problem import Evaluator, Problem, over_time
+from vittle.search.ray_cluster import ACCEPTED, check_address, own_environment, said
 from vittle.search.scheduler import RECYCLED, SEEN, EarlyStopping, RollCall
 from vittle.spaces.errors import VittleError
 from vittle.storage.settings import SearchSettings
@@ -283,28 +285,44 @@ def ray_session(settings: SearchSettings, address: str | None = None) -> Iterato
     """A Ray to run on: one that is initialised already, the cluster at `address`, or one of our own that ends with us.
 
     Raises:
-        VittleError: no cluster answers at the address, or it cannot hold one worker.
+        VittleError: Ray does not start, no cluster answers at the address, or it cannot hold one worker.
     """
     own = not ray.is_initialized()
     if own:
-        quiet: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
-        cpus = settings.workers * settings.cpus_per_worker
-        try:
-            if address is None:
-                ray.init(address="local", num_cpus=cpus, **quiet)  # also where a cluster runs on this machine
-            else:
-                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, ValueError, RuntimeError, RayError) as error:
-            reason = (str(error).splitlines() or ["no answer"])[0]
-            if address is None:
-                raise VittleError(f"Ray does not start on this machine ({reason})") from None
-            raise VittleError(f"no Ray at {address} ({reason}); accepted: a cluster's address such as 10.0.0.1:6379") from None
+        _start(settings, address)
     try:
         _check_resources(settings)
         yield
     finally:
         if own:
             ray.shutdown()
+
+
+def _start(settings: SearchSettings, address: str | None) -> None:
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    try:
+        if address is None:
+            with own_environment():
+                _read_environment()
+                cpus = settings.workers * settings.cpus_per_worker
+                ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)  # also where a cluster runs here
+            return
+        _read_environment()
+        check_address(services.canonicalize_bootstrap_address(address) if address == "auto" else address)
+        ray.init(address=address, **quiet)
+    except VittleError:
+        raise
+    except Exception as error:  # whatever Ray can raise while it starts: of sockets, memory, disks, versions, tokens
+        ray.shutdown()
+        where = "Ray does not start on this machine" if address is None else f"no Ray at {address}"
+        accepted = "" if address is None else f"; accepted: {ACCEPTED}"
+        raise VittleError(f"{where} ({said(error)}){accepted}") from None
+
+
+def _read_environment() -> None:
+    """Have Ray read again whether it asks for a token, and for which: it did when it was imported."""
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _wanted(settings: SearchSettings) -> dict[str, float]:

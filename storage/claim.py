@@ -10,7 +10,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 
 from sqlalchemy import Update, or_, select, update
@@ -67,7 +67,8 @@ def claimed(
     beating = threading.Thread(target=beat, name=f"claim of {study}", daemon=True)
     beating.start()
     try:
-        yield
+        with nullcontext() if store.file is None else store.file.rescued():
+            yield
     finally:
         done.set()
         beating.join()

@@ -36,8 +36,10 @@ LATE = "late"  # phase of what was measured of a trial that had ended already
 class Store:
     """One open database. Safe to share between threads; never pickled, so that no password travels."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, file: sqlite.OpenedFile | None = None) -> None:
         self.engine = engine
+        self.file = file
+        """Where it is in one."""
 
     @classmethod
     def open(cls, url: str | None = None, *, create: bool = False) -> Self:
@@ -49,10 +51,12 @@ class Store:
         """
         parsed = address.parse(url or address.default_url())
         engine, shown = address.make_engine(parsed), address.shown(parsed)
-        if (file := address.file_of(parsed)) is not None:
-            sqlite.check_folder(file, parsed, create=create)
+        file = None
         if parsed.get_backend_name() == "sqlite":
-            sqlite.prepare(engine, file)
+            path = address.file_of(parsed)
+            if path is not None:
+                sqlite.check_folder(path, parsed, create=create)
+            file = sqlite.prepare(engine, path)
         try:
             if not schema.update(engine, create=create):
                 raise VittleError(f"no studies in {shown}; make one with: vittle launch")
@@ -61,7 +65,7 @@ class Store:
         except (SQLAlchemyError, TypeError, ValueError, OSError) as error:  # drivers raise what they like for a wrong option
             why = address.reason(error, parsed)
             raise VittleError(f"cannot open storage {shown} ({why}); accepted: {address.ACCEPTED}") from None
-        return cls(engine)
+        return cls(engine, file)
 
     @property
     def url(self) -> str:

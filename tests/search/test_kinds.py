@@ -77,11 +77,11 @@ def test_a_search_that_is_killed_and_resumed_loses_and_repeats_nothing(url: str,
         time.sleep(0.1)
         if Path(url.removeprefix("sqlite:///")).exists():
             store = Store.open(url, create=True)
-            before = [trial for study in store.studies() for trial in store.trials(study.name) if trial.state != "running"]
+            before = [trial for study in store.studies() for trial in store.trials(study.name) if trial.ended]
     os.killpg(launched.pid, signal.SIGKILL)
     launched.communicate()
     store = Store.open(url)
-    before = [trial for trial in store.trials("mine") if trial.state != "running"]
+    before = [trial for trial in store.trials("mine") if trial.ended]
     assert 4 <= len(before) < TRIALS
     resumed = command("resume", "mine", "--storage", url, "--json")
     front, errors = resumed.communicate(timeout=400)

@@ -252,7 +252,9 @@ def test_a_trial_that_its_search_dies_of_fails_and_one_that_was_only_interrupted
     guilty = first.next().number
     for _ in range(4):
         store.set_state("study", "interrupted")
+        assert store.trials("study")[guilty].state == "interrupted"
         assert coordinate(store.study("study"), store).next().number == guilty
+        assert store.trials("study")[guilty].state == "running"
     assert store.trials("study")[guilty].attempts == 1
     store.set_state("study", "running")
     for _ in range(2):

@@ -11,9 +11,10 @@ from sqlalchemy import update
 from typer.testing import CliRunner
 
 import vittle.cli.commands
-from recorded import make_study
+from recorded import coordinate, make_study
 from refusals import refusal
-from vittle import VittleError
+from vittle import Schedule, VittleError
+from vittle.spaces.errors import StorageError
 from vittle.storage import claim
 from vittle.storage.claim import claimed
 from vittle.storage.holder import LEASE, Holder
@@ -173,6 +174,52 @@ def test_a_study_that_nobody_runs_cannot_be_stopped_and_its_state_is_told(store)
     store.set_state("study", "complete", "all done")
     with pytest.raises(VittleError, match="nobody runs study 'study': it is complete"):
         claim.stop(store, "study")
+
+
+def states(store: Store) -> tuple[str, str, list[str]]:
+    """Of the study, as it is listed and alone, and of its trials."""
+    (listed,) = store.studies()
+    return listed.state, store.study("study").state, [trial.state for trial in store.trials("study")]
+
+
+def test_what_a_killed_process_left_is_interrupted_and_counts_when_it_is_begun_again(store) -> None:
+    make_study(store)
+    store.start_trial("study", "backbone", Schedule(), {})
+    running, interrupted = ("running", "running", ["running"]), ("interrupted", "interrupted", ["interrupted"])
+    assert states(store) == running  # it has not begun yet
+    for holder, ago, seen in (
+        (Holder.here(), 0.0, running),
+        (Holder.here()._replace(started=0.0), 0.0, interrupted),
+        (ELSEWHERE, 0.0, running),
+        (ELSEWHERE, LEASE + 1, interrupted),
+    ):
+        before, any_before = store.revision("study"), store.revision()
+        hold(store, "study", holder, ago)
+        assert states(store) == seen, holder
+        assert store.revision("study") == before // 2 * 2 + (seen is interrupted)
+        assert store.revision() - any_before == store.revision("study") - before
+        if (store.revision("study") - before) % 2:  # pages hear of it though nothing was written
+            assert [trial.state for trial in store.changes("study", before).trials] == seen[2]
+        assert store.changes("study", store.revision("study")).trials == []
+    with claimed(store, "study"):
+        assert states(store) == running  # until whoever goes on begins it again, or gives it up
+        coordinate(store.study("study"), store).next()
+        assert [trial.attempts for trial in store.trials("study")] == [2]
+
+
+def test_where_the_database_is_gone_the_run_is_ended_and_says_so_once(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(claim, "LOOK", 0.02)
+    file = tmp_path / "vittle.db"
+    store = Store.open(f"sqlite:///{file}", create=True)
+    make_study(store)
+    ended = threading.Event()
+    with claimed(store, "study", stopped=ended.set):
+        assert not ended.wait(0.2)
+        file.unlink()
+        assert ended.wait(20)
+        with pytest.raises(StorageError, match="was deleted or moved"):
+            store.set_state("study", "interrupted")
+    assert not file.exists()
 
 
 def test_vittle_stop_waits_for_the_end_and_says_how_to_go_on(store, url) -> None:

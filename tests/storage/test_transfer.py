@@ -77,6 +77,7 @@ def test_a_study_that_was_running_is_interrupted_and_can_go_on(store: Store, tmp
     there = Store.open(f"sqlite:///{tmp_path / 'there.db'}", create=True)
     copied = transfer.read(there, transfer.write(store, "study"), "copy")
     assert (copied.name, copied.state) == ("copy", "interrupted")
+    assert [trial.state for trial in there.trials("copy")] == ["interrupted"]
     trials = run(coordinate(copied, there))
     assert [trial.state for trial in there.trials("copy")].count("running") == 0
     assert len(trials) == 6

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import event
+from sqlalchemy import event, update
 
 from browsing import serving
 from dashboard_study import (
@@ -30,7 +30,9 @@ from vittle.dashboards.pages import cache, events
 from vittle.dashboards.pages.cache import Watch
 from vittle.objectives.measurement import exact
 from vittle.storage import rows, transfer
+from vittle.storage.holder import Holder
 from vittle.storage.store import Store
+from vittle.storage.tables import StudyRow, now
 from waiting import wait_until
 
 NAME = "live"
@@ -187,6 +189,17 @@ class TestKept:
             connection.exec_driver_sql("DELETE FROM vittle_trials WHERE number > 3")
             connection.exec_driver_sql("UPDATE vittle_studies SET revision = 1")
         assert len(watch.snapshot(NAME).trials) == 4
+
+    def test_a_process_that_was_killed_is_seen_though_it_writes_nothing(self, client: TestClient, study: Synthetic) -> None:
+        first = client.get(TWIN)
+        assert (first.json()["state"], first.json()["counts"]["running"]) == ("running", 1)
+        with study.store.transaction() as session:
+            killed = str(Holder.here()._replace(started=0.0))
+            session.execute(update(StudyRow).where(StudyRow.name == NAME).values(holder=killed, heartbeat=now()))
+        again = client.get(TWIN, headers={"if-none-match": first.headers["etag"]}).json()
+        assert (again["state"], again["counts"]["interrupted"], "running" in again["counts"]) == ("interrupted", 1, False)
+        assert again["revision"] > first.json()["revision"]
+        assert client.get("/studies.json").json()["studies"][0]["state"] == "interrupted"
 
     def test_few_studies_are_kept(self, tmp_path: Path) -> None:
         store = open_store(tmp_path)
