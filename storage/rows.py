@@ -30,14 +30,16 @@ HELD = [StudyRow.state, StudyRow.holder, StudyRow.heartbeat, StudyRow.created]  
 
 
 class Version(NamedTuple):
-    """The number of a study's row, its revision, its kind, and whether it says that it is running though nobody runs it.
+    """A study as its row has it: the number of that, its revision, its kind, and what it says of itself.
 
-    That changes without a write, so what is told of the version counts it in.
+    It is abandoned where it says that it is running though nobody runs it. That changes without a write, so what is told of the
+    version counts it in.
     """
 
     id: int
     revision: int
     kind: str
+    state: str
     abandoned: bool
 
     @property
@@ -82,7 +84,7 @@ def version(session: Session | Connection, study: str) -> Version:
     found = session.execute(select(StudyRow.id, StudyRow.revision, StudyRow.kind, *HELD).where(StudyRow.name == study)).one_or_none()
     if found is None:
         raise _missing(session, study)
-    return Version(found.id, found.revision, found.kind, abandoned(*found[3:]))
+    return Version(found.id, found.revision, found.kind, found.state, abandoned(*found[3:]))
 
 
 def study_row(session: Session, name: str) -> StudyRow:
@@ -124,7 +126,7 @@ def interrupt(session: Session | Connection, study: Version) -> None:
 
 
 def trials(session: Session | Connection, study: Version, *which: ColumnElement[bool]) -> list[Trial]:
-    """The trials of a study for which all of that is true, by number; those that an abandoned one left are interrupted.
+    """The trials of a study for which all of that is true, by number; where nobody runs it, none of them is running.
 
     Raises:
         OtherKindError: the kind is not known here.
@@ -135,7 +137,8 @@ def trials(session: Session | Connection, study: Version, *which: ColumnElement[
     for one in session.execute(select(*MEASUREMENT).join(TrialRow).where(*which).order_by(MeasurementRow.id)):
         if one.trial_id in measured:  # else the trial has come since
             measured[one.trial_id].append(one)
-    return [_trial(study.kind, row, measured[row.id], abandoned=study.abandoned) for row in found]
+    left = study.abandoned or study.state != "running"
+    return [_trial(study.kind, row, measured[row.id], left=left) for row in found]
 
 
 def trial_of(kind: str, row: TrialRow) -> Trial:
@@ -158,14 +161,14 @@ def _backbone(document: Mapping[str, Any]) -> BackboneRecord:
     return BackboneRecord(**{**document, "shape": BackboneShape(**shape), "adapters": adapters})
 
 
-def _trial(kind: str, row: Any, measured: Iterable[Any], *, abandoned: bool = False) -> Trial:
+def _trial(kind: str, row: Any, measured: Iterable[Any], *, left: bool = False) -> Trial:
     measurements: dict[str, dict[str, Measurement]] = {}
     for one in measured:
         found = Measurement(one.objective, one.value, one.low, one.high, one.n, one.protocol)
         measurements.setdefault(one.phase, {})[one.objective] = found
     return Trial(
         number=row.number,
-        state="interrupted" if abandoned and row.state == "running" else row.state,
+        state="interrupted" if left and row.state == "running" else row.state,
         origin=row.origin,
         candidate=kinds.find(kind).decode(row.candidate),
         parameters=row.parameters,

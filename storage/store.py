@@ -172,7 +172,7 @@ class Store:
         """
         with self.engine.begin() as connection:
             trial = rows.touch_trial(connection, study, number)
-            begun = {"state": "running", "attempts": TrialRow.attempts + counted}
+            begun = {"state": "running", "attempts": TrialRow.attempts + int(counted)}
             connection.execute(update(TrialRow).where(TrialRow.id == trial).values(begun))
             return connection.scalars(select(TrialRow.attempts).where(TrialRow.id == trial)).one()
 

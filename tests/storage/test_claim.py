@@ -201,7 +201,10 @@ def test_what_a_killed_process_left_is_interrupted_and_counts_when_it_is_begun_a
         if (store.revision("study") - before) % 2:  # pages hear of it though nothing was written
             assert [trial.state for trial in store.changes("study", before).trials] == seen[2]
         assert store.changes("study", store.revision("study")).trials == []
+    store.set_trials("study", 50)  # as `vittle extend` does before it goes on
+    assert states(store) == interrupted
     with claimed(store, "study"):
+        store.set_state("study", "running")
         assert states(store) == running  # until whoever goes on begins it again, or gives it up
         coordinate(store.study("study"), store).next()
         assert [trial.attempts for trial in store.trials("study")] == [2]

@@ -226,7 +226,7 @@ def repeated(store: Store, name: str, trials: int) -> None:
     """Add what the sampler proposed in a study again, each time a little slower, until there are so many trials."""
     with store.transaction() as session:
         there = list(session.scalars(select(TrialRow).where(TrialRow.origin == "sampler", TrialRow.state != "running")))
-        study_id, revision, _ = rows.touch(session, name)
+        study_id, revision, *_ = rows.touch(session, name)
         for number in range(session.query(TrialRow).count(), trials):
             turn, place = divmod(number, len(there))
             old = {key: value for key, value in vars(there[place]).items() if key in TrialRow.__table__.columns}

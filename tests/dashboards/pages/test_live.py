@@ -228,7 +228,7 @@ class TestStreams:
         with serving(study.store) as address, listening(f"{address}/studies/{NAME}/events", str(revision)) as heard:
             next(heard)
             study.store.set_state(NAME, "complete")
-            assert next(heard) == f"id: {revision + 1}"
+            assert next(heard) == f"id: {revision + 2}"
 
     def test_the_stream_of_the_list_hears_of_new_studies(self, study: Synthetic) -> None:
         with serving(study.store) as address, listening(f"{address}/events") as heard:
