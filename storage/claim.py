@@ -72,7 +72,10 @@ def claimed(
     finally:
         done.set()
         beating.join()
-        with contextlib.suppress(SQLAlchemyError, StorageError), store.transaction() as session:  # else the claim ends by itself
+        with (
+            contextlib.suppress(SQLAlchemyError, StorageError),
+            store.transaction() as session,
+        ):  # else the claim ends by itself
             session.execute(_of(study, me).values(holder=None, heartbeat=None, stop=None))
 
 

@@ -81,7 +81,9 @@ def version(session: Session | Connection, study: str) -> Version:
     Raises:
         VittleError: there is none of that name.
     """
-    found = session.execute(select(StudyRow.id, StudyRow.revision, StudyRow.kind, *HELD).where(StudyRow.name == study)).one_or_none()
+    found = session.execute(
+        select(StudyRow.id, StudyRow.revision, StudyRow.kind, *HELD).where(StudyRow.name == study)
+    ).one_or_none()
     if found is None:
         raise _missing(session, study)
     return Version(found.id, found.revision, found.kind, found.state, abandoned(*found[3:]))

@@ -64,7 +64,7 @@ def _version(connection: Connection) -> str | None:
     there = seen.get_table_names()
     if VERSIONS in there:
         return connection.scalar(text(f"SELECT version_num FROM {VERSIONS}"))
-    if "studies" not in there or not STUDIES <= {column["name"] for column in seen.get_columns("studies")}:
+    if "studies" not in there or not {column["name"] for column in seen.get_columns("studies")} >= STUDIES:
         return None
     found = connection.scalars(text(f"SELECT version_num FROM {BEFORE}")).all() if BEFORE in there else []
     return found[0] if len(found) == 1 and found[0] in OURS else "0000"

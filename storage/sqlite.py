@@ -70,7 +70,11 @@ class OpenedFile:
             return
         with self._lock:
             if self._told is None:
-                what = f"the database {self._path} was deleted or moved" if there is None else f"another file is at {self._path} now"
+                what = (
+                    f"the database {self._path} was deleted or moved"
+                    if there is None
+                    else f"another file is at {self._path} now"
+                )
                 self._told = f"{what}, and nothing can be written any more; {self._kept(connection)}"
         raise StorageError(self._told)
 

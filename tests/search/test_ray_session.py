@@ -112,9 +112,9 @@ def test_the_environment_of_a_ray_of_our_own_has_a_new_token_and_no_secret_and_i
 
 def test_what_ray_says_while_it_starts_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_TMPDIR", f"/tmp/{'x' * 120}")  # too long for a socket
-    with pytest.raises(VittleError, match="Ray does not start on this machine .*path length cannot exceed") as refused:
-        with ray_session(ONE):
-            raise AssertionError
+    why = "Ray does not start on this machine .*path length cannot exceed"
+    with pytest.raises(VittleError, match=why) as refused, ray_session(ONE):
+        raise AssertionError
     assert "\n" not in str(refused.value)
     assert not ray.is_initialized()
 

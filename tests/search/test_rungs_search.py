@@ -253,10 +253,10 @@ def test_a_trial_that_its_search_dies_of_fails_and_one_that_was_only_interrupted
     for _ in range(4):
         store.set_state("study", "interrupted")
         assert store.trials("study")[guilty].state == "interrupted"
+        store.set_state("study", "running")
         assert coordinate(store.study("study"), store).next().number == guilty
         assert store.trials("study")[guilty].state == "running"
     assert store.trials("study")[guilty].attempts == 1
-    store.set_state("study", "running")
     for _ in range(2):
         assert coordinate(store.study("study"), store).next().number == guilty
     again = coordinate(store.study("study"), store)

@@ -23,7 +23,10 @@ ACCEPTED = "; accepted: a SQLAlchemy URL such as sqlite:///vittle.db or postgres
         ("postgresql+psycopg://me:SECRET@127.0.0.1:99999/db", "invalid port number"),
         ("postgresql+psycopg://me:pass@SECRET@host/db", "has more than one @; write one in a password as %40"),
         ("postgresql+psycopg://me:SECRET", "has a port that is not a number"),
-        ("postgresql+psycopg://127.0.0.1:1/db?user=me&password=SECRET", "cannot open storage postgresql+psycopg://127.0.0.1:1/db ("),
+        (
+            "postgresql+psycopg://127.0.0.1:1/db?user=me&password=SECRET",
+            "cannot open storage postgresql+psycopg://127.0.0.1:1/db (",
+        ),
         ("postgresql+psycopg://me:SECRET@127.0.0.1:1/db?sslmode=often", "invalid sslmode value"),
         ("postgresql+psycopg://me:SECRET@127.0.0.1:1/db?nonsense=1", 'invalid connection option "nonsense"'),
         ("postgresql+psycopg://me:SECRET@127.0.0.1:1/db\n", "characters in its name that cannot be printed"),
@@ -38,7 +41,9 @@ ACCEPTED = "; accepted: a SQLAlchemy URL such as sqlite:///vittle.db or postgres
         ("sqlite:////proc", "cannot open storage sqlite:////proc ("),
     ],
 )
-def test_a_storage_that_cannot_be_opened_is_one_line_without_its_password(storage: str, message: str, tmp_path, monkeypatch) -> None:
+def test_a_storage_that_cannot_be_opened_is_one_line_without_its_password(
+    storage: str, message: str, tmp_path, monkeypatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(VittleError) as refused:
         Store.open(storage, create=True)
@@ -68,7 +73,12 @@ def test_a_driver_that_is_missing_is_named_with_what_brings_it(monkeypatch) -> N
     ("url", "shown", "text", "hidden"),
     [
         ("postgresql://me:s%40crt@host/db", "postgresql://me:***@host/db", "no s@crt, no s%40crt", "no ***, no ***"),
-        ("postgresql://host/db?password=s+crt", "postgresql://host/db", "no s crt, no s+crt, no s%20crt", "no ***, no ***, no ***"),
+        (
+            "postgresql://host/db?password=s+crt",
+            "postgresql://host/db",
+            "no s crt, no s+crt, no s%20crt",
+            "no ***, no ***, no ***",
+        ),
         ("mssql+pyodbc:///?odbc_connect=PWD%3Dx1", "mssql+pyodbc:///", "PWD=x1", "***"),
         ("sqlite:///vittle.db", "sqlite:///vittle.db", "as it is", "as it is"),
     ],

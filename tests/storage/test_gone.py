@@ -49,7 +49,9 @@ def replace(file: Path) -> None:
     ("take", "said"),
     [(delete, "was deleted or moved"), (move, "was deleted or moved"), (replace, "another file is at")],
 )
-def test_a_file_that_is_no_longer_the_one_that_was_opened(used: Store, file: Path, take: Callable[[Path], None], said: str) -> None:
+def test_a_file_that_is_no_longer_the_one_that_was_opened(
+    used: Store, file: Path, take: Callable[[Path], None], said: str
+) -> None:
     take(file)
     there = set(file.parent.glob("vittle.db"))
     for act in (
