@@ -30,9 +30,8 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
 import torch
-from ray import tune
+from ray import _raylet, tune
 from ray._private import services
-from ray._raylet import AuthenticationTokenLoader, Config
 from ray.tune.search import Searcher
 
 from vittle.objectives.evaluation import Evaluation, failed
@@ -321,8 +320,9 @@ def _start(settings: SearchSettings, address: str | None) -> None:
 
 def _read_environment() -> None:
     """Have Ray read again whether it asks for a token, and for which: it did when it was imported."""
-    Config.initialize("")
-    AuthenticationTokenLoader.instance().reset_cache()
+    raylet: Any = _raylet  # which has no types
+    raylet.Config.initialize("")
+    raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _wanted(settings: SearchSettings) -> dict[str, float]:

@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from vittle.spaces.errors import StorageError, VittleError
 from vittle.storage.holder import LEASE, Holder, silent
-from vittle.storage.patience import may_pass
+from vittle.storage.patience import gone
 from vittle.storage.store import Store
 from vittle.storage.tables import StudyRow, in_utc, now
 
@@ -56,7 +56,7 @@ def claimed(
                         return
                 asked = not stopping and _asked_to_stop(store, study, me)
             except (SQLAlchemyError, VittleError) as error:
-                if isinstance(error, SQLAlchemyError) and may_pass(store.engine, error):
+                if isinstance(error, SQLAlchemyError) and not gone(error):
                     continue  # the database is away; whether the claim outlived that shows when it is back
                 stopped()  # whoever runs the study finds the same when it says how far it came
                 return
@@ -72,10 +72,8 @@ def claimed(
     finally:
         done.set()
         beating.join()
-        with (
-            contextlib.suppress(SQLAlchemyError, StorageError),
-            store.transaction() as session,
-        ):  # else the claim ends by itself
+        # Where that fails the claim ends by itself.
+        with contextlib.suppress(SQLAlchemyError, StorageError), store.transaction() as session:
             session.execute(_of(study, me).values(holder=None, heartbeat=None, stop=None))
 
 

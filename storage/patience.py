@@ -46,11 +46,11 @@ def patient(act: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], 
             except IntegrityError:
                 raise
             except DBAPIError as error:
-                if not may_pass(store.engine, error) or time.monotonic() > end:
+                if not _may_pass(store.engine, error) or time.monotonic() > end:
                     url = store.engine.url
                     kept = (
                         "what it held is gone with that"
-                        if _gone(error)
+                        if gone(error)
                         else "all that it holds is kept: mend it, then go on with: vittle resume"
                     )
                     raise StorageError(f"storage {shown(url)} cannot be used any more ({reason(error, url)}); {kept}") from None
@@ -59,11 +59,11 @@ def patient(act: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], 
     return cast("Callable[Concatenate[S, P], T]", waiting)
 
 
-def may_pass(engine: Engine, error: SQLAlchemyError) -> bool:
-    """Whether an error is one of a server that is away and may come back."""
-    return engine.dialect.name != "sqlite" and isinstance(error, OperationalError) and not _gone(error)
-
-
-def _gone(error: SQLAlchemyError) -> bool:
+def gone(error: SQLAlchemyError) -> bool:
     """Whether somebody has taken away the tables, or all of the database."""
     return getattr(getattr(error, "orig", None), "sqlstate", None) in GONE or GONE_SAID.search(reason(error)) is not None
+
+
+def _may_pass(engine: Engine, error: SQLAlchemyError) -> bool:
+    """Whether an error is one of a server that is away and may come back."""
+    return engine.dialect.name != "sqlite" and isinstance(error, OperationalError) and not gone(error)

@@ -26,7 +26,12 @@ TRIAL = [
 MEASUREMENT = [
     getattr(MeasurementRow, name) for name in ("trial_id", "phase", "objective", "value", "low", "high", "n", "protocol")
 ]
-HELD = [StudyRow.state, StudyRow.holder, StudyRow.heartbeat, StudyRow.created]  # what tells whether a study is abandoned
+HELD: list[Any] = [
+    StudyRow.state,
+    StudyRow.holder,
+    StudyRow.heartbeat,
+    StudyRow.created,
+]  # whether it is abandoned
 
 
 class Version(NamedTuple):
@@ -81,12 +86,12 @@ def version(session: Session | Connection, study: str) -> Version:
     Raises:
         VittleError: there is none of that name.
     """
-    found = session.execute(
-        select(StudyRow.id, StudyRow.revision, StudyRow.kind, *HELD).where(StudyRow.name == study)
-    ).one_or_none()
+    columns = (StudyRow.id, StudyRow.revision, StudyRow.kind, *HELD)
+    found: Any = session.execute(select(*columns).where(StudyRow.name == study)).one_or_none()
     if found is None:
         raise _missing(session, study)
-    return Version(found.id, found.revision, found.kind, found.state, abandoned(*found[3:]))
+    left = abandoned(found.state, found.holder, found.heartbeat, found.created)
+    return Version(found.id, found.revision, found.kind, found.state, left)
 
 
 def study_row(session: Session, name: str) -> StudyRow:

@@ -63,7 +63,8 @@ def _version(connection: Connection) -> str | None:
     seen = inspect(connection)
     there = seen.get_table_names()
     if VERSIONS in there:
-        return connection.scalar(text(f"SELECT version_num FROM {VERSIONS}"))
+        version: str | None = connection.scalar(text(f"SELECT version_num FROM {VERSIONS}"))
+        return version
     if "studies" not in there or not {column["name"] for column in seen.get_columns("studies")} >= STUDIES:
         return None
     found = connection.scalars(text(f"SELECT version_num FROM {BEFORE}")).all() if BEFORE in there else []

@@ -249,7 +249,7 @@ class Store:
             if study is not None:
                 return rows.version(connection, study).told
             changes = connection.scalars(select(func.count() + 2 * func.coalesce(func.sum(StudyRow.revision), 0))).one()
-            running = connection.execute(select(*rows.HELD).where(StudyRow.state == "running"))
+            running: Any = connection.execute(select(*rows.HELD).where(StudyRow.state == "running"))
             return changes + sum(abandoned(*row) for row in running)
 
     def save_merge_start(self, found: MergeStart) -> None:

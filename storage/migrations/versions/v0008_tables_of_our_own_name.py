@@ -1,6 +1,5 @@
 """Tables are called after this project, and what an ended search left running is interrupted."""
 
-import sqlalchemy as sa
 from alembic import op
 
 revision = "0008"
@@ -17,7 +16,5 @@ def upgrade() -> None:
         op.create_index(f"ix_vittle_trials_{name}", "trials", ["study_id", column])
     for table in TABLES:
         op.rename_table(table, f"vittle_{table}")
-    studies, trials = (sa.table(f"vittle_{name}", sa.column("id"), sa.column("state")) for name in ("studies", "trials"))
-    of_study = sa.column("study_id")
-    ended = sa.select(studies.c.id).where(studies.c.state != "running")
-    op.execute(trials.update().where(trials.c.state == "running", of_study.in_(ended)).values(state="interrupted"))
+    ended = "SELECT id FROM vittle_studies WHERE state != 'running'"
+    op.execute(f"UPDATE vittle_trials SET state = 'interrupted' WHERE state = 'running' AND study_id IN ({ended})")
