@@ -20,13 +20,7 @@ import vittle.cli.commands
 import vittle.cli.launch
 from recorded import SHAPE, coordinate, make_study, run
 from refusals import refusal
-<<<<<<< ours
-from vittle import Schedule, presets
-||||||| base
-from vittle import Schedule
-=======
 from vittle import Schedule, VittleError
->>>>>>> theirs
 from vittle.search.reporter import Reporter
 from vittle.storage.records import Study
 from vittle.storage.store import Store
@@ -160,7 +154,6 @@ def test_a_search_says_why_it_ended(studied: str, monkeypatch: pytest.MonkeyPatc
     assert "Another 100 trials" in shown.out
 
 
-<<<<<<< ours
 def test_the_confirmation_has_a_bar_of_its_own(studied: str, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store.open(studied)
     store.set_state("demo", "interrupted")
@@ -192,20 +185,6 @@ def test_the_confirmation_has_a_bar_of_its_own(studied: str, monkeypatch: pytest
     assert watched.bar.tasks[0].stop_time is not None  # the time that is left is that of what goes on
 
 
-def test_export_writes_the_best(studied: str) -> None:
-    result = invoke("export", "demo", "--storage", studied, "--output", "best.yaml")
-    assert result.exit_code == 0
-    points = json.loads(invoke("front", "demo", "--storage", studied, "--json").stdout)
-    chosen = max((point for point in points if point["latency_ratio_interval"][1] <= 0.6), key=lambda point: point["accuracy"])
-    assert Schedule.load("best.yaml") == Schedule.from_dict(chosen["schedule"])
-||||||| base
-def test_export_writes_the_best(studied: str) -> None:
-    result = invoke("export", "demo", "--storage", studied, "--output", "best.yaml")
-    assert result.exit_code == 0
-    points = json.loads(invoke("front", "demo", "--storage", studied, "--json").stdout)
-    chosen = max((point for point in points if point["latency_ratio_interval"][1] <= 0.6), key=lambda point: point["accuracy"])
-    assert Schedule.load("best.yaml") == Schedule.from_dict(chosen["schedule"])
-=======
 def test_export_writes_the_recommended_one(studied: str) -> None:
     """The fastest of those within the tolerance of the best accuracy; with a tolerance of 0 the best, whatever it takes."""
     for tolerance in (None, 0.0, 0.05):
@@ -228,7 +207,6 @@ def test_export_writes_the_recommended_one(studied: str) -> None:
         assert round(finest["expected"]["value"], 3) == round(most, 3)
         told = " ".join(result.stdout.split())
         assert f"Trial {chosen['trial']} takes" in told or finest == chosen
->>>>>>> theirs
     assert not list(Path().glob(".best*"))
 
 
