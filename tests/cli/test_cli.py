@@ -20,7 +20,7 @@ import vittle.cli.commands
 import vittle.cli.launch
 from recorded import SHAPE, coordinate, make_study, run
 from refusals import refusal
-from vittle import Schedule, VittleError
+from vittle import Schedule, VittleError, presets
 from vittle.search.reporter import Reporter
 from vittle.storage.records import Study
 from vittle.storage.store import Store
