@@ -1,6 +1,7 @@
 """`vittle profile`, and the measuring that a launch does by itself."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from vittle.dashboards import text
 from vittle.dashboards.terminal.study_tables import merge_start_table
 from vittle.objectives.backbones.merge_start import MergeStart
 from vittle.objectives.backbones.merge_start_measurement import find_merge_start as measured_alone
-from vittle.objectives.latency.profile import LatencyProfile
+from vittle.objectives.latency.profile import Correction, LatencyProfile
 from vittle.objectives.quality.images import load_images
 from vittle.reductions.attention_statistics import Observer
 from vittle.reductions.backbone import load_backbone
@@ -194,6 +195,10 @@ def test_latency_is_measured_once_and_answers_for_a_budget(url: str, monkeypatch
         raise AssertionError
 
     monkeypatch.setattr("vittle.objectives.latency.profiler.Profiler.measure", measured_again)
+    # However busy this machine is, and whatever reducing so small a batch costs: something is faster than the backbone.
+    checks = tuple(replace(one, predicted=one.measured) for one in kept.checks)
+    kept = replace(kept, correction=Correction(0.3, 0.0, 0.0), checks=checks)
+    Store.open(url).save_profile(kept)
     shown = invoke(*measure, "--latency-budget", "500%")
     assert shown.exit_code == 0
     assert text.latency(kept) in shown.stdout
