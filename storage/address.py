@@ -9,7 +9,7 @@ from platformdirs import user_data_path
 from pydantic_core import from_json
 from sqlalchemy import URL, Engine, create_engine
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import SAWarning, SQLAlchemyError
 
 from vittle.spaces.errors import VittleError
 
@@ -53,7 +53,7 @@ def make_engine(url: URL) -> Engine:
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # of options that would be passed over
+            warnings.simplefilter("error", SAWarning)  # of options that would be passed over
             # A connection may have died since it was used; documents are most of what is read.
             return create_engine(url, pool_pre_ping=True, json_deserializer=from_json)
     except ImportError as error:
@@ -62,7 +62,7 @@ def make_engine(url: URL) -> Engine:
         if url.get_backend_name() == "postgresql":
             how = f'write {POSTGRES}://, and pip install "vittle[postgres]"'
         raise VittleError(f"storage {shown(url)} needs the Python module {module}; {how}") from None
-    except (SQLAlchemyError, TypeError, ValueError, Warning) as error:
+    except (SQLAlchemyError, TypeError, ValueError, SAWarning) as error:
         raise VittleError(f"storage {shown(url)} is not a database ({reason(error, url)}); accepted: {ACCEPTED}") from None
 
 
