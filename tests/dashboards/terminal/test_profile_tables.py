@@ -207,11 +207,11 @@ class TestMarks:
         study, trials = found
         front = ranked(trials).front()
         (noisy,) = [trial for trial in front if text.noise(trial.judged["latency_ratio"])]
-        said = caption(front_table(front, study.budget, ranked(trials, study.budget), shape=SHAPE))
+        said = caption(front_table(front, study.goals.asked, ranked(trials, study.budget), shape=SHAPE))
         assert "! noisy" in said
         assert "~" not in said
         calm = [trial for trial in front if trial is not noisy]
-        assert "!" not in printed(front_table(calm, study.budget, ranked(trials, study.budget), shape=SHAPE))
+        assert "!" not in printed(front_table(calm, study.goals.asked, ranked(trials, study.budget), shape=SHAPE))
 
     def test_notes_and_headlines_are_marked(self, found: tuple[Study, list[Trial]]) -> None:
         study, trials = found
