@@ -115,7 +115,10 @@ class Certificate:
             claimed = {name: getattr(document.measurements, name) for name in _Measurements.model_fields}
             budget = LatencyBudget.parse(document.budget, document.certificate.stand.batch_size)
             protocol = document.certificate.protocol
-            latency = {name: Measurement(name, one.value, *one.interval, one.n, protocol) for name, one in claimed.items()}
+            latency = {
+                name: Measurement(name, one.value, one.interval[0], one.interval[1], one.n, protocol)
+                for name, one in claimed.items()
+            }
         except ValidationError as error:
             reason = first_mistake(error)
         except ValueError as error:
