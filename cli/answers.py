@@ -1,12 +1,16 @@
-"""What several commands answer: the front of a study, and that nothing in it fits."""
+"""What several commands answer: the front of a study, that nothing in it fits, and what they write."""
 
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
+from rich.console import Console
 from rich.table import Table
 
 from vittle.dashboards.terminal import plain_tables, study_tables
 from vittle.dashboards.terminal.console import err, out, print_json
 from vittle.objectives.budget import Budget, LatencyBudget
+from vittle.spaces.files import STANDARD_OUTPUT, write_at_once
 from vittle.storage import kinds
 from vittle.storage.ranking import Ranking
 from vittle.storage.records import Study, Trial
@@ -30,6 +34,20 @@ def front_table(study: Study, points: Sequence[Trial], ranking: Ranking, budget:
     if study.kind == Settings.kind:
         return study_tables.front_table(points, budget, ranking, shape=study.backbone.shape)
     return plain_tables.front_table(study, points, budget, ranking)
+
+
+def write_output(output: Path, content: bytes) -> Console:
+    """Write what `--output` asks for: a file, or for `-` standard output. Returns where to tell of it, which is not there.
+
+    Raises:
+        VittleError: it cannot be written there.
+    """
+    if output == STANDARD_OUTPUT:
+        sys.stdout.buffer.write(content)
+        sys.stdout.flush()
+        return err
+    write_at_once(output, content, "give --output a file in an existing folder")
+    return out
 
 
 def explain_unmet(study: Study, ranking: Ranking, budget: Budget) -> None:

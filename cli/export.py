@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from vittle.cli.answers import explain_unmet, front_table
+from vittle.cli.answers import explain_unmet, front_table, write_output
 from vittle.cli.options import Budget, Storage, StudyName, find_study, wanted_budget
-from vittle.dashboards.terminal.console import out, working
+from vittle.dashboards.terminal.console import escape, out, working
 from vittle.spaces.errors import VittleError
-from vittle.spaces.files import write_at_once
-from vittle.storage import kinds, transfer
+from vittle.spaces.files import STANDARD_OUTPUT
+from vittle.storage import kinds, records, transfer
 from vittle.storage.ranking import Ranking
 from vittle.storage.records import Study, Trial
 from vittle.storage.store import Store
@@ -22,7 +22,7 @@ export_app = typer.Typer()
 def export(
     study: StudyName = None,
     latency_budget: Budget = None,
-    output: Annotated[Path, typer.Option(help="The file to write.")] = Path("best.yaml"),
+    output: Annotated[Path, typer.Option(help="The file to write; - for standard output.")] = Path("best.yaml"),
     storage: Storage = None,
 ) -> None:
     """Write the best candidate within the budget, of schedules the most accurate one, with its measurements."""
@@ -36,12 +36,15 @@ def export(
         raise typer.Exit(1)
     exported = kinds.document(found, chosen, ranking.baseline, budget, output.name)
     adapters = {output.with_name(file): _adapter(found, chosen, name) for name, file in exported.get("adapters", {}).items()}
-    # The file that names the others comes last.
-    for path, content in {**adapters, output: kinds.to_yaml(found, exported).encode()}.items():
-        write_at_once(path, content, "give --output a file in an existing folder")
+    if adapters and output == STANDARD_OUTPUT:
+        raise VittleError(f"trial {chosen.number} needs copies of its trained weights beside it; give --output a file")
+    # The file that names the others comes last, and no other one names them: what was exported before stays whole until then.
+    for path, content in adapters.items():
+        write_output(path, content)
+    told = write_output(output, kinds.to_yaml(found, exported).encode())
     beside = "".join(f" with {path}" for path in adapters)
-    out.print(f"wrote {output}{beside}: trial {chosen.number} of {found.name}", markup=False, highlight=False, soft_wrap=True)
-    out.print(front_table(found, [chosen], ranking, budget))
+    told.print(f"wrote {escape(f'{output}{beside}: trial {chosen.number} of {found.name}')}", highlight=False, soft_wrap=True)
+    told.print(front_table(found, [chosen], ranking, budget))
 
 
 def _adapter(study: Study, trial: Trial, name: str) -> bytes:
@@ -64,17 +67,20 @@ def _adapter(study: Study, trial: Trial, name: str) -> bytes:
 def export_study(
     study: StudyName = None,
     output: Annotated[
-        Path | None, typer.Option(help="The file to write. Default: the study's name and .jsonl.", show_default=False)
+        Path | None,
+        typer.Option(
+            help="The file to write; - for standard output. Default: the study's name and .jsonl.", show_default=False
+        ),
     ] = None,
     storage: Storage = None,
 ) -> None:
     """Write a study with all its trials to a file of JSON lines, for another database."""
     store = Store.open(storage)
     found = find_study(store, study)
-    path = output or Path(f"{found.name.replace('/', '-')}.jsonl")
+    path = output or Path(f"{records.file_stem(found.name)}.jsonl")
     lines = list(transfer.write(store, found.name))
-    write_at_once(path, "".join(lines).encode(), "give --output a file in an existing folder")
-    out.print(f"wrote {path}: study {found.name}, {len(store.trials(found.name))} trials", highlight=False, soft_wrap=True)
+    told = write_output(path, "".join(lines).encode())
+    told.print(f"wrote {escape(_counted(path, found, store))}", highlight=False, soft_wrap=True)
 
 
 @export_app.command("import-study")
@@ -85,20 +91,21 @@ def import_study(
 ) -> None:
     """Read a study from a file of JSON lines; go on with it by `vittle resume`."""
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8").split("\n")  # not splitlines: a reason may hold other ends of a line
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not text"
         raise VittleError(f"cannot read {file}: {reason}; accepted: what vittle export-study writes") from None
     store = Store.open(storage, create=True)
     found = transfer.read(store, lines, study)
-    out.print(f"read {file}: study {found.name}, {len(store.trials(found.name))} trials", highlight=False, soft_wrap=True)
+    out.print(f"read {escape(_counted(file, found, store))}", highlight=False, soft_wrap=True)
 
 
 @export_app.command()
 def report(
     study: StudyName = None,
     output: Annotated[
-        Path | None, typer.Option(help="The file to write. Default: the study's name and .html.", show_default=False)
+        Path | None,
+        typer.Option(help="The file to write; - for standard output. Default: the study's name and .html.", show_default=False),
     ] = None,
     language: Annotated[str, typer.Option(help="en or ja.")] = "en",
     storage: Storage = None,
@@ -107,9 +114,12 @@ def report(
     store = Store.open(storage)
     found = find_study(store, study)
     from vittle.dashboards.pages import report as reports  # here, because no other command prints pages
-    from vittle.dashboards.pages.trials import slug
 
-    path = output or Path(f"{slug(found.name)}.html")
+    path = output or Path(f"{records.file_stem(found.name)}.html")
     page = reports.render(store, found, language).encode()
-    write_at_once(path, page, "give --output a file in an existing folder")
-    out.print(f"wrote {path}: study {found.name}, {len(page) / 1e6:.1f} MB", markup=False, highlight=False, soft_wrap=True)
+    told = write_output(path, page)
+    told.print(f"wrote {escape(f'{path}: study {found.name}')}, {len(page) / 1e6:.1f} MB", highlight=False, soft_wrap=True)
+
+
+def _counted(path: Path, study: Study, store: Store) -> str:
+    return f"{path}: study {study.name}, {len(store.trials(study.name))} trials"

@@ -7,6 +7,9 @@ import typer
 
 from vittle.cli.options import DIGITS, Checkpoint, Data, Device, Model, source
 from vittle.dashboards.terminal.console import counting, escape, note, out, working
+from vittle.spaces.files import check_writable
+
+HINT = "give --output a file in an existing folder"
 
 train_app = typer.Typer(help="Train what a reduction or the demo needs.", no_args_is_help=True)
 
@@ -18,6 +21,7 @@ def train_backbone(
     seed: int = 0,
 ) -> None:
     """Train the embedded digits backbone again."""
+    check_writable(output, HINT)
     with working("loading"):
         from vittle.training import digits
     reached = digits.train(output, epochs=epochs, seed=seed)
@@ -44,6 +48,7 @@ def train_merge_embedding(
 ) -> None:
     """Learn which tokens are alike (DTEM). The same command continues a training that was interrupted."""
     where = source(model, data)
+    check_writable(output, HINT)
     with working("loading"):
         from vittle.objectives.measurement import proportion
         from vittle.objectives.quality.images import left_out, load_training_images

@@ -101,15 +101,14 @@ def test_a_search_proposes_it_remembers_it_and_says_where_it_is(store, monkeypat
     assert learned
     assert all(trial.schedule.reductions[-1].embedding_width == 32 for trial in learned)
     exported = next(export.document(study, trial) for trial in learned if trial.state == "complete")
-    assert exported["adapters"] == {"merging": "best.merging.safetensors"}
+    copy = "best.merging.modular-0123456789ab.safetensors"
+    assert exported["adapters"] == {"merging": copy}
     text = export.to_yaml(exported)
     apply_with, check_with = text.splitlines()[:2]
-    assert apply_with == (
-        "# Apply with: vittle.apply(model, vittle.Schedule.load(\"this file\")), with 'best.merging.safetensors' beside it"
-    )
+    assert apply_with == (f"# Apply with: vittle.apply(model, vittle.Schedule.load(\"this file\")), with '{copy}' beside it")
     assert check_with.startswith("# Check that it still holds")
     alone = export.to_yaml(exported, missing=study.settings.adapters).splitlines()
-    assert alone[1] == "# Put beside this file: a copy of '/data/embedding.safetensors', as 'best.merging.safetensors'"
+    assert alone[1] == f"# Put beside this file: a copy of '/data/embedding.safetensors', as '{copy}'"
     assert [alone[0], *alone[2:]] == text.splitlines()
     assert vittle.Schedule.from_dict(yaml.safe_load(text)["schedule"]).id == exported["id"]
     plain = next(trial for trial in store.trials("study") if trial.schedule.reductions and trial not in learned)
