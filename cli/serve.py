@@ -39,6 +39,13 @@ def serve(
         list[str] | None,
         typer.Option(help="Name that browsers call it by behind a proxy; reading takes the token, too.", show_default=False),
     ] = None,
+    trusted_proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Address or network of a proxy that says who asks (X-Forwarded-For, -Proto). Default: none.",
+            show_default=False,
+        ),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="YAML file with the models, data and limits. Default: the digits.", show_default=False)
     ] = None,
@@ -53,11 +60,12 @@ def serve(
 ) -> None:
     """Serve the studies as a web page and a REST service that launches, stops and extends searches."""
     from vittle.dashboards.security.sessions import Access
-    from vittle.dashboards.server import is_loopback, names
+    from vittle.dashboards.server import is_loopback, names, networks
     from vittle.dashboards.server import serve as serve_forever
     from vittle.dashboards.service.catalog import Catalog
     from vittle.dashboards.service.service import Service
 
+    proxies = networks(trusted_proxy or [])
     catalog = Catalog.load(config)
     given = _read(token_file) if token_file is not None else token
     if given is not None and len(given) < SHORTEST:
@@ -74,7 +82,7 @@ def serve(
             print(f"Token, for signing in and for programs: {made}")
         sys.stdout.flush()
 
-    serve_forever(store, port, illustrate, host, service, started)
+    serve_forever(store, port, illustrate, host, service, proxies, started)
 
 
 def _place(address: str | None, store: Store) -> Jobs:
