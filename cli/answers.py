@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vittle.dashboards.terminal import plain_tables, study_tables
-from vittle.dashboards.terminal.console import err, out, print_json
+from vittle.dashboards.terminal.console import err, escape, out, print_json
 from vittle.objectives.budget import Budget, LatencyBudget
 from vittle.spaces.files import STANDARD_OUTPUT, write_at_once
 from vittle.storage import kinds
@@ -36,8 +36,11 @@ def front_table(study: Study, points: Sequence[Trial], ranking: Ranking, budget:
     return plain_tables.front_table(study, points, budget, ranking)
 
 
-def write_output(output: Path, content: bytes) -> Console:
-    """Write what `--output` asks for: a file, or for `-` standard output. Returns where to tell of it, which is not there.
+def write_output(output: Path, content: bytes, what: str) -> Console:
+    """Write what `--output` asks for, a file or for `-` standard output, and say `what` was written.
+
+    Returns:
+        Where it was said, and where to say more: never where the content went.
 
     Raises:
         VittleError: it cannot be written there.
@@ -45,22 +48,27 @@ def write_output(output: Path, content: bytes) -> Console:
     if output == STANDARD_OUTPUT:
         sys.stdout.buffer.write(content)
         sys.stdout.flush()
-        return err
-    write_at_once(output, content, "give --output a file in an existing folder")
-    return out
+        place, console = "standard output", err
+    else:
+        write_at_once(output, content, "give --output a file in an existing folder")
+        place, console = str(output), out
+    console.print(f"wrote {escape(place + what)}", highlight=False, soft_wrap=True)
+    return console
 
 
 def explain_unmet(study: Study, ranking: Ranking, budget: Budget) -> None:
     """Say that nothing fits a budget, and which one is the nearest that something does."""
     cheapest = ranking.nearest()
     if cheapest is None:
-        err.print(f"study {study.name} has measured nothing yet; continue it with: vittle resume {study.name}", highlight=False)
+        name = escape(study.name)
+        err.print(f"study {name} has measured nothing yet; continue it with: vittle resume {name}", highlight=False)
         return
     near = budget.covering(cheapest.judged)
     how = "export with" if cheapest.state == "complete" else "launch with"
     hint = f": {how} --latency-budget {near}" if isinstance(budget, LatencyBudget) else ""
     err.print(
-        f"nothing in study {study.name} fits {budget}; the nearest feasible budget is {near} (trial {cheapest.number}){hint}",
+        f"nothing in study {escape(study.name)} fits {budget}; the nearest feasible budget is {near} "
+        f"(trial {cheapest.number}){hint}",
         highlight=False,
         soft_wrap=True,
     )

@@ -9,7 +9,7 @@ from vittle.cli.answers import explain_unmet, front_table, write_output
 from vittle.cli.options import Budget, Storage, StudyName, find_study, wanted_budget
 from vittle.dashboards.terminal.console import escape, out, working
 from vittle.spaces.errors import VittleError
-from vittle.spaces.files import STANDARD_OUTPUT
+from vittle.spaces.files import STANDARD_OUTPUT, write_at_once
 from vittle.storage import kinds, records, transfer
 from vittle.storage.ranking import Ranking
 from vittle.storage.records import Study, Trial
@@ -40,10 +40,10 @@ def export(
         raise VittleError(f"trial {chosen.number} needs copies of its trained weights beside it; give --output a file")
     # The file that names the others comes last, and no other one names them: what was exported before stays whole until then.
     for path, content in adapters.items():
-        write_output(path, content)
-    told = write_output(output, kinds.to_yaml(found, exported).encode())
+        write_at_once(path, content, "give --output a file in an existing folder")
     beside = "".join(f" with {path}" for path in adapters)
-    told.print(f"wrote {escape(f'{output}{beside}: trial {chosen.number} of {found.name}')}", highlight=False, soft_wrap=True)
+    text = kinds.to_yaml(found, exported).encode()
+    told = write_output(output, text, f"{beside}: trial {chosen.number} of {found.name}")
     told.print(front_table(found, [chosen], ranking, budget))
 
 
@@ -79,8 +79,7 @@ def export_study(
     found = find_study(store, study)
     path = output or Path(f"{records.file_stem(found.name)}.jsonl")
     lines = list(transfer.write(store, found.name))
-    told = write_output(path, "".join(lines).encode())
-    told.print(f"wrote {escape(_counted(path, found, store))}", highlight=False, soft_wrap=True)
+    write_output(path, "".join(lines).encode(), _counted(found, store))
 
 
 @export_app.command("import-study")
@@ -97,7 +96,7 @@ def import_study(
         raise VittleError(f"cannot read {file}: {reason}; accepted: what vittle export-study writes") from None
     store = Store.open(storage, create=True)
     found = transfer.read(store, lines, study)
-    out.print(f"read {escape(_counted(file, found, store))}", highlight=False, soft_wrap=True)
+    out.print(f"read {escape(str(file) + _counted(found, store))}", highlight=False, soft_wrap=True)
 
 
 @export_app.command()
@@ -117,9 +116,8 @@ def report(
 
     path = output or Path(f"{records.file_stem(found.name)}.html")
     page = reports.render(store, found, language).encode()
-    told = write_output(path, page)
-    told.print(f"wrote {escape(f'{path}: study {found.name}')}, {len(page) / 1e6:.1f} MB", highlight=False, soft_wrap=True)
+    write_output(path, page, f": study {found.name}, {len(page) / 1e6:.1f} MB")
 
 
-def _counted(path: Path, study: Study, store: Store) -> str:
-    return f"{path}: study {study.name}, {len(store.trials(study.name))} trials"
+def _counted(study: Study, store: Store) -> str:
+    return f": study {study.name}, {len(store.trials(study.name))} trials"

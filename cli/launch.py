@@ -104,7 +104,7 @@ def launch(
         from vittle.reductions.device import choose_device
         from vittle.search.feasibility import check_budget
         from vittle.search.inference import InferenceProblem
-    settings = Settings(
+    settings = Settings.of(
         model=model,
         checkpoint=None if checkpoint is None else str(checkpoint.resolve()),
         data=source(model, data),
@@ -134,7 +134,7 @@ def launch(
     if target is not None:
         problem = problem.aimed_at(target, store)
     settings = problem.settings
-    there = {known.name for known in store.studies()}
+    there = set(store.names())
     if study not in there:
         with working("budget"):
             check_budget(problem.backbone, settings, store)
@@ -243,7 +243,9 @@ def _run(study: Study, problem: Any, store: Store, ray_address: str | None, as_j
     ranking = Ranking.of(store.trials(study.name), study.goals)
     show_front(study, ranking, study.budget, as_json)
     if study.state == "interrupted":
-        err.print(f"interrupted; every finished trial is kept. Continue with: vittle resume {study.name}", highlight=False)
+        err.print(
+            f"interrupted; every finished trial is kept. Continue with: vittle resume {escape(study.name)}", highlight=False
+        )
         raise typer.Exit(130)
     if study.state == "failed":
         err.print(f"search failed: {escape(str(study.ended))}", highlight=False, soft_wrap=True)

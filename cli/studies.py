@@ -6,9 +6,10 @@ from vittle.cli.answers import show_front
 from vittle.cli.options import Budget, Json, Storage, StudyName, find_study, wanted_budget
 from vittle.dashboards.documents import plain_document, study_document
 from vittle.dashboards.terminal import importance_tables, plain_tables, study_tables
-from vittle.dashboards.terminal.console import err, escape, out, print_json, working
+from vittle.dashboards.terminal.console import err, escape, note, out, print_json, working
 from vittle.storage import fronts
 from vittle.storage.ranking import Ranking
+from vittle.storage.records import UnreadableStudy
 from vittle.storage.settings import Settings
 from vittle.storage.store import Store
 
@@ -19,11 +20,12 @@ studies_app = typer.Typer()
 def list_studies(storage: Storage = None, as_json: Json = False) -> None:
     """List all studies."""
     store = Store.open(storage)
-    listed = [(study, fronts.standing(store, study.name)) for study in store.studies()]
+    listed = fronts.listed(store)
     if as_json:
-        print_json([study_document.listed(*one) for one in listed])
-    else:
-        out.print(study_tables.studies_table(listed))
+        print_json(study_document.listing(listed))
+        return
+    out.print(study_tables.studies_table(listed))
+    note(f"study {one.name!r} cannot be read: {one.reason}" for one in listed if isinstance(one, UnreadableStudy))
 
 
 @studies_app.command("trials")

@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 from vittle.storage import kinds, rows
 from vittle.storage.patience import patient
 from vittle.storage.ranking import Ranking, Standing
-from vittle.storage.records import BASELINES
+from vittle.storage.records import BASELINES, Study, UnreadableError, UnreadableStudy, readable
 from vittle.storage.store import Store
 from vittle.storage.tables import FrontRow, TrialRow
 
@@ -17,6 +17,21 @@ def standing(store: Store, study: str) -> Standing:
     Of a kind that is not known here nobody can tell what is best.
     """
     return _kept(store, study) or Ranking.of(store.trials(study), store.study(study).goals).standing
+
+
+def listed(store: Store) -> list[tuple[Study, Standing] | UnreadableStudy]:
+    """All studies with how far they are, newest first; one that nobody here understands stands for itself and stops nobody."""
+    found: list[tuple[Study, Standing] | UnreadableStudy] = []
+    for study in store.all_studies():
+        if isinstance(study, UnreadableStudy):
+            found.append(study)
+            continue
+        try:
+            with readable(study.name):
+                found.append((study, standing(store, study.name)))
+        except UnreadableError as error:
+            found.append(UnreadableStudy(study.name, error.reason))
+    return found
 
 
 @patient
@@ -44,7 +59,9 @@ def _kept(store: Store, study: str) -> Standing | None:
             return None
         wanted = {*last.points, *([] if last.best is None else [last.best])}
         trials = rows.trials(session, kind, TrialRow.study_id == study_id, TrialRow.number.in_(wanted))
-        found = {trial.number: trial for trial in trials}
+        found = {trial.number: trial for trial in trials if trial.readable}
+        if found.keys() != wanted:
+            return None
         return Standing(finished, [found[number] for number in last.points], None if last.best is None else found[last.best])
 
 

@@ -4,6 +4,7 @@ Every change of a study begins by raising its revision. That writes the study's 
 database, until the change is committed: numbers are given once, and whoever sees a revision sees all that led to it.
 """
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -13,10 +14,21 @@ from sqlalchemy.orm import Session
 
 from vittle.objectives.measurement import Measurement
 from vittle.spaces.errors import VittleError
-from vittle.spaces.reduction import AdapterRecord
-from vittle.spaces.shape import BackboneShape
+from vittle.spaces.validation import read_as
 from vittle.storage import kinds
-from vittle.storage.records import BackboneRecord, Study, Trial
+from vittle.storage.records import (
+    STRANGE,
+    STUDY_STATES,
+    TRIAL_STATES,
+    BackboneRecord,
+    Study,
+    Trial,
+    UnreadableError,
+    UnreadableStudy,
+    readable,
+    strangeness,
+    unreadable,
+)
 from vittle.storage.tables import MeasurementRow, StudyRow, TrialRow
 
 TRIAL = [
@@ -26,6 +38,8 @@ TRIAL = [
 MEASUREMENT = [
     getattr(MeasurementRow, name) for name in ("trial_id", "phase", "objective", "value", "low", "high", "n", "protocol")
 ]
+TYPES = {"number": int, "origin": str, "parameters": dict, "reason": str | None, "attempts": int}
+"""Of a trial, where a database keeps whatever it is given."""
 
 
 class Version(NamedTuple):
@@ -107,17 +121,22 @@ def measure(session: Session | Connection, trial: int, phase: str, measurements:
 
 
 def trials(session: Session | Connection, kind: str, *which: ColumnElement[bool]) -> list[Trial]:
-    """The trials of a study of that kind for which all of that is true, by number.
+    """The trials of a study of that kind for which all of that is true, by number; what cannot be read stands for itself.
 
     Raises:
         OtherKindError: the kind is not known here.
     """
-    found = session.execute(select(*TRIAL).where(*which).order_by(TrialRow.number)).all()
-    measured: dict[int, list[Any]] = {row.id: [] for row in found}
-    for one in session.execute(select(*MEASUREMENT).join(TrialRow).where(*which).order_by(MeasurementRow.id)):
-        if one.trial_id in measured:  # else the trial has come since
-            measured[one.trial_id].append(one)
-    return [_trial(kind, row, measured[row.id]) for row in found]
+    kinds.find(kind)
+    try:
+        found = session.execute(select(*TRIAL).where(*which).order_by(TrialRow.number)).all()
+        measured: dict[int, list[Any]] = {row.id: [] for row in found}
+        for one in session.execute(select(*MEASUREMENT).join(TrialRow).where(*which).order_by(MeasurementRow.id)):
+            if one.trial_id in measured:  # else the trial has come since
+                measured[one.trial_id].append(one)
+    except STRANGE:  # a row that is not even JSON, or without a date; the others can be read one by one
+        ids = session.execute(select(TrialRow.id, TrialRow.number).where(*which).order_by(TrialRow.number)).all()
+        return [_read_alone(session, kind, *one) for one in ids]
+    return [_read_trial(kind, row, measured[row.id]) for row in found]
 
 
 def trial_of(kind: str, row: TrialRow) -> Trial:
@@ -126,11 +145,36 @@ def trial_of(kind: str, row: TrialRow) -> Trial:
 
 
 def study_of(row: StudyRow) -> Study:
-    """The study of a row."""
-    backbone = _backbone(row.backbone) if row.kind in kinds.KINDS and row.backbone else None
-    settings = kinds.read_settings(row.kind, row.settings)
-    state: Any = row.state
-    return Study(row.name, state, settings, backbone, in_utc(row.created), row.ended, row.owner, row.kind)
+    """The study of a row.
+
+    Raises:
+        UnreadableError: nobody here understands it.
+    """
+    with readable(row.name):
+        backbone = read_as(BackboneRecord, row.backbone) if row.kind in kinds.KINDS and row.backbone else None
+        settings = kinds.read_settings(row.kind, row.settings)
+        state: Any = row.state
+        if state not in STUDY_STATES:
+            raise ValueError(f"state is {state!r}")
+        return Study(row.name, state, settings, backbone, in_utc(row.created), row.ended, row.owner, row.kind)
+
+
+def read_studies(session: Session, *which: ColumnElement[bool]) -> list[Study | UnreadableStudy]:
+    """The studies for which all of that is true, newest first; what cannot be read stands for itself."""
+    found: list[Study | UnreadableStudy] = []
+    newest = (StudyRow.created.desc(), StudyRow.id.desc())
+    ids = session.execute(select(StudyRow.id, StudyRow.name).where(*which).order_by(*newest)).all()
+    there: dict[int, StudyRow] = {}
+    with contextlib.suppress(*STRANGE):  # a row that is not even JSON, or without a date; the others can be read one by one
+        there = {row.id: row for row in session.scalars(select(StudyRow).where(*which))}
+    for id_, name in ids:
+        try:
+            found.append(study_of(there.get(id_) or session.scalars(select(StudyRow).where(StudyRow.id == id_)).one()))
+        except UnreadableError as error:
+            found.append(UnreadableStudy(name, error.reason))
+        except STRANGE as error:
+            found.append(UnreadableStudy(name, strangeness(error)))
+    return found
 
 
 def in_utc(moment: datetime) -> datetime:
@@ -138,13 +182,26 @@ def in_utc(moment: datetime) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _backbone(document: Mapping[str, Any]) -> BackboneRecord:
-    shape = {**document["shape"], "grid": tuple(document["shape"]["grid"])}
-    adapters = {name: AdapterRecord(*record) for name, record in document.get("adapters", {}).items()}
-    return BackboneRecord(**{**document, "shape": BackboneShape(**shape), "adapters": adapters})
+def _read_alone(session: Session | Connection, kind: str, id_: int, number: int) -> Trial:
+    try:
+        row = session.execute(select(*TRIAL).where(TrialRow.id == id_)).one()
+        measured = session.execute(select(*MEASUREMENT).where(MeasurementRow.trial_id == id_).order_by(MeasurementRow.id)).all()
+    except STRANGE as error:
+        return unreadable(number, strangeness(error))
+    return _read_trial(kind, row, measured)
+
+
+def _read_trial(kind: str, row: Any, measured: Iterable[Any]) -> Trial:
+    try:
+        return _trial(kind, row, measured)
+    except STRANGE as error:
+        return unreadable(row.number, strangeness(error))
 
 
 def _trial(kind: str, row: Any, measured: Iterable[Any]) -> Trial:
+    wrong = next((name for name, kind in TYPES.items() if not isinstance(getattr(row, name), kind)), None)
+    if row.state not in TRIAL_STATES or wrong is not None:
+        raise ValueError(f"state is {row.state!r}" if wrong is None else f"{wrong} is {getattr(row, wrong)!r}")
     measurements: dict[str, dict[str, Measurement]] = {}
     for one in measured:
         found = Measurement(one.objective, one.value, one.low, one.high, one.n, one.protocol)

@@ -70,4 +70,4 @@ def _document(store: Store, study: Study, trials: Sequence[Trial], speak: Words)
 
 
 def _listed(store: Store) -> list[dict[str, object]]:
-    return [study_document.listed(study, fronts.standing(store, study.name)) for study in store.studies()]
+    return study_document.listing(fronts.listed(store))

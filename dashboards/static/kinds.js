@@ -9,8 +9,9 @@ const KINDS = { // those with a symbol are drawn, the last one on top
   front: { glyph: "●", symbol: "circle", size: 10 },
   failed: { glyph: "✕" },
   running: { glyph: "…" },
+  unreadable: { glyph: "?" },
 };
-const LEGEND = ["front", "dominated", "stopped", "infeasible", "backbone", "failed", "running"];
+const LEGEND = ["front", "dominated", "stopped", "infeasible", "backbone", "failed", "running", "unreadable"];
 const STARTS = { // of the heuristics that are tried first, what their users call them
   constant: "ToMe", decreasing: "ToMe ↘", delayed: "DSM", published: "DiffRate", learned: "DTEM", plan: t("origins.plan.name"),
 };
