@@ -87,7 +87,8 @@ async def _not_of_this_kind(request: Request, error: Exception) -> Response:
 async def _unreadable(request: Request, error: Exception) -> Response:
     if not isinstance(error, UnreadableError):
         raise error
-    said = spoken(request)(f"sentences.unreadable.{error.what}", name=repr(error.name), reason=error.reason)
+    speak = spoken(request)
+    said = speak(f"sentences.unreadable.{error.what}", name=repr(error.name), reason=error.reason)
     return await _refused(request, AnyHTTPException(HTTPStatus.NOT_FOUND, said))
 
 

@@ -50,7 +50,8 @@ def told(place: Sequence[int | str], message: str) -> str:
     """A mistake as one line: where it is, and what it is."""
     where = shortened(".".join(f"{part}" for part in place))
     message = " ".join(message.removeprefix("Value error, ").split())
-    return f"{where}: {message}" if where else message
+    said = f"{where}: {message}" if where else message
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in said)
 
 
 def shortened(text: str) -> str:

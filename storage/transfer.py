@@ -28,6 +28,7 @@ from vittle.objectives.backbones.merge_start import MergeStart
 from vittle.objectives.backbones.sensitivity import Sensitivity
 from vittle.objectives.latency.profile import LatencyProfile
 from vittle.objectives.parameter_importance import Importance
+from vittle.objectives.quality import paired
 from vittle.spaces.errors import VittleError
 from vittle.spaces.validation import Count, told
 from vittle.storage import kinds, patience
@@ -77,6 +78,40 @@ class StudyLine(_Line):
         return {"kind": Settings.kind, **given, "format": 2} if isinstance(given, dict) and given.get("format") == 1 else given
 
 
+class _Classes(BaseModel):
+    lost: list[float]
+    images: list[Count]
+
+
+class _Protocol(BaseModel):
+    """What is read of how something was measured; there is more, which is only shown."""
+
+    device: str = ""
+    dtype: str = ""
+    against: str = ""
+    source: str = ""
+    noisy: str = ""
+    profile: str = ""
+    measured_at: str = ""
+    of: Count | str = ""
+    rounds: Count = 0
+    threads: Count = 0
+    batch_size: Count = 0
+    p95_ms: float = 0.0
+    backbone_ms: float = 0.0
+    backbone_p95_ms: float = 0.0
+    samples: list[float] = []
+    worst: list[tuple[Count, float, Count]] = []
+    classes: _Classes = _Classes(lost=[], images=[])
+    right: str = ""
+    each: str = ""
+
+
+def _understood_protocol(document: dict[str, Any]) -> dict[str, Any]:
+    _Protocol.model_validate(document)
+    return document
+
+
 class MeasurementLine(_Line):
     """A measured value of a trial."""
 
@@ -86,7 +121,7 @@ class MeasurementLine(_Line):
     low: float
     high: float
     n: Count
-    protocol: Document
+    protocol: Annotated[Document, AfterValidator(_understood_protocol)]
 
 
 class TrialLine(_Line):
@@ -227,6 +262,11 @@ def _check_trial(study: Study, trial: Trial, line: TrialLine) -> None:
         raise ValueError(f"trial {trial.number} has another candidate than its id says")
     if len({(one.phase, one.objective) for one in line.measurements}) < len(line.measurements):
         raise ValueError(f"trial {trial.number} has something measured twice")
+    for measured in line.measurements:
+        if "right" in measured.protocol:
+            paired.unpack(measured.protocol["right"], measured.n)
+        if "each" in measured.protocol:
+            paired.unpack_divergence(measured.protocol["each"])
     try:
         kinds.find(study.kind).check(study, trial.candidate)
     except VittleError as error:

@@ -113,10 +113,10 @@ function drawTable() {
   if (focused) body.querySelector(`[data-trial="${focused}"]`)?.focus();
 }
 
-function drawReasons(box, kind) { // why trials of a kind ended as they did
+function drawReasons(box, kind, summary) { // why trials of a kind ended as they did
   const trials = study.trials.filter(trial => trial.kind === kind);
   byId(box).hidden = !trials.length;
-  byId(box).querySelector("summary").textContent = t(`study.${kind}`, { count: trials.length });
+  byId(box).querySelector("summary").textContent = summary(trials.length);
   byId(box).querySelector("ul").replaceChildren(...trials.map(trial =>
     element("li", {}, t("study.failed_because", { number: trial.number, reason: trial.reason ?? t("study.no_reason") }))));
 }
@@ -129,7 +129,7 @@ function drawCounts() {
     return count ? [element("li", { title: kindMeaning(kind) }, swatch, kindLabel(kind), element("b", {}, `${count}`))] : [];
   }));
   if (named().length) byId("legend").append(element("li", { title: t("study.first_meaning") }, element("span", { ariaHidden: "true" }, "◇"), t("study.first")));
-  drawReasons("failures", "failed");
-  drawReasons("unreadable", "unreadable");
+  drawReasons("failures", "failed", count => t("study.failed", { count }));
+  drawReasons("unreadable", "unreadable", count => t("study.unreadable", { count }));
   Object.assign(byId("state"), { className: `state ${study.state}`, textContent: t(`states.${study.state}`) });
 }
