@@ -36,7 +36,7 @@ class Server(uvicorn.Server):
     def __init__(self, app: FastAPI, proxies: Sequence[str] = (), **options: Any) -> None:
         self.app = app
         # uvicorn would trust whatever comes from this machine.
-        trusted = {"proxy_headers": bool(proxies), "forwarded_allow_ips": list(proxies)}
+        trusted: dict[str, Any] = {"proxy_headers": bool(proxies), "forwarded_allow_ips": list(proxies)}
         super().__init__(uvicorn.Config(app, log_level="warning", **trusted, **options))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.composer import ComposerError
+from yaml.constructor import ConstructorError
 
 from vittle.spaces.errors import VittleError
 from vittle.spaces.validation import shortened
@@ -54,13 +56,14 @@ class _Reader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            raise yaml.composer.ComposerError(None, None, "an alias is not accepted", self.peek_event().start_mark)
+            alias: Any = self.peek_event()  # type: ignore[no-untyped-call]
+            raise ComposerError(None, None, "an alias is not accepted", alias.start_mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         made = super().construct_mapping(node, deep)
         if len(made) < len(node.value):
-            raise yaml.constructor.ConstructorError(None, None, "a key is there twice", node.start_mark)
+            raise ConstructorError(None, None, "a key is there twice", node.start_mark)
         return made
 
 

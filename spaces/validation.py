@@ -32,11 +32,13 @@ def read_as(kind: type[T], document: Mapping[str, Any]) -> T:
     Raises:
         ValueError: a field is missing, or is something else.
     """
-    return _reader(kind).validate_python(dict(document))
+    known: Any = kind
+    made: T = _reader(known).validate_python(dict(document))
+    return made
 
 
 @cache
-def _reader(kind: type[T]) -> TypeAdapter[T]:
+def _reader(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
@@ -54,6 +56,6 @@ def told(place: Sequence[int | str], message: str) -> str:
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in said)
 
 
-def shortened(text: str) -> str:
+def shortened(text: str, most: int = SHOWN) -> str:
     """The beginning of what may be of any length."""
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+    return text if len(text) <= most else f"{text[:most]}…"

@@ -110,7 +110,10 @@ class Certificate:
             document = _Document.model_validate(read_yaml(path, "give what vittle export writes"))
             claimed = {name: getattr(document.measurements, name) for name in _Measurements.model_fields}
             protocol = document.certificate.protocol
-            latency = {name: Measurement(name, one.value, *one.interval, one.n, protocol) for name, one in claimed.items()}
+            latency = {
+                name: Measurement(name, one.value, one.interval[0], one.interval[1], one.n, protocol)
+                for name, one in claimed.items()
+            }
         except ValidationError as error:
             reason = first_mistake(error)
         except ValueError as error:

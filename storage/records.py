@@ -25,7 +25,7 @@ from vittle.storage.settings import SearchSettings, Settings
 TrialState = Literal["running", "complete", "stopped", "infeasible", "failed"]
 StudyState = Literal["running", "complete", "interrupted", "failed"]
 TRIAL_STATES, STUDY_STATES = get_args(TrialState), get_args(StudyState)
-UNREADABLE = "unreadable"
+UNREADABLE: Literal["unreadable"] = "unreadable"
 """What stands for the state of a study or trial whose row nobody here understands."""
 STRANGE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What reading values that nothing here has written may end in."""
@@ -33,6 +33,9 @@ STRANGE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeErr
 BASELINES = ("backbone", "baseline")  # origins of the baseline's own trial, by the kind of study
 PACE = 20  # trials that tell how fast a search is
 NAME = re.compile(r"(?!.*\.(json|yaml)$)\w[\w .+-]{0,99}")  # a study's name stands in addresses and file names
+
+
+REASON = 200  # characters of why something cannot be read
 
 
 class OtherKindError(VittleError):
@@ -73,7 +76,7 @@ def strangeness(error: Exception) -> str:
     if isinstance(error, ValidationError):
         return first_mistake(error)
     said = f"no {error}" if isinstance(error, KeyError) else str(error)
-    return shortened(" ".join(said.split())) or type(error).__name__
+    return shortened(" ".join(said.split()), REASON) or type(error).__name__
 
 
 def check_name(name: str) -> None:

@@ -49,7 +49,9 @@ def _plain(document: Any) -> Any:
 
 
 Document = Annotated[dict[str, Any], AfterValidator(_plain)]
-Name40, Name100, Reason = (Annotated[str, Field(max_length=most)] for most in (40, 100, 500))  # as long as their columns are
+Name40 = Annotated[str, Field(max_length=40)]  # as long as their columns are
+Name100 = Annotated[str, Field(max_length=100)]
+Reason = Annotated[str, Field(max_length=500)]
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9]{0,12}$")]  # nothing where a study is about no backbone
 
 
