@@ -23,7 +23,8 @@ from vittle.objectives.measurement import Measurement, Phase, exact
 from vittle.objectives.quality import backbone_pass, rungs
 from vittle.objectives.quality.accuracy import BATCH, BackboneAnswers, divergence, finite, judge, to_input
 from vittle.objectives.quality.backbone_pass import ActivationCache, BackbonePass
-from vittle.objectives.quality.images import Images, Progress, Splits
+from vittle.objectives.quality.decoding import Progress
+from vittle.objectives.quality.images import Images, Splits
 from vittle.reductions.activations import Activations, Packed, walk
 from vittle.reductions.attention_statistics import Observer
 from vittle.reductions.backbone import Backbone

@@ -66,7 +66,7 @@ def preprocessing_of(model: Any) -> Preprocessing:
 
 def evaluation_transform(preprocessing: Preprocessing) -> Callable[[Image.Image], NDArray[np.uint8]]:
     """timm's transform from an RGB image to the pixels (height, width, 3) that a backbone is evaluated on, normalised later."""
-    transform = create_transform(
+    transform: Any = create_transform(
         input_size=(3, *preprocessing.size),
         is_training=False,
         interpolation=preprocessing.interpolation,
@@ -114,10 +114,10 @@ class Dataset:
             raise VittleError(f"data {source!r} has labels of its own; accepted with --classes: folders and hfds/ data sets")
         if kind not in NAMED and not os.path.exists(root):
             raise VittleError(f"no images at {root or source}; accepted: {accepted}")
-        mapped = {} if classes is None else {"class_map": dict(classes)}
+        named: Any = None if classes is None else dict(classes)
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # what they print is no answer of ours
-                self._dataset = create_dataset(name, root=root or None, split="validation", **mapped)
+                self._dataset: Any = create_dataset(name, root=root or None, split="validation", class_map=named)
         except ModuleNotFoundError as error:
             raise VittleError(f"data {source!r} needs the Python package {error.name}; pip install {error.name}") from None
         except Exception as error:  # timm, torchvision and the hub raise whatever they meet

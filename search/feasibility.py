@@ -18,7 +18,7 @@ from vittle.objectives.latency.provenance import hardware
 from vittle.objectives.latency.stand import Stand, median, tails_of
 from vittle.objectives.latency.turns import take_turns
 from vittle.objectives.measurement import Measurement
-from vittle.objectives.quality.images import Progress
+from vittle.objectives.quality.decoding import Progress
 from vittle.reductions.backbone import Backbone
 from vittle.reductions.vit import ReducedViT
 from vittle.spaces.errors import VittleError

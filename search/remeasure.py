@@ -14,7 +14,7 @@ from vittle.objectives.latency.environment import environment
 from vittle.objectives.latency.provenance import HARDWARE, IDENTITY, device_phase, hardware
 from vittle.objectives.latency.stand import EFFORTS, Stand
 from vittle.objectives.measurement import Measurement
-from vittle.objectives.quality.images import Progress
+from vittle.objectives.quality.decoding import Progress
 from vittle.reductions.adapters import load_adapters
 from vittle.reductions.backbone import Backbone, load_backbone
 from vittle.reductions.vit import ReducedViT

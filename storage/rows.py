@@ -102,7 +102,8 @@ def version(session: Session | Connection, study: str) -> Version:
             select(StudyRow.id, StudyRow.revision, StudyRow.kind, *HELD).where(StudyRow.name == study)
         ).one_or_none()
         if found is not None:
-            return Version(found.id, found.revision, found.kind, found.state, abandoned(*found[3:]))
+            left = abandoned(found.state, found.holder, found.heartbeat, found.created)
+            return Version(found.id, found.revision, found.kind, found.state, left)
     raise _missing(session, study)
 
 

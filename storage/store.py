@@ -110,19 +110,19 @@ class Store:
         """
         kinds.check_settings(settings)
         about = {} if backbone is None else dataclasses.asdict(backbone)
-        wanted = {"kind": settings.kind, "settings": settings.model_dump(mode="json"), "backbone": about}
-        wanted["images"] = None if images is None else dataclasses.asdict(images)
+        judged = None if images is None else dataclasses.asdict(images)
+        asked = {"kind": settings.kind, "settings": settings.model_dump(mode="json")}
         try:
             with self.transaction() as session:
-                session.add(StudyRow(name=name, state="running", owner=owner, **wanted))
+                session.add(StudyRow(name=name, state="running", owner=owner, backbone=about, images=judged, **asked))
         except IntegrityError:
             pass
         study = self.study(name)
         if study.kind != settings.kind:
             raise VittleError(f"study {name!r} exists and is of kind {study.kind!r}; give another --study")
         if study.settings != settings or study.subject != backbone:
-            asked, there = settings.model_dump(), study.settings.model_dump()
-            differing = [f"{key} {there[key]}, not {asked[key]}" for key in asked if asked[key] != there[key]]
+            given, there = settings.model_dump(), study.settings.model_dump()
+            differing = [f"{key} {there[key]}, not {given[key]}" for key in given if given[key] != there[key]]
             raise VittleError(f"study {name!r} exists with {'; '.join(differing) or 'another backbone'}; give another --study")
         return study
 

@@ -96,12 +96,13 @@ def _least(column: Column) -> int:
 
 
 def _widths(columns: Sequence[Column], room: int) -> list[int]:
-    """A width for each column, as far as there is room: the widest of those that can is narrowed first."""
+    """A width for each column: the widest of those that can is narrowed until there is room, and `how` takes what is left."""
     widths, least = list(map(_natural, columns)), list(map(_least, columns))
     while sum(widths) > room and widths != least:
         narrowed = max((place for place in range(len(widths)) if widths[place] > least[place]), key=widths.__getitem__)
         widths[narrowed] -= 1
-    return widths
+    spare = max(0, room - sum(widths))
+    return [width + spare if _name(column) in CUT else width for column, width in zip(columns, widths, strict=True)]
 
 
 def images_seen(measured: Measurement | None) -> str:

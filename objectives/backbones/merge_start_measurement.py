@@ -9,7 +9,8 @@ from torch import Tensor
 from vittle.objectives.backbones.merge_start import MergeStart, detect
 from vittle.objectives.latency import device_lock
 from vittle.objectives.quality.accuracy import to_input
-from vittle.objectives.quality.images import Images, Progress
+from vittle.objectives.quality.decoding import Progress
+from vittle.objectives.quality.images import Images
 from vittle.reductions.attention_statistics import observe
 from vittle.reductions.backbone import Backbone
 

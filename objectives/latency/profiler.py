@@ -35,7 +35,7 @@ from vittle.objectives.latency.profile import (
 from vittle.objectives.latency.provenance import fingerprint, identity
 from vittle.objectives.latency.stand import Stand
 from vittle.objectives.latency.turns import SAMPLE_MS, Floats, Turns, take_turns
-from vittle.objectives.quality.images import Progress
+from vittle.objectives.quality.decoding import Progress
 from vittle.reductions.backbone import Backbone
 from vittle.reductions.block import classify, pass_attention, pass_mlp, weighted_form
 from vittle.reductions.tokens import Tokens

@@ -141,7 +141,7 @@ class Resized(Image.Image):
 
     def load(self) -> Any:
         if self._im is None:
-            self.im = self._source.convert("RGB").resize(self._size, self._resample).im
+            self.im = _rgb(self._source).resize(self._size, self._resample).im
         return super().load()
 
     def resize(self, size: Any, resample: int | None = None, *args: Any, **kwargs: Any) -> Image.Image:
@@ -155,7 +155,7 @@ class Resized(Image.Image):
         left, top, right, bottom = box
         columns = _needed(left, right, self.width, self._source.width, REACH[self._resample.name])
         rows = _needed(top, bottom, self.height, self._source.height, REACH[self._resample.name])
-        part = self._source.crop((columns.first, rows.first, columns.last, rows.last)).convert("RGB")
+        part = _rgb(self._source.crop((columns.first, rows.first, columns.last, rows.last)))
         # One axis at a time, in the order in which Pillow does it: between the two it rounds.
         for axis in (1, 0) if self._rows_first else (0, 1):
             if axis:
@@ -185,6 +185,10 @@ def _needed(start: int, stop: int, resized: int, side: int, reach: float) -> _Ne
     first = max(0, math.floor(start * scale - margin))
     last = min(side, math.ceil(stop * scale + margin))
     return _Needed(first, last, start * scale - first, min(stop * scale - first, last - first))
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 class _One(NamedTuple):

@@ -242,7 +242,7 @@ def _read_folder(
         empty = [name for name in listing.classes if name not in folders]
         labels, notes = image_folder.label_folders(path, folders, empty, classes, names, class_names)
         ordered = sorted(folders, key=labels.__getitem__)
-        files = [(file, labels[name]) for name in ordered for file in listing.classes[name]]
+        files: list[tuple[Path, int | None]] = [(file, labels[name]) for name in ordered for file in listing.classes[name]]
         for name in empty:
             passed.add("without an image", name)
         for file in listing.loose:

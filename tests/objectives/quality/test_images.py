@@ -82,6 +82,20 @@ def test_a_timm_dataset(tmp_path) -> None:
             Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(tmp_path / "validation" / name / f"{index}.png")
     splits = load_images(f"folder:{tmp_path}", SMALL, 2)
     assert sorted([*splits.search.labels, *splits.held_out.labels]) == [0, 0, 0, 1, 1, 1]
+    (tmp_path / "classes.txt").write_text("cat\nbee\nant\n")
+    named = load_images(f"folder:{tmp_path}", SMALL, 3, class_names=str(tmp_path / "classes.txt"))
+    assert sorted([*named.search.labels, *named.held_out.labels]) == [1, 1, 1, 2, 2, 2]
+
+
+def test_an_image_of_a_timm_dataset_that_cannot_be_decoded_is_no_other_one(tmp_path) -> None:
+    (tmp_path / "a").mkdir()
+    for number in range(5):
+        Image.fromarray(np.full((20, 20, 3), 50 * number, np.uint8)).save(tmp_path / "a" / f"{number}.png")
+    (tmp_path / "a" / "2.png").write_bytes(b"no image")
+    splits = load_images(f"folder:{tmp_path}", SMALL, 1)
+    assert splits.notes == ("passed over: 1 not decodable (such as a/2.png: no image)",)
+    seen = [*splits.search.pixels[:, 0, 0, 0], *splits.held_out.pixels[:, 0, 0, 0]]
+    assert sorted(seen) == [0, 50, 150, 200]  # timm's own data set would put the third in its place, a second time
 
 
 def test_at_most_the_limit_is_read(tmp_path) -> None:
