@@ -237,7 +237,7 @@ def launch(
         from vittle.reductions.device import choose_device
         from vittle.search.feasibility import check_budget
         from vittle.search.inference import InferenceProblem
-        from vittle.storage.claim import user
+        from vittle.storage.holder import user
     found = choose_device(device)
     gpus = float(found == "cuda") if gpus_per_worker is None else gpus_per_worker
     settings = settings.model_copy(update={"device": found, "gpus_per_worker": gpus})

@@ -32,7 +32,7 @@ import ray
 import torch
 from ray import tune
 from ray._private import services
-from ray._raylet import AuthenticationTokenLoader, Config
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 from ray.tune.search import Searcher
 
 from vittle.objectives.evaluation import Evaluation, failed

@@ -212,7 +212,7 @@ def count_abandoned(session: Session | Connection) -> int:
     for id_ in session.scalars(select(StudyRow.id).where(StudyRow.state == "running")).all():
         with contextlib.suppress(*STRANGE):
             held = session.execute(select(*HELD).where(StudyRow.id == id_)).one_or_none()
-            count += held is not None and abandoned(*held)
+            count += held is not None and abandoned(held.state, held.holder, held.heartbeat, held.created)
     return count
 
 

@@ -63,11 +63,12 @@ def _version(connection: Connection) -> str | None:
     seen = inspect(connection)
     there = seen.get_table_names()
     if VERSIONS in there:
-        return connection.scalar(text(f"SELECT version_num FROM {VERSIONS}"))
+        found: str | None = connection.scalar(text(f"SELECT version_num FROM {VERSIONS}"))
+        return found
     if "studies" not in there or not {column["name"] for column in seen.get_columns("studies")} >= STUDIES:
         return None
-    found = connection.scalars(text(f"SELECT version_num FROM {BEFORE}")).all() if BEFORE in there else []
-    return found[0] if len(found) == 1 and found[0] in OURS else "0000"
+    before = connection.scalars(text(f"SELECT version_num FROM {BEFORE}")).all() if BEFORE in there else []
+    return before[0] if len(before) == 1 and before[0] in OURS else "0000"
 
 
 def _check(version: str) -> None:

@@ -31,7 +31,7 @@ from vittle.objectives.parameter_importance import Importance
 from vittle.objectives.quality import paired
 from vittle.spaces.errors import VittleError
 from vittle.spaces.validation import Count, told
-from vittle.storage import kinds, patience
+from vittle.storage import address, kinds
 from vittle.storage.ranking import Ranking
 from vittle.storage.records import STRANGE, Study, StudyState, Trial, TrialState, UnreadableError, check_name, strangeness
 from vittle.storage.rows import study_of, touch_all, trial_of
@@ -95,12 +95,13 @@ class _Protocol(BaseModel):
     source: str = ""
     noisy: str = ""
     profile: str = ""
-    measured_at: str = ""
+    measured_at: AwareDatetime | None = None
     of: Count | str = ""
     rounds: Count = 0
     threads: Count = 0
     batch_size: Count = 0
     p95_ms: float = 0.0
+    p95_ms_interval: tuple[float, float] = (0.0, 0.0)
     backbone_ms: float = 0.0
     backbone_p95_ms: float = 0.0
     samples: list[float] = []
@@ -252,7 +253,7 @@ def _understood() -> Iterator[None]:
         reason = error.reason if isinstance(error, UnreadableError) else strangeness(error)
         raise VittleError(f"the study cannot be understood ({reason}); accepted: {ACCEPTED}") from None
     except DBAPIError as error:
-        raise VittleError(f"the database does not take the study ({patience.reason(error)}); accepted: {ACCEPTED}") from None
+        raise VittleError(f"the database does not take the study ({address.reason(error)}); accepted: {ACCEPTED}") from None
 
 
 def _check_trial(study: Study, trial: Trial, line: TrialLine) -> None:

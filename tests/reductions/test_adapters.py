@@ -86,8 +86,8 @@ def test_one_that_does_not_is_left_out_and_the_user_is_told(tmp_path) -> None:
 def test_an_adapter_for_what_is_not_searched_is_refused(tmp_path) -> None:
     save(tmp_path / "good.safetensors", 441)
     with pytest.raises(VittleError, match="is an adapter of merging, and merging is not searched; add it to --reductions"):
-        InferenceProblem.load(Settings(adapters={"merging": str(tmp_path / "good.safetensors")}, reductions=("pruning",)))
-    with pytest.raises(VittleError, match="no adapter of merging at nowhere"):
+        Settings.of(adapters={"merging": str(tmp_path / "good.safetensors")}, reductions=("pruning",))
+    with pytest.raises(VittleError, match="no merge embedding at nowhere"):
         InferenceProblem.load(Settings(adapters={"merging": "nowhere"}))
 
 
@@ -173,7 +173,7 @@ def test_two_adapters_at_once(two, tmp_path, weight: int) -> None:
     assert job.subject.adapters == {name: both[name] for name in worth_it}
     assert job.notes == ([] if weight > 1 else ["scores-1 are worth 1; the search prunes by attention"])
     with pytest.raises(VittleError, match="scores is an adapter of pruning, and pruning is not searched"):
-        InferenceProblem.load(Settings(adapters=files))
+        Settings.of(adapters=files)
     evaluator = Evaluator(job.backbone, load_images("digits", job.backbone.preprocessing, 10), device="cpu", batch_size=4)
     assert isinstance(evaluator.adapters["pruning"], Scores)
 

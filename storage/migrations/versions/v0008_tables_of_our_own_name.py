@@ -18,6 +18,6 @@ def upgrade() -> None:
     for table in TABLES:
         op.rename_table(table, f"vittle_{table}")
     studies, trials = (sa.table(f"vittle_{name}", sa.column("id"), sa.column("state")) for name in ("studies", "trials"))
-    of_study = sa.column("study_id")
+    of_study: sa.ColumnClause[int] = sa.column("study_id")
     ended = sa.select(studies.c.id).where(studies.c.state != "running")
     op.execute(trials.update().where(trials.c.state == "running", of_study.in_(ended)).values(state="interrupted"))
