@@ -1,9 +1,12 @@
-"""What several commands answer: the front of a study, what is recommended of it and why, and that nothing in it fits."""
+"""What several commands answer: the front of a study, what is recommended of it and why, that nothing fits, what they write."""
 
 import shlex
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
 from vittle.dashboards import text
@@ -11,6 +14,7 @@ from vittle.dashboards.terminal import plain_tables, study_tables
 from vittle.dashboards.terminal.console import err, escape, out, print_json
 from vittle.objectives.budget import LatencyBudget
 from vittle.objectives.goals import Asked
+from vittle.spaces.files import STANDARD_OUTPUT, write_at_once
 from vittle.storage import kinds
 from vittle.storage.ranking import Ranking
 from vittle.storage.records import Study, Trial
@@ -40,14 +44,34 @@ def front_table(study: Study, points: Sequence[Trial], ranking: Ranking, asked: 
     return plain_tables.front_table(study, points, asked, ranking)
 
 
-def tell_trade(ranking: Ranking, asked: Asked) -> None:
+def tell_trade(ranking: Ranking, asked: Asked, console: Console = out) -> None:
     """Say by which rule a trial is recommended, and what is given for its speed."""
     choice = ranking.choice(asked)
     if choice is None:
         return
     trade = ranking.trade(choice)
     sentences = [text.rule(asked, ranking.goals), *([] if trade is None else [text.trade(trade, ranking.goals)])]
-    out.print(escape(text.joined(sentences)), highlight=False, soft_wrap=True)
+    console.print(escape(text.joined(sentences)), highlight=False, soft_wrap=True)
+
+
+def write_output(output: Path, content: bytes, what: str) -> Console:
+    """Write what `--output` asks for, a file or for `-` standard output, and say `what` was written.
+
+    Returns:
+        Where it was said, and where to say more: never where the content went.
+
+    Raises:
+        VittleError: it cannot be written there.
+    """
+    if output == STANDARD_OUTPUT:
+        sys.stdout.buffer.write(content)
+        sys.stdout.flush()
+        place, console = "standard output", err
+    else:
+        write_at_once(output, content, "give --output a file in an existing folder")
+        place, console = str(output), out
+    console.print(f"wrote {escape(place + what)}", highlight=False, soft_wrap=True)
+    return console
 
 
 def explain_unmet(study: Study, ranking: Ranking, asked: Asked) -> None:
@@ -55,7 +79,7 @@ def explain_unmet(study: Study, ranking: Ranking, asked: Asked) -> None:
     cheapest = ranking.nearest()
     if cheapest is None:
         told = f"study {study.name} has measured nothing but its baseline yet; continue it with: vittle resume {study.name}"
-        err.print(told, highlight=False, soft_wrap=True)
+        err.print(escape(told), highlight=False, soft_wrap=True)
         return
     near, how = ranking.covering(asked.budget, cheapest), "export with" if cheapest.state == "complete" else "launch with"
     offers = ranking.saves(cheapest) and ranking.choice(Asked(asked.budget)) is None

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vittle.cli.options import Budget, MaxDrop, Storage, StudyName, Tolerance, find_study, open_store, wanted
-from vittle.dashboards.terminal.console import out, working
+from vittle.dashboards.terminal.console import escape, out, working
 from vittle.spaces.errors import VittleError
-from vittle.spaces.files import write_at_once
+from vittle.spaces.files import STANDARD_OUTPUT, write_at_once
 
 if TYPE_CHECKING:
     from vittle.storage.records import Study, Trial
+    from vittle.storage.store import Store
 
 export_app = typer.Typer()
 PANEL = "Files"  # of the list of commands
@@ -23,11 +24,11 @@ def export(
     latency_budget: Budget = None,
     tolerance: Tolerance = None,
     max_drop: MaxDrop = None,
-    output: Annotated[Path, typer.Option(metavar="FILE", help="The file to write.")] = Path("best.yaml"),
+    output: Annotated[Path, typer.Option(metavar="FILE", help="The file to write; - for standard output.")] = Path("best.yaml"),
     storage: Storage = None,
 ) -> None:
     """Write the recommended candidate within the budget with its measurements: the fastest about as good as the best."""
-    from vittle.cli.answers import explain_unmet, front_table, tell_trade
+    from vittle.cli.answers import explain_unmet, front_table, tell_trade, write_output
     from vittle.storage import kinds
     from vittle.storage.ranking import Ranking
 
@@ -42,14 +43,17 @@ def export(
     chosen = choice.recommended
     exported = kinds.document(found, chosen, ranking, asked.budget, output.name)
     adapters = {output.with_name(file): _adapter(found, chosen, name) for name, file in exported.get("adapters", {}).items()}
-    # The file that names the others comes last.
-    for path, content in {**adapters, output: kinds.to_yaml(found, exported).encode()}.items():
+    if adapters and output == STANDARD_OUTPUT:
+        raise VittleError(f"trial {chosen.number} needs copies of its trained weights beside it; give --output a file")
+    # The file that names the others comes last, and no other one names them: what was exported before stays whole until then.
+    for path, content in adapters.items():
         write_at_once(path, content, "give --output a file in an existing folder")
     beside = "".join(f" with {path}" for path in adapters)
-    out.print(f"wrote {output}{beside}: trial {chosen.number} of {found.name}", markup=False, highlight=False, soft_wrap=True)
+    text = kinds.to_yaml(found, exported).encode()
+    console = write_output(output, text, f"{beside}: trial {chosen.number} of {found.name}")
     shown = [chosen] if choice.finest is chosen else [chosen, choice.finest]
-    out.print(front_table(found, shown, ranking, asked))
-    tell_trade(ranking, asked)
+    console.print(front_table(found, shown, ranking, asked))
+    tell_trade(ranking, asked, console)
 
 
 def _adapter(study: "Study", trial: "Trial", name: str) -> bytes:
@@ -73,19 +77,23 @@ def export_study(
     study: StudyName = None,
     output: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="The file to write. Default: the study's name and .jsonl.", show_default=False),
+        typer.Option(
+            metavar="FILE",
+            help="The file to write; - for standard output. Default: the study's name and .jsonl.",
+            show_default=False,
+        ),
     ] = None,
     storage: Storage = None,
 ) -> None:
     """Write a study with all its trials to a file of JSON lines, for another database."""
-    from vittle.storage import transfer
+    from vittle.cli.answers import write_output
+    from vittle.storage import records, transfer
 
     store = open_store(storage)
     found = find_study(store, study)
-    path = output or Path(f"{found.name.replace('/', '-')}.jsonl")
+    path = output or Path(f"{records.file_stem(found.name)}.jsonl")
     lines = list(transfer.write(store, found.name))
-    write_at_once(path, "".join(lines).encode(), "give --output a file in an existing folder")
-    out.print(f"wrote {path}: study {found.name}, {len(store.trials(found.name))} trials", highlight=False, soft_wrap=True)
+    write_output(path, "".join(lines).encode(), _counted(found, store))
 
 
 @export_app.command("import-study", rich_help_panel=PANEL)
@@ -96,7 +104,7 @@ def import_study(
 ) -> None:
     """Read a study from a file of JSON lines; go on with it by `vittle resume`."""
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8").split("\n")  # not splitlines: a reason may hold other ends of a line
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not text"
         raise VittleError(f"cannot read {file}: {reason}; accepted: what vittle export-study writes") from None
@@ -104,7 +112,7 @@ def import_study(
 
     store = open_store(storage, create=True)
     found = transfer.read(store, lines, study)
-    out.print(f"read {file}: study {found.name}, {len(store.trials(found.name))} trials", highlight=False, soft_wrap=True)
+    out.print(f"read {escape(str(file) + _counted(found, store))}", highlight=False, soft_wrap=True)
 
 
 @export_app.command(rich_help_panel=PANEL)
@@ -112,7 +120,11 @@ def report(
     study: StudyName = None,
     output: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="The file to write. Default: the study's name and .html.", show_default=False),
+        typer.Option(
+            metavar="FILE",
+            help="The file to write; - for standard output. Default: the study's name and .html.",
+            show_default=False,
+        ),
     ] = None,
     language: Annotated[str, typer.Option(metavar="NAME", help="en or ja.")] = "en",
     storage: Storage = None,
@@ -120,10 +132,14 @@ def report(
     """Write a study as one HTML file that needs no server and no network."""
     store = open_store(storage)
     found = find_study(store, study)
+    from vittle.cli.answers import write_output
     from vittle.dashboards.pages import report as reports  # here, because no other command prints pages
-    from vittle.dashboards.pages.trials import slug
+    from vittle.storage import records
 
-    path = output or Path(f"{slug(found.name)}.html")
+    path = output or Path(f"{records.file_stem(found.name)}.html")
     page = reports.render(store, found, language).encode()
-    write_at_once(path, page, "give --output a file in an existing folder")
-    out.print(f"wrote {path}: study {found.name}, {len(page) / 1e6:.1f} MB", markup=False, highlight=False, soft_wrap=True)
+    write_output(path, page, f": study {found.name}, {len(page) / 1e6:.1f} MB")
+
+
+def _counted(study: "Study", store: "Store") -> str:
+    return f": study {study.name}, {len(store.trials(study.name))} trials"

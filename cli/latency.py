@@ -101,7 +101,7 @@ def profile(
         from vittle.search.feasibility import example_schedules, find_profile, out_of_reach
         from vittle.spaces.space import Space, fitting
         from vittle.storage.settings import Settings
-    settings = Settings(
+    settings = Settings.of(
         model=model,
         batch_size=batch_size,
         device=choose_device(device),

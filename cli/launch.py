@@ -40,6 +40,7 @@ from vittle.dashboards.terminal.console import counting, err, escape, note, out,
 from vittle.objectives.goals import TOLERANCE
 from vittle.search.ray_cluster import check_address
 from vittle.spaces.inputs import parse_image_size
+from vittle.spaces.table import check_adapter_files
 
 if TYPE_CHECKING:
     from vittle.storage.records import Study, Trial
@@ -204,7 +205,7 @@ def launch(
     if study is not None:
         records.check_name(study)
     check_address(ray_address)
-    settings = Settings(
+    settings = Settings.of(  # all that is written wrong is refused before torch is loaded
         model=model,
         checkpoint=weights(checkpoint),
         image_size=parse_image_size(image_size),
@@ -231,7 +232,7 @@ def launch(
         cpus_per_worker=cpus_per_worker or max(1, cpus() // workers),
         seed=seed,
     )
-    settings.check()  # all that is written wrong, before torch is loaded
+    check_adapter_files(settings.adapters)
     with working("loading"):
         from vittle.reductions.device import choose_device
         from vittle.search.feasibility import check_budget
@@ -246,7 +247,7 @@ def launch(
     if target is not None:
         problem = problem.aimed_at(target, store)
     settings = problem.settings
-    there = {known.name for known in store.studies()}
+    there = set(store.names())
     if study not in there:
         with working("budget"):
             check_budget(problem.backbone, settings, store)
@@ -384,7 +385,9 @@ def _run(study: "Study", problem: Any, store: "Store", ray_address: str | None, 
     ranking = Ranking.of(store.trials(study.name), study.goals)
     show_front(study, ranking, study.goals.asked, as_json)
     if study.state == "interrupted":
-        err.print(f"interrupted; every finished trial is kept. Continue with: vittle resume {study.name}", highlight=False)
+        err.print(
+            f"interrupted; every finished trial is kept. Continue with: vittle resume {escape(study.name)}", highlight=False
+        )
         raise typer.Exit(130)
     if study.state == "failed":
         err.print(f"search failed: {escape(str(study.ended))}", highlight=False, soft_wrap=True)

@@ -47,6 +47,14 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    trusted_proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Address or network of a proxy that says who asks (X-Forwarded-For, -Proto). Default: none.",
+            show_default=False,
+        ),
+    ] = None,
     config: Annotated[
         Path | None,
         typer.Option(
@@ -74,11 +82,13 @@ def serve(
     given = _read(token_file) if token_file is not None else token
     if given is not None and len(given) < SHORTEST:
         raise VittleError(f"the token is too short; accepted: {SHORTEST} characters or more, in VITTLE_TOKEN or --token-file")
-    store = open_store(storage, create=True)
     from vittle.dashboards.security.sessions import Access
-    from vittle.dashboards.server import is_loopback, names
+    from vittle.dashboards.server import is_loopback, names, networks
     from vittle.dashboards.server import serve as serve_forever
     from vittle.dashboards.service.service import Service
+
+    proxies = networks(trusted_proxy or [])
+    store = open_store(storage, create=True)
 
     public = bool(host_name) or not is_loopback(host)
     made = given or secrets.token_urlsafe(32)
@@ -91,7 +101,7 @@ def serve(
             print(f"Token, for signing in and for programs: {made}")
         sys.stdout.flush()
 
-    serve_forever(store, port, illustrate, host, service, started)
+    serve_forever(store, port, illustrate, host, service, proxies, started)
 
 
 def _place(address: str | None, store: "Store") -> "Jobs":

@@ -3,7 +3,7 @@
 import typer
 
 from vittle.cli.options import Budget, Json, MaxDrop, Storage, StudyName, Tolerance, find_study, open_store, wanted
-from vittle.dashboards.terminal.console import err, escape, out, print_json, working
+from vittle.dashboards.terminal.console import err, escape, note, out, print_json, working
 
 studies_app = typer.Typer()
 PANEL = "What was found"  # of the list of commands
@@ -15,13 +15,14 @@ def list_studies(storage: Storage = None, as_json: Json = False) -> None:
     from vittle.dashboards.documents import study_document
     from vittle.dashboards.terminal import study_tables
     from vittle.storage import fronts
+    from vittle.storage.records import UnreadableStudy
 
-    store = open_store(storage)
-    listed = [(study, fronts.standing(store, study.name)) for study in store.studies()]
+    listed = fronts.listed(open_store(storage))
     if as_json:
-        print_json([study_document.listed(*one) for one in listed])
-    else:
-        out.print(study_tables.studies_table(listed))
+        print_json(study_document.listing(listed))
+        return
+    out.print(study_tables.studies_table(listed))
+    note(f"study {one.name!r} cannot be read: {one.reason}" for one in listed if isinstance(one, UnreadableStudy))
 
 
 @studies_app.command("trials", rich_help_panel=PANEL)

@@ -7,7 +7,10 @@ import typer
 
 from vittle.cli.options import DIGITS, Checkpoint, Classes, Data, Device, ImageSize, Model, resolved, source, weights
 from vittle.dashboards.terminal.console import counting, escape, note, out, working
+from vittle.spaces.files import check_writable
 from vittle.spaces.inputs import parse_image_size
+
+HINT = "give --output a file in an existing folder"
 
 train_app = typer.Typer(help="Train what a reduction or the demo needs.", no_args_is_help=True)
 
@@ -21,6 +24,7 @@ def train_backbone(
     seed: Annotated[int, typer.Option(metavar="N", help="Of the weights to begin with and of the images' order.")] = 0,
 ) -> None:
     """Train the embedded digits backbone again."""
+    check_writable(output, HINT)
     with working("loading"):
         from vittle.training import digits
     reached = digits.train(output, epochs=epochs, seed=seed)
@@ -51,6 +55,7 @@ def train_merge_embedding(
 ) -> None:
     """Learn which tokens are alike (DTEM). The same command continues a training that was interrupted."""
     where, given, size = source(model, data), weights(checkpoint), parse_image_size(image_size)
+    check_writable(output, HINT)
     with working("loading"):
         from vittle.objectives.measurement import proportion
         from vittle.objectives.quality.images import load_training_images

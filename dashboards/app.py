@@ -21,10 +21,10 @@ from vittle.dashboards.pages.common import HERE, spoken, templates
 from vittle.dashboards.security.head import HeadRequests
 from vittle.dashboards.security.middleware import LOOPBACK, SAFE, Authorization, BodyLimit, SecurityHeaders, refused
 from vittle.dashboards.service import api, pages
-from vittle.dashboards.service.catalog import told
 from vittle.dashboards.service.service import Service
 from vittle.spaces.errors import StorageError
-from vittle.storage.records import OtherKindError
+from vittle.spaces.validation import told
+from vittle.storage.records import OtherKindError, UnreadableError
 from vittle.storage.store import Store
 
 # A study's name may hold anything, a slash too: `studies` comes last, since its addresses fit all others.
@@ -47,6 +47,7 @@ def create_app(store: Store, illustrate: Illustrate | None = None, service: Serv
     app.add_exception_handler(RequestValidationError, _not_accepted)
     app.add_exception_handler(StorageError, _away)
     app.add_exception_handler(OtherKindError, _not_of_this_kind)
+    app.add_exception_handler(UnreadableError, _unreadable)
     app.get(plotlyjs.PATH, include_in_schema=False)(plotly_bundle)
     if service is not None:
         for router in (api.router, api.change):
@@ -83,6 +84,14 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 async def _not_of_this_kind(request: Request, error: Exception) -> Response:
     return await _refused(request, AnyHTTPException(HTTPStatus.NOT_FOUND, str(error)))
+
+
+async def _unreadable(request: Request, error: Exception) -> Response:
+    if not isinstance(error, UnreadableError):
+        raise error
+    speak = spoken(request)
+    said = speak(f"sentences.unreadable.{error.what}", name=repr(error.name), reason=error.reason)
+    return await _refused(request, AnyHTTPException(HTTPStatus.NOT_FOUND, said))
 
 
 async def _not_accepted(_request: Request, error: Exception) -> Response:

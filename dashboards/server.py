@@ -3,7 +3,7 @@
 import gc
 import ipaddress
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -26,11 +26,19 @@ COLLECT_AFTER = 100_000  # objects: thousands of trials are read at once and kep
 
 
 class Server(uvicorn.Server):
-    """Cuts off requests that never end, and ends streams of events when it shuts down, which waits for all that is open."""
+    """Cuts off requests that never end, and ends streams of events when it shuts down, which waits for all that is open.
 
-    def __init__(self, app: FastAPI, **options: Any) -> None:
+    Args:
+        app: what is served.
+        proxies: whose word is taken for who asks and by which scheme (`X-Forwarded-For`, `X-Forwarded-Proto`); see `networks`.
+        options: of uvicorn.
+    """
+
+    def __init__(self, app: FastAPI, proxies: Sequence[str] = (), **options: Any) -> None:
         self.app = app
-        super().__init__(uvicorn.Config(app, log_level="warning", http=PunctualProtocol, **options))
+        # uvicorn would trust whatever comes from this machine.
+        trusted: dict[str, Any] = {"proxy_headers": bool(proxies), "forwarded_allow_ips": list(proxies)}
+        super().__init__(uvicorn.Config(app, log_level="warning", http=PunctualProtocol, **trusted, **options))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.app.state.streams.ending = True
@@ -43,6 +51,26 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def networks(proxies: Iterable[str]) -> list[str]:
+    """The addresses of proxies as a server sees them.
+
+    Raises:
+        VittleError: something else than an address or a network.
+    """
+    found: list[str] = []
+    for proxy in proxies:
+        try:
+            network = ipaddress.ip_network(proxy.strip())
+        except ValueError:
+            raise VittleError(
+                f"proxy {proxy!r} is no address; accepted: 10.0.0.2, ::1, or a network such as 10.0.0.0/24"
+            ) from None
+        found.append(str(network))
+        if network.version == 4:  # as it is seen where one socket listens to both versions
+            found.append(f"::ffff:{network.network_address}/{96 + network.prefixlen}")
+    return found
 
 
 def names(host: str) -> list[str]:
@@ -64,6 +92,7 @@ def serve(
     illustrate: Illustrate | None = None,
     host: str = HOST,
     service: Service | None = None,
+    proxies: Sequence[str] = (),
     started: Callable[[str], None] = lambda address: print(f"Vittle dashboard on {address} (Ctrl-C ends it)", flush=True),
 ) -> None:
     """Serve until Ctrl-C; port 0 takes a free one.
@@ -74,6 +103,7 @@ def serve(
         illustrate: computes what pictures draw.
         host: name or address of this machine to listen at.
         service: what can be launched; without one the pages are for reading.
+        proxies: whose word is taken for who asks; see `networks`.
         started: told the address before the first request.
 
     Raises:
@@ -97,7 +127,7 @@ def serve(
         gc.set_threshold(COLLECT_AFTER)
         app = create_app(store, illustrate, service)
         with closing(app.state.illustrations):
-            Server(app).run(sockets=[listening])
+            Server(app, proxies).run(sockets=[listening])
 
 
 def _bracketed(host: str) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from typing import Any
 
+from vittle.dashboards.plain import plain
 from vittle.dashboards.words import ENGLISH, Words
 from vittle.objectives.backbones.merge_start import MergeStart
 from vittle.objectives.budget import Budget, LatencyBudget
@@ -49,11 +50,6 @@ def budget(limit: Budget, speak: Words = ENGLISH) -> str:
     if limit.tail:
         return speak("sentences.budget.tail", limit=str(limit).removeprefix("p95 "))
     return speak(f"sentences.budget.{'share' if limit.relative else 'rate' if limit.batch else 'batch'}", limit=limit)
-
-
-def plain(text: str) -> str:
-    """A name without control characters, which a terminal would obey."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def joined(sentences: Iterable[str], speak: Words = ENGLISH) -> str:

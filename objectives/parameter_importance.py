@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from vittle.spaces.validation import read_as
+
 METHODS = {
     "ped-anova": "how far the best trials' values differ from all trials'",
     "fanova": "how much of the variance over the space a parameter explains alone",
@@ -66,12 +68,16 @@ class Importance:
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Self:
-        """Read the mapping that `to_dict` writes."""
+        """Read the mapping that `to_dict` writes.
+
+        Raises:
+            ValueError: something else.
+        """
         shares = {
             method: {objective: ranked(one) for objective, one in objectives.items()}
             for method, objectives in document["shares"].items()
         }
-        return cls(int(document["trials"]), shares)
+        return read_as(cls, {"trials": document["trials"], "shares": shares})
 
 
 def ranked(shares: Mapping[str, float]) -> dict[str, float]:

@@ -92,7 +92,7 @@ class Coordinator:
         for trial in trials:
             if not trial.ended:
                 self._results.expect(trial.candidate.id)  # it is handed out again, and nothing else that is the same
-            else:
+            elif trial.readable:
                 self._learn(trial)
         self._limits = Limits(settings, self._results.judged)
         left = [trial for trial in trials if not trial.ended]

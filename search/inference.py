@@ -57,7 +57,6 @@ class InferenceProblem(ScheduleProblem):
         Raises:
             VittleError: bad input; nothing has been written.
         """
-        settings.check()
         _check_before_fetching(settings)
         backbone = load_backbone(settings.model, settings.checkpoint, settings.image_size)
         if backbone.classes == 0:

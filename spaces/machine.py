@@ -1,9 +1,12 @@
 """What a model may run on and in, by name, so that a wrong name is refused before torch is loaded."""
 
+from typing import Literal, get_args
+
 from vittle.spaces.errors import VittleError
 
+Dtype = Literal["float32", "bfloat16", "float16"]
 DEVICES = ("cpu", "cuda")
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 
 
 def check_device(name: str) -> None:

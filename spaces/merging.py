@@ -26,7 +26,7 @@ from vittle.spaces.pruning import NEEDS_CLASS
 from vittle.spaces.reduction import Choice, Context, Parameter, Start, Value, Values
 from vittle.spaces.shape import BackboneShape
 from vittle.spaces.token_reduction import Counts, TokenReduction
-from vittle.spaces.validation import falling
+from vittle.spaces.validation import Count, ShortName, falling
 from vittle.spaces.windows import Windows
 
 Metric = Literal["key", "feature", "decoupled"]
@@ -104,16 +104,16 @@ class Merging(TokenReduction):
     name: ClassVar[str] = "merging"
     words: ClassVar[Mapping[str, Any]] = WORDS
 
-    kept: tuple[int, ...]
+    kept: tuple[Count, ...]
     metric: Metric = "key"
     matching: Matching = "bipartite"
     weights: Weights = "size"
     # YAML reads a bare `on` as true.
     proportional: Annotated[Switch, BeforeValidator(lambda given: {True: "on", False: "off"}.get(given, given))] = "auto"
-    window: int | None = None
-    global_from: int = 0
-    embedding: str | None = None
-    embedding_width: int = 0
+    window: Count | None = None
+    global_from: Count = 0
+    embedding: ShortName | None = None
+    embedding_width: Count = 0
 
     _falls = field_validator("kept")(falling)
 

@@ -17,7 +17,7 @@ from vittle.spaces.errors import ScheduleError
 from vittle.spaces.reduction import Choice, Context, Parameter, Start, Values
 from vittle.spaces.shape import BackboneShape
 from vittle.spaces.token_reduction import Counts, TokenReduction
-from vittle.spaces.validation import falling
+from vittle.spaces.validation import Count, falling
 
 WORDS = {
     "en": {
@@ -50,7 +50,7 @@ class Pruning(TokenReduction):
     name: ClassVar[str] = "pruning"
     words: ClassVar[Mapping[str, Any]] = WORDS
 
-    kept: tuple[int, ...]
+    kept: tuple[Count, ...]
 
     _falls = field_validator("kept")(falling)
 

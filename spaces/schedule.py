@@ -21,12 +21,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, get_args
 
-import yaml
 from pydantic import ValidationError
 
-from vittle.spaces.errors import ScheduleError
+from vittle.spaces.errors import ScheduleError, VittleError
+from vittle.spaces.files import write_at_once
+from vittle.spaces.plain_yaml import read_yaml, to_yaml
 from vittle.spaces.reduction import Reduction, Tail
 from vittle.spaces.table import REDUCTIONS, adapter_files
+from vittle.spaces.validation import first_mistake, shortened
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if self.tail not in get_args(Tail):
-            raise ScheduleError(f"tail is {self.tail!r}; accepted: {', '.join(get_args(Tail))}")
+            raise ScheduleError(f"tail is {shortened(repr(self.tail))}; accepted: {', '.join(get_args(Tail))}")
         by_name = {reduction.name: reduction for reduction in self.reductions}
         if len(by_name) < len(self.reductions):
             raise ScheduleError("a schedule holds each reduction once")
@@ -98,17 +100,17 @@ class Schedule:
         Raises:
             ScheduleError: an unknown key, or a value that its reduction does not accept.
         """
-        unknown = sorted(set(document) - {"tail", *REDUCTIONS})
+        if not isinstance(document, Mapping):
+            raise ScheduleError(f"a schedule is a mapping; accepted keys: tail, {', '.join(REDUCTIONS)}")
+        unknown = sorted(shortened(repr(key)) for key in document.keys() - {"tail", *REDUCTIONS})
         if unknown:
-            raise ScheduleError(f"unknown key {unknown[0]!r} in a schedule; accepted: tail, {', '.join(REDUCTIONS)}")
+            raise ScheduleError(f"unknown key {unknown[0]} in a schedule; accepted: tail, {', '.join(REDUCTIONS)}")
         parts = []
         for name in REDUCTIONS.keys() & document.keys():
             try:
                 parts.append(REDUCTIONS[name].settings.model_validate(document[name]))
             except ValidationError as error:
-                first = error.errors()[0]
-                where = ".".join([name, *map(str, first["loc"])])
-                raise ScheduleError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
+                raise ScheduleError(first_mistake(error, name)) from None
         return cls(tuple(parts), document.get("tail", "full"))
 
     @classmethod
@@ -120,11 +122,9 @@ class Schedule:
         """
         files: dict[str, Path] = {}
         try:
-            document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ScheduleError(f"cannot read {path}: {error.strerror}; give a schedule file such as best.yaml") from None
-        except (yaml.YAMLError, UnicodeDecodeError):
-            raise ScheduleError(f"{path} is not YAML; give a schedule file such as best.yaml") from None
+            document = read_yaml(Path(path), "give a schedule file such as best.yaml")
+        except VittleError as error:
+            raise ScheduleError(str(error)) from None
         if isinstance(document, dict) and isinstance(document.get("schedule"), dict):
             files = _adapter_files(document, Path(path))
             document = document["schedule"]
@@ -136,9 +136,12 @@ class Schedule:
             raise ScheduleError(f"{path}: {error}") from None
 
     def save(self, path: str | Path) -> None:
-        """Write the schedule alone, as YAML that `load` reads."""
-        text = yaml.safe_dump(self.to_dict(), sort_keys=False, default_flow_style=None, width=120)
-        Path(path).write_text(text, encoding="utf-8")
+        """Write the schedule alone, as YAML that `load` reads.
+
+        Raises:
+            VittleError: the file cannot be written.
+        """
+        write_at_once(Path(path), to_yaml(self.to_dict()).encode())
 
 
 def _adapter_files(document: Mapping[str, Any], path: Path) -> dict[str, Path]:
@@ -148,6 +151,7 @@ def _adapter_files(document: Mapping[str, Any], path: Path) -> dict[str, Path]:
         return {}
     if not isinstance(given, str) and not (isinstance(given, dict) and all(isinstance(one, str) for one in given.values())):
         raise ScheduleError(
-            f"{path}: adapters is {given!r}; accepted: a file for each reduction, such as merging: best.safetensors"
+            f"{path}: adapters is {shortened(repr(given))}; accepted: a file for each reduction, such as "
+            "merging: best.safetensors"
         )
     return {name: path.parent / file for name, file in adapter_files(given).items()}

@@ -5,7 +5,14 @@ the matching of tokens are not counted, as is usual (the matching of ToMe is abo
 """
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
+
+# What a shape that was written down may hold; see `vittle.spaces.validation.read_as`.
+Depth = Annotated[int, Field(ge=1, le=10_000)]
+Size = Annotated[int, Field(ge=1, le=2**20)]
+Weight = Annotated[int, Field(ge=0, le=2**53)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,22 +37,22 @@ class BackboneShape:
         other_parameters: weights of all that is no block.
     """
 
-    depth: int
-    width: int
-    heads: int
-    grid: tuple[int, int]
-    prefix: int
-    attention_width: int
-    key_macs: int
-    query_macs: int
-    mlp_macs: int
-    embed_macs: int
-    head_macs: int
+    depth: Depth
+    width: Size
+    heads: Size
+    grid: tuple[Size, Size]
+    prefix: Annotated[int, Field(ge=0, le=2**20)]
+    attention_width: Size
+    key_macs: Weight
+    query_macs: Weight
+    mlp_macs: Weight
+    embed_macs: Weight
+    head_macs: Weight
     reads_prefix_only: bool
     has_class: bool = True
     # They decide neither time nor work, so that shapes with and without them are the same.
-    block_parameters: int = field(default=0, compare=False)
-    other_parameters: int = field(default=0, compare=False)
+    block_parameters: Weight = field(default=0, compare=False)
+    other_parameters: Weight = field(default=0, compare=False)
 
     @property
     def patches(self) -> int:

@@ -64,15 +64,24 @@ def adapter_of(name: str) -> str:
 
 
 def check_adapters(files: Mapping[str, str], reductions: Sequence[str]) -> None:
-    """Refuse files of trained weights that are not there, or that a search of these reductions has no use for.
+    """Refuse trained weights that a search of these reductions has no use for.
 
     Raises:
-        VittleError: no such file, or a reduction that has none or is not searched.
+        VittleError: a reduction that has none or is not searched.
     """
     for name, path in files.items():
         adapter_of(name)
         if name not in reductions:
             raise VittleError(f"{path} is an adapter of {name}, and {name} is not searched; add it to --reductions")
+
+
+def check_adapter_files(files: Mapping[str, str]) -> None:
+    """Refuse files of trained weights, by reduction, that are not there.
+
+    Raises:
+        VittleError: no such file.
+    """
+    for name, path in files.items():
         if not Path(path).is_file():
             raise VittleError(f"no adapter of {name} at {path}; put it there, or make one with: vittle train")
 

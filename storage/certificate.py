@@ -3,20 +3,77 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vittle.objectives.budget import LatencyBudget
 from vittle.objectives.measurement import Measurement
 from vittle.spaces.errors import VittleError
-from vittle.spaces.inputs import parse_image_size
+from vittle.spaces.machine import Dtype
+from vittle.spaces.plain_yaml import read_yaml
 from vittle.spaces.schedule import Schedule
+from vittle.spaces.validation import Count, first_mistake
+from vittle.storage.settings import ImageSize
 
 State = Literal["holds", "drifted", "cannot tell", "other device"]
 EXIT_CODES: Mapping[State, int] = {"holds": 0, "drifted": 1, "other device": 3, "cannot tell": 4}
 SHARP = 0.02  # of the limit, by which the end of an interval may be over it: two careful measurements differ by as much
 DOUBT = 0.5  # of the limit, by which a disturbed measurement has to be over it to say that a claim has drifted
+
+
+class _Part(BaseModel):
+    """Of an exported file; what it says besides is for people."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False)
+
+
+class _Measured(_Part):
+    value: float
+    interval: list[float] = Field(min_length=2, max_length=2)
+    n: Count
+
+
+class _Measurements(_Part):
+    latency_ms: _Measured
+    latency_ratio: _Measured
+
+
+class _Stand(_Part):
+    model_config = ConfigDict(extra="forbid")
+
+    device: str
+    batch_size: Annotated[Count, Field(ge=1)]
+    dtype: Dtype
+    compiled: bool
+
+
+class _Environment(_Part):
+    model_config = ConfigDict(extra="allow")
+
+    threads: Annotated[Count, Field(ge=1)] | None = None
+
+
+class _Claimed(_Part):
+    stand: _Stand
+    environment: _Environment
+    protocol: dict[str, Any]
+
+
+class _Backbone(_Part):
+    model: str
+    fingerprint: str
+    checkpoint: str | None
+    image_size: ImageSize | None = None
+
+
+class _Document(_Part):
+    """What has to be in an exported file for its claim to be measured again."""
+
+    budget: str
+    backbone: _Backbone
+    measurements: _Measurements
+    certificate: _Claimed
 
 
 @dataclass(frozen=True)
@@ -50,30 +107,32 @@ class Certificate:
         """Read what `vittle export` writes.
 
         Raises:
-            VittleError: no such file, or a file without a certificate.
+            VittleError: no such file, or a file without a certificate, or one that says something else than an export does.
         """
         schedule = Schedule.load(path)
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
         try:
-            backbone, certificate = document["backbone"], document["certificate"]
-            latency = {}
-            for name in ("latency_ms", "latency_ratio"):
-                one = document["measurements"][name]
-                low, high = one["interval"]
-                latency[name] = Measurement(name, one["value"], low, high, one["n"], certificate["protocol"])
+            document = _Document.model_validate(read_yaml(path, "give what vittle export writes"))
+            claimed = {name: getattr(document.measurements, name) for name in _Measurements.model_fields}
+            budget = LatencyBudget.parse(document.budget, document.certificate.stand.batch_size)
+            protocol = document.certificate.protocol
+            latency = {
+                name: Measurement(name, one.value, one.interval[0], one.interval[1], one.n, protocol)
+                for name, one in claimed.items()
+            }
+        except ValidationError as error:
+            reason = first_mistake(error)
+        except ValueError as error:
+            reason = str(error)
+        else:
             return cls(
                 schedule,
-                LatencyBudget.parse(document["budget"], certificate["stand"]["batch_size"]),
+                budget,
                 latency,
-                certificate["stand"],
-                certificate["environment"],
-                backbone["model"],
-                backbone["fingerprint"],
-                backbone["checkpoint"],
-                parse_image_size(backbone.get("image_size")),
+                document.certificate.stand.model_dump(),
+                document.certificate.environment.model_dump(exclude_unset=True),
+                **document.backbone.model_dump(),
             )
-        except (KeyError, TypeError, ValueError):
-            raise VittleError(f"{path} has no certificate to verify; export it again with: vittle export") from None
+        raise VittleError(f"{path} has no certificate to verify ({reason}); export it again with: vittle export")
 
     def check_adapters(self, given: Iterable[str]) -> None:
         """Refuse trained weights of reductions that need none here.

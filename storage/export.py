@@ -1,17 +1,16 @@
 """What leaves the database of an inference study: its front, and a document with a schedule and its evidence."""
 
 import io
+import re
 from collections.abc import Mapping
 from pathlib import PurePath
 from types import MappingProxyType
 from typing import Any
 
-import yaml
-
 from vittle.objectives.budget import Budget
 from vittle.objectives.latency.provenance import ENVIRONMENT
 from vittle.objectives.measurement import Measurement, Phase
-from vittle.spaces import costs
+from vittle.spaces import costs, plain_yaml
 from vittle.spaces.schedule import Schedule
 from vittle.storage.plain_export import check_exportable, expected, measured, ranked
 from vittle.storage.ranking import Ranking
@@ -94,9 +93,10 @@ def document(
         "trial": trial.number,
         "id": trial.schedule.id,
     }
-    adapters = {part.name for part in trial.schedule.reductions if part.adapter} & settings.adapters.keys()
-    if adapters:
-        exported["adapters"] = {name: _beside(file, name, settings.adapters[name]) for name in sorted(adapters)}
+    adapters = {part.name: part.adapter for part in trial.schedule.reductions if part.adapter}
+    named = sorted(adapters.keys() & settings.adapters.keys())
+    if named:
+        exported["adapters"] = {name: _beside(file, name, adapters[name], settings.adapters[name]) for name in named}
     baseline = None if ranking is None else ranking.baseline
     if baseline is not None and phase in baseline.measurements:
         exported["backbone"]["measurements"] = measured({"accuracy": baseline.measurements[phase]["accuracy"]})
@@ -117,13 +117,15 @@ def to_yaml(exported: dict[str, Any], missing: Mapping[str, str] = MappingProxyT
     for name in sorted(files.keys() & missing.keys()):
         stream.write(f"# Put beside this file: a copy of {missing[name]!r}, as {files[name]!r}\n")
     stream.write("# Check that it still holds, on this machine or another: vittle verify this-file\n")
-    yaml.safe_dump(exported, stream, sort_keys=False, default_flow_style=None, width=120)
-    return stream.getvalue()
+    return stream.getvalue() + plain_yaml.to_yaml(exported)
 
 
-def _beside(file: str, name: str, source: str) -> str:
-    """What the copy of an adapter is called: `best.merging.safetensors`."""
-    return f"{PurePath(file).stem}.{name}{PurePath(source).suffix}"
+def _beside(file: str, name: str, adapter: str, source: str) -> str:
+    """What the copy of an adapter is called: `best.merging.modular-0123456789ab.safetensors`.
+
+    Its own name tells its weights, so a copy of others never takes the place of one that an earlier export names.
+    """
+    return re.sub(r"[^\w.+ -]", "-", f"{PurePath(file).stem}.{name}.{adapter}{PurePath(source).suffix}")
 
 
 def _accuracy(measured: Measurement) -> dict[str, Any]:

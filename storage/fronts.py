@@ -1,12 +1,14 @@
 """The fronts that a study has had, so that how far it is can be told without reading all of its trials."""
 
+from collections.abc import Callable
+
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from vittle.storage import kinds, rows
 from vittle.storage.patience import patient
 from vittle.storage.ranking import Ranking, Standing
-from vittle.storage.records import BASELINES, UNFINISHED
+from vittle.storage.records import BASELINES, UNFINISHED, Study, UnreadableError, UnreadableStudy, readable
 from vittle.storage.store import Store
 from vittle.storage.tables import FrontRow, StudyRow, TrialRow
 
@@ -18,6 +20,28 @@ def standing(store: Store, study: str) -> Standing:
     Of a kind that is not known here nobody can tell what is best.
     """
     return _kept(store, study) or Ranking.of(store.trials(study), store.study(study).goals).standing
+
+
+def listed(
+    store: Store, told: Callable[[Study], Standing | None] = lambda study: None
+) -> list[tuple[Study, Standing] | UnreadableStudy]:
+    """All studies with how far they are, newest first; one that nobody here understands stands for itself and stops nobody.
+
+    Args:
+        store: whose studies.
+        told: how far a study is, where that is known without asking the store.
+    """
+    found: list[tuple[Study, Standing] | UnreadableStudy] = []
+    for study in store.all_studies():
+        if isinstance(study, UnreadableStudy):
+            found.append(study)
+            continue
+        try:
+            with readable(study.name):
+                found.append((study, told(study) or standing(store, study.name)))
+        except UnreadableError as error:
+            found.append(UnreadableStudy(study.name, error.reason))
+    return found
 
 
 @patient
@@ -45,7 +69,9 @@ def _kept(store: Store, study: str) -> Standing | None:
             return None
         wanted = {*last.points, *([] if last.best is None else [last.best])}
         trials = rows.trials(session, now, TrialRow.number.in_(wanted))
-        found = {trial.number: trial for trial in trials}
+        found = {trial.number: trial for trial in trials if trial.readable}
+        if found.keys() != wanted:
+            return None
         return Standing(finished, [found[number] for number in last.points], None if last.best is None else found[last.best])
 
 

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from vittle.objectives.budget import Budget
+from vittle.spaces import costs
 from vittle.spaces.candidate import Candidate, SearchSpace
 from vittle.spaces.errors import VittleError
 from vittle.spaces.schedule import Schedule
@@ -30,6 +31,7 @@ class Kind:
         decode: makes a candidate of the document that its `to_dict` has written.
         space: what a study may propose, by its record alone, to explain its parameters.
         problem: where the problem is, as `module:Class`.
+        check: refuses a candidate that none of its studies can have tried.
         entry: one point of a front as plain values.
         document: what an exported file holds.
         to_yaml: that as text.
@@ -39,6 +41,7 @@ class Kind:
     decode: Callable[[Mapping[str, Any]], Candidate]
     space: Callable[[Study], SearchSpace]
     problem: str
+    check: Callable[[Study, Any], object] = lambda study, candidate: None
     entry: Callable[[Study, Trial, Ranking | None], dict[str, Any]] = plain_export.front_entry
     document: Callable[[Study, Trial, Ranking | None, Budget | None, str], dict[str, Any]] = plain_export.document
     to_yaml: Callable[[dict[str, Any], Mapping[str, str]], str] = plain_export.to_yaml
@@ -74,11 +77,14 @@ def find(name: str) -> Kind:
 
 
 def read_settings(kind: str, document: Mapping[str, Any]) -> SearchSettings:
-    """The settings of a study; of a kind that is not known here, those that every kind has."""
+    """The settings of a study; of a kind that is not known here, those that every kind has.
+
+    Raises:
+        VittleError: they are none that a study can have.
+    """
     if kind in KINDS:
-        return KINDS[kind].settings.model_validate(document)
-    known = {name: document[name] for name in SearchSettings.model_fields if name in document}
-    return SearchSettings.model_construct(**known)
+        return KINDS[kind].settings.of(**document)
+    return SearchSettings.of(**{name: document[name] for name in SearchSettings.model_fields if name in document})
 
 
 def front_entry(study: Study, trial: Trial, ranking: Ranking | None = None) -> dict[str, Any]:
@@ -125,6 +131,7 @@ register(
         Schedule.from_dict,
         lambda study: Space(study.backbone.shape, study.inference.reductions, adapters=study.backbone.adapters),
         "vittle.search.inference:InferenceProblem",
+        check=lambda study, schedule: costs.work(study.backbone.shape, schedule),
         entry=export.front_entry,
         document=export.document,
         to_yaml=export.to_yaml,

@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-import yaml
-
 from vittle.objectives.budget import Budget
 from vittle.objectives.measurement import Measurement, Phase
+from vittle.spaces import plain_yaml
 from vittle.spaces.errors import VittleError
 from vittle.storage.ranking import Ranking
 from vittle.storage.records import Study, Trial
@@ -70,8 +69,7 @@ def document(
 def to_yaml(exported: dict[str, Any], missing: Mapping[str, str] = MappingProxyType({})) -> str:
     """The document as text; nothing is `missing` beside it."""
     del missing
-    text: str = yaml.safe_dump(exported, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
-    return text
+    return plain_yaml.to_yaml(exported)
 
 
 def check_exportable(study: Study, trial: Trial) -> None:

@@ -2,12 +2,15 @@
 
 import itertools
 import re
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from statistics import median
-from typing import Literal
+from typing import Any, Literal, get_args
+
+from pydantic import ValidationError
 
 from vittle.objectives.budget import Budget
 from vittle.objectives.goals import Goals
@@ -15,14 +18,20 @@ from vittle.objectives.latency.provenance import device_phase
 from vittle.objectives.measurement import OBJECTIVES, Measurement
 from vittle.objectives.quality.image_digest import ImageDigest
 from vittle.spaces.candidate import Candidate
-from vittle.spaces.errors import VittleError
+from vittle.spaces.errors import StorageError, VittleError
 from vittle.spaces.reduction import AdapterRecord, Values
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
+from vittle.spaces.validation import first_mistake, shortened
 from vittle.storage.settings import SearchSettings, Settings
 
 TrialState = Literal["running", "interrupted", "complete", "stopped", "infeasible", "failed"]
 StudyState = Literal["running", "complete", "interrupted", "failed"]
+TRIAL_STATES, STUDY_STATES = get_args(TrialState), get_args(StudyState)
+UNREADABLE: Literal["unreadable"] = "unreadable"
+"""What stands for the state of a study or trial whose row nobody here understands."""
+STRANGE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What reading values that nothing here has written may end in."""
 
 UNFINISHED = ("running", "interrupted")  # states of trials that have not ended; a resumed search begins interrupted ones again
 BASELINES = ("backbone", "baseline")  # origins of the baseline's own trial, by the kind of study
@@ -30,8 +39,48 @@ PACE = 20  # trials that tell how fast a search is
 NAME = re.compile(r"(?!.*\.(json|yaml)$)\w[\w .+-]{0,99}")  # a study's name stands in addresses and file names
 
 
+REASON = 200  # characters of why something cannot be read
+
+
 class OtherKindError(VittleError):
     """Something that a study of this kind does not have."""
+
+
+class UnreadableError(VittleError):
+    """A study or a trial in the database that nobody here understands, by whatever it was written.
+
+    Attributes:
+        what: the word for it.
+        name: of the study, or number of the trial.
+        reason: what is wrong with it.
+    """
+
+    def __init__(self, what: Literal["study", "trial"], name: str | int, reason: str) -> None:
+        super().__init__(f"{what} {name!r} cannot be read ({reason})")
+        self.what, self.name, self.reason = what, name, reason
+
+
+@contextmanager
+def readable(study: str) -> Iterator[None]:
+    """Turn whatever strange values lead to into one line.
+
+    Raises:
+        UnreadableError: the study of that name cannot be read, and why.
+    """
+    try:
+        yield
+    except (OtherKindError, StorageError, UnreadableError):
+        raise
+    except STRANGE as error:
+        raise UnreadableError("study", study, strangeness(error)) from error
+
+
+def strangeness(error: Exception) -> str:
+    """What is wrong with values that nothing here has written, in one line."""
+    if isinstance(error, ValidationError):
+        return first_mistake(error)
+    said = f"no {error}" if isinstance(error, KeyError) else str(error)
+    return shortened(" ".join(said.split()), REASON) or type(error).__name__
 
 
 def check_name(name: str) -> None:
@@ -50,6 +99,11 @@ def free_name(model: str, taken: Container[str]) -> str:
     return next(name for number in itertools.count(1) if (name := f"{stem}-{number}") not in taken)
 
 
+def file_stem(name: str) -> str:
+    """What a file of a study is called by default: its name, or what is left of one that no study of today can have."""
+    return re.sub(r"[^\w .+-]+", "-", name).strip("-. ")[:100] or "study"
+
+
 @dataclass(frozen=True)
 class BackboneRecord:
     """The backbone that a study's schedules belong to, with the trained weights that the search may use, by reduction."""
@@ -62,6 +116,26 @@ class BackboneRecord:
 
 
 @dataclass(frozen=True)
+class UnreadableCandidate:
+    """Stands for a candidate whose row nobody here understands; its summary says why."""
+
+    summary: str
+    id: str = UNREADABLE
+    is_baseline: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        return {}
+
+
+@dataclass(frozen=True)
+class UnreadableStudy:
+    """Stands for a study whose row nobody here understands."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Trial:
     """One attempt to evaluate one candidate.
 
@@ -71,14 +145,14 @@ class Trial:
             `sampler`.
         parameters: the searched values that the candidate stands for; empty for the baseline.
         measurements: by phase, then by objective; a front that was timed on another device has phases of its own.
-        reason: why it failed or is infeasible.
+        reason: why it failed, is infeasible or cannot be read.
         attempts: how often it was begun; more than once where a worker or the whole search died with it.
         started: when it was written down, in UTC.
         finished: when it ended; None until then.
     """
 
     number: int
-    state: TrialState
+    state: TrialState | Literal["unreadable"]
     origin: str
     candidate: Candidate
     parameters: Values
@@ -94,10 +168,18 @@ class Trial:
 
         Raises:
             OtherKindError: in another one.
+            UnreadableError: nobody here understands it.
         """
+        if isinstance(self.candidate, UnreadableCandidate):
+            raise UnreadableError("trial", self.number, self.candidate.summary)
         if not isinstance(self.candidate, Schedule):
             raise OtherKindError(f"trial {self.number} is no schedule of a backbone: {self.candidate.summary}")
         return self.candidate
+
+    @property
+    def readable(self) -> bool:
+        """Whether its row is understood here."""
+        return self.state != UNREADABLE
 
     @property
     def is_baseline(self) -> bool:
@@ -244,6 +326,11 @@ def confirmation_gap(trials: Sequence[Trial]) -> float | None:
     )
     gaps = [(after - before).total_seconds() for before, after in itertools.pairwise(taken)][-PACE:]
     return median(gaps) if gaps else None  # a mean would count the pause before a study was extended
+
+
+def unreadable(number: int, reason: str) -> Trial:
+    """Stands for a trial whose row nobody here understands."""
+    return Trial(number, UNREADABLE, "", UnreadableCandidate(reason), {}, reason=reason)
 
 
 def profiled(trials: Sequence[Trial]) -> str | None:

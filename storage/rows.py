@@ -4,6 +4,7 @@ Every change of a study begins by raising its revision. That writes the study's 
 database, until the change is committed: numbers are given once, and whoever sees a revision sees all that led to it.
 """
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,11 +14,22 @@ from sqlalchemy.orm import Session
 from vittle.objectives.measurement import Measurement
 from vittle.objectives.quality.image_digest import ImageDigest
 from vittle.spaces.errors import VittleError
-from vittle.spaces.reduction import AdapterRecord
-from vittle.spaces.shape import BackboneShape
+from vittle.spaces.validation import read_as
 from vittle.storage import kinds
 from vittle.storage.holder import abandoned
-from vittle.storage.records import BackboneRecord, Study, Trial
+from vittle.storage.records import (
+    STRANGE,
+    STUDY_STATES,
+    TRIAL_STATES,
+    BackboneRecord,
+    Study,
+    Trial,
+    UnreadableError,
+    UnreadableStudy,
+    readable,
+    strangeness,
+    unreadable,
+)
 from vittle.storage.tables import MeasurementRow, StudyRow, TrialRow, in_utc
 
 TRIAL = [
@@ -27,12 +39,9 @@ TRIAL = [
 MEASUREMENT = [
     getattr(MeasurementRow, name) for name in ("trial_id", "phase", "objective", "value", "low", "high", "n", "protocol")
 ]
-HELD: list[Any] = [
-    StudyRow.state,
-    StudyRow.holder,
-    StudyRow.heartbeat,
-    StudyRow.created,
-]  # whether it is abandoned
+HELD: list[Any] = [StudyRow.state, StudyRow.holder, StudyRow.heartbeat, StudyRow.created]  # whether it is abandoned
+TYPES = {"number": int, "origin": str, "parameters": dict, "reason": str | None, "attempts": int}
+"""Of a trial, where a database keeps whatever it is given."""
 
 
 class Version(NamedTuple):
@@ -86,13 +95,15 @@ def version(session: Session | Connection, study: str) -> Version:
 
     Raises:
         VittleError: there is none of that name.
+        UnreadableError: nobody here understands who runs it.
     """
     columns = (StudyRow.id, StudyRow.revision, StudyRow.kind, *HELD)
-    found: Any = session.execute(select(*columns).where(StudyRow.name == study)).one_or_none()
-    if found is None:
-        raise _missing(session, study)
-    left = abandoned(found.state, found.holder, found.heartbeat, found.created)
-    return Version(found.id, found.revision, found.kind, found.state, left)
+    with readable(study):
+        found: Any = session.execute(select(*columns).where(StudyRow.name == study)).one_or_none()
+        if found is not None:
+            left = abandoned(found.state, found.holder, found.heartbeat, found.created)
+            return Version(found.id, found.revision, found.kind, found.state, left)
+    raise _missing(session, study)
 
 
 def study_row(session: Session, name: str) -> StudyRow:
@@ -136,17 +147,23 @@ def interrupt(session: Session | Connection, study: Version) -> None:
 def trials(session: Session | Connection, study: Version, *which: ColumnElement[bool]) -> list[Trial]:
     """The trials of a study for which all of that is true, by number; where nobody runs it, none of them is running.
 
+    What cannot be read stands for itself.
+
     Raises:
         OtherKindError: the kind is not known here.
     """
-    which = (TrialRow.study_id == study.id, *which)
-    found = session.execute(select(*TRIAL).where(*which).order_by(TrialRow.number)).all()
-    measured: dict[int, list[Any]] = {row.id: [] for row in found}
-    for one in session.execute(select(*MEASUREMENT).join(TrialRow).where(*which).order_by(MeasurementRow.id)):
-        if one.trial_id in measured:  # else the trial has come since
-            measured[one.trial_id].append(one)
-    left = study.abandoned or study.state != "running"
-    return [_trial(study.kind, row, measured[row.id], left=left) for row in found]
+    kinds.find(study.kind)
+    which, left = (TrialRow.study_id == study.id, *which), study.abandoned or study.state != "running"
+    try:
+        found = session.execute(select(*TRIAL).where(*which).order_by(TrialRow.number)).all()
+        measured: dict[int, list[Any]] = {row.id: [] for row in found}
+        for one in session.execute(select(*MEASUREMENT).join(TrialRow).where(*which).order_by(MeasurementRow.id)):
+            if one.trial_id in measured:  # else the trial has come since
+                measured[one.trial_id].append(one)
+    except STRANGE:  # a row that is not even JSON, or without a date; the others can be read one by one
+        ids = session.execute(select(TrialRow.id, TrialRow.number).where(*which).order_by(TrialRow.number)).all()
+        return [_read_alone(session, study.kind, *one, left=left) for one in ids]
+    return [_read_trial(study.kind, row, measured[row.id], left=left) for row in found]
 
 
 def trial_of(kind: str, row: TrialRow) -> Trial:
@@ -155,22 +172,69 @@ def trial_of(kind: str, row: TrialRow) -> Trial:
 
 
 def study_of(row: StudyRow) -> Study:
-    """The study of a row; one that says that it is running though nobody runs it is interrupted."""
-    backbone = _backbone(row.backbone) if row.kind in kinds.KINDS and row.backbone else None
-    settings = kinds.read_settings(row.kind, row.settings)
-    left = abandoned(row.state, row.holder, row.heartbeat, row.created)
-    state: Any = "interrupted" if left else row.state
-    images = None if row.images is None else ImageDigest(**row.images)
-    return Study(row.name, state, settings, backbone, in_utc(row.created), row.ended, row.owner, row.kind, images)
+    """The study of a row; one that says that it is running though nobody runs it is interrupted.
+
+    Raises:
+        UnreadableError: nobody here understands it.
+    """
+    with readable(row.name):
+        backbone = read_as(BackboneRecord, row.backbone) if row.kind in kinds.KINDS and row.backbone else None
+        settings = kinds.read_settings(row.kind, row.settings)
+        images = None if row.images is None else read_as(ImageDigest, row.images)
+        state: Any = "interrupted" if abandoned(row.state, row.holder, row.heartbeat, row.created) else row.state
+        if state not in STUDY_STATES:
+            raise ValueError(f"state is {state!r}")
+        return Study(row.name, state, settings, backbone, in_utc(row.created), row.ended, row.owner, row.kind, images)
 
 
-def _backbone(document: Mapping[str, Any]) -> BackboneRecord:
-    shape = {**document["shape"], "grid": tuple(document["shape"]["grid"])}
-    adapters = {name: AdapterRecord(*record) for name, record in document.get("adapters", {}).items()}
-    return BackboneRecord(**{**document, "shape": BackboneShape(**shape), "adapters": adapters})
+def read_studies(session: Session, *which: ColumnElement[bool]) -> list[Study | UnreadableStudy]:
+    """The studies for which all of that is true, newest first; what cannot be read stands for itself."""
+    found: list[Study | UnreadableStudy] = []
+    newest = (StudyRow.created.desc(), StudyRow.id.desc())
+    ids = session.execute(select(StudyRow.id, StudyRow.name).where(*which).order_by(*newest)).all()
+    there: dict[int, StudyRow] = {}
+    with contextlib.suppress(*STRANGE):  # a row that is not even JSON, or without a date; the others can be read one by one
+        there = {row.id: row for row in session.scalars(select(StudyRow).where(*which))}
+    for id_, name in ids:
+        try:
+            found.append(study_of(there.get(id_) or session.scalars(select(StudyRow).where(StudyRow.id == id_)).one()))
+        except UnreadableError as error:
+            found.append(UnreadableStudy(name, error.reason))
+        except STRANGE as error:
+            found.append(UnreadableStudy(name, strangeness(error)))
+    return found
+
+
+def count_abandoned(session: Session | Connection) -> int:
+    """How many studies say that they are running though nobody runs them; none of them is one that cannot be read."""
+    count = 0
+    for id_ in session.scalars(select(StudyRow.id).where(StudyRow.state == "running")).all():
+        with contextlib.suppress(*STRANGE):
+            held = session.execute(select(*HELD).where(StudyRow.id == id_)).one_or_none()
+            count += held is not None and abandoned(held.state, held.holder, held.heartbeat, held.created)
+    return count
+
+
+def _read_alone(session: Session | Connection, kind: str, id_: int, number: int, *, left: bool) -> Trial:
+    try:
+        row = session.execute(select(*TRIAL).where(TrialRow.id == id_)).one()
+        measured = session.execute(select(*MEASUREMENT).where(MeasurementRow.trial_id == id_).order_by(MeasurementRow.id)).all()
+    except STRANGE as error:
+        return unreadable(number, strangeness(error))
+    return _read_trial(kind, row, measured, left=left)
+
+
+def _read_trial(kind: str, row: Any, measured: Iterable[Any], *, left: bool) -> Trial:
+    try:
+        return _trial(kind, row, measured, left=left)
+    except STRANGE as error:
+        return unreadable(row.number, strangeness(error))
 
 
 def _trial(kind: str, row: Any, measured: Iterable[Any], *, left: bool = False) -> Trial:
+    wrong = next((name for name, kind in TYPES.items() if not isinstance(getattr(row, name), kind)), None)
+    if row.state not in TRIAL_STATES or wrong is not None:
+        raise ValueError(f"state is {row.state!r}" if wrong is None else f"{wrong} is {getattr(row, wrong)!r}")
     measurements: dict[str, dict[str, Measurement]] = {}
     for one in measured:
         found = Measurement(one.objective, one.value, one.low, one.high, one.n, one.protocol)

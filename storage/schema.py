@@ -67,8 +67,8 @@ def _version(connection: Connection) -> str | None:
         return version
     if "studies" not in there or not {column["name"] for column in seen.get_columns("studies")} >= STUDIES:
         return None
-    found = connection.scalars(text(f"SELECT version_num FROM {BEFORE}")).all() if BEFORE in there else []
-    return found[0] if len(found) == 1 and found[0] in OURS else "0000"
+    before = connection.scalars(text(f"SELECT version_num FROM {BEFORE}")).all() if BEFORE in there else []
+    return before[0] if len(before) == 1 and before[0] in OURS else "0000"
 
 
 def _check(version: str) -> None:

@@ -1,9 +1,9 @@
 """What a search was asked to do: what every kind of study is asked, and the rest of an inference study."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PositiveInt, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from vittle.objectives.budget import LatencyBudget
 from vittle.objectives.goals import TOLERANCE, Goals, inference_goals
@@ -11,8 +11,16 @@ from vittle.spaces.errors import VittleError
 from vittle.spaces.inputs import parse_image_size
 from vittle.spaces.machine import check_device, check_dtype
 from vittle.spaces.table import adapter_files, check_adapters, check_reductions
+from vittle.spaces.validation import Count, ShortName, first_mistake
 
 SAMPLERS = ("auto", "tpe", "nsga2", "nsga3", "gp", "random")
+
+AtLeastOne = Annotated[Count, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0, le=1e9)]
+Place = Annotated[str, Field(min_length=1, max_length=4096)]  # a name or a path
+Bytes = Annotated[int, Field(ge=0, le=2**60)]
+ImageSize = Annotated[tuple[AtLeastOne, AtLeastOne], BeforeValidator(parse_image_size)]
+"""Height and width in pixels."""
 
 
 def check_sampler(kind: str) -> None:
@@ -25,42 +33,47 @@ def check_sampler(kind: str) -> None:
         raise VittleError(f"unknown sampler {kind!r}; accepted: {', '.join(SAMPLERS)}")
 
 
-ImageSize = Annotated[tuple[PositiveInt, PositiveInt], BeforeValidator(parse_image_size)]
-"""Height and width in pixels."""
-
-
 class SearchSettings(BaseModel):
     """What a search of any kind was asked to do. Written once, when the study is made; a kind adds its own."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: ClassVar[str] = ""
     """The name of the kind; none of these alone."""
 
-    device: str = "cpu"
-    sampler: str = "auto"
-    trials: int = 40
-    time_limit: float | None = None
-    trial_time_limit: float | None = None
+    device: ShortName = "cpu"
+    sampler: ShortName = "auto"
+    trials: Count = 40
+    time_limit: Seconds | None = None
+    trial_time_limit: Seconds | None = None
     until_flat: bool = True  # end where the front grows no more
-    workers: int = 1
-    cpus_per_worker: int = 1
-    gpus_per_worker: float = 0.0
-    seed: int = 0
+    workers: AtLeastOne = 1
+    cpus_per_worker: AtLeastOne = 1
+    gpus_per_worker: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] = 0
+
+    @classmethod
+    def of(cls, **given: Any) -> Self:
+        """The settings with these values.
+
+        Raises:
+            VittleError: what no search can be asked.
+        """
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            raise VittleError(first_mistake(error)) from None
 
     @property
     def goals(self) -> Goals:
         """What the search is after."""
         raise NotImplementedError
 
-    def check(self) -> None:
-        """Refuse what is written wrong. Asked before anything is loaded, of what a user gives; what a database holds is read.
-
-        Raises:
-            VittleError: a name that is not known, or a budget that is none.
-        """
+    @model_validator(mode="after")
+    def _is_a_search(self) -> Self:
         check_device(self.device)
         check_sampler(self.sampler)
+        return self
 
 
 class Settings(SearchSettings):
@@ -68,38 +81,42 @@ class Settings(SearchSettings):
 
     kind: ClassVar[str] = "inference"
 
-    model: str = "digits"
-    checkpoint: str | None = None
+    model: Place = "digits"
+    checkpoint: Place | None = None
     image_size: ImageSize | None = None  # the model's own where none is given
-    data: str = "digits"
-    classes: str | None = None  # file with the names of the head's classes, by which folders are labelled
-    latency_budget: str = "60%"
-    tolerance: str = TOLERANCE  # accuracy that speed is worth
-    max_accuracy_drop: str | None = None  # against the backbone; in place of the tolerance
-    batch_size: int = 64
-    dtype: str = "float32"
+    data: Place = "digits"
+    classes: Place | None = None  # file with the names of the head's classes, by which folders are labelled
+    latency_budget: ShortName = "60%"
+    tolerance: ShortName = TOLERANCE  # accuracy that speed is worth
+    max_accuracy_drop: ShortName | None = None  # against the backbone; in place of the tolerance
+    batch_size: AtLeastOne = 64
+    dtype: ShortName = "float32"
     compiled: bool = False
     predict: bool = True  # latency, from a profile that is measured once
-    target: str | None = None  # key of the latency profile of another device, whose budget this is
-    reductions: tuple[str, ...] = ("merging",)
-    adapters: dict[str, str] = {}  # files of trained weights, by reduction
-    image_passes: float | None = None  # the most images to bring through the model, counted in whole passes of the backbone
-    cache: int = 2 * 2**30  # bytes of the backbone's activations to keep
+    target: ShortName | None = None  # key of the latency profile of another device, whose budget this is
+    reductions: tuple[ShortName, ...] = ("merging",)
+    adapters: dict[ShortName, Place] = {}  # files of trained weights, by reduction
+    # The most images to bring through the model, counted in whole passes of the backbone.
+    image_passes: Annotated[float, Field(gt=0)] | None = None
+    cache: Bytes = 2 * 2**30  # of the backbone's activations to keep
 
     @model_validator(mode="before")
     @classmethod
-    def _of_today(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+    def _of_today(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
         # Studies from before every block had a share of its own hold this setting of their curves.
         settings = {name: value for name, value in given.items() if name not in ("residuals", "adapter")}
         # Those from before there were several adapters have the file of a merge embedding, or None.
         return settings | ({"adapters": adapter_files(given["adapter"])} if given.get("adapter") else {})
 
-    def check(self) -> None:
+    @model_validator(mode="after")
+    def _is_an_inference_search(self) -> Self:
         _ = self.goals  # first, because a budget is wrong most often
-        super().check()
         check_dtype(self.dtype)
         check_reductions(self.reductions)
         check_adapters(self.adapters, self.reductions)
+        return self
 
     @property
     def budget(self) -> LatencyBudget:

@@ -4,9 +4,9 @@ A trial is committed the moment it ends; everything else, the sampler's memory i
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from sqlalchemy import ColumnElement, Engine, delete, func, insert, or_, select, true, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
@@ -19,18 +19,28 @@ from vittle.objectives.measurement import Measurement
 from vittle.objectives.parameter_importance import Importance
 from vittle.objectives.quality.image_digest import ImageDigest
 from vittle.spaces.candidate import Candidate
-from vittle.spaces.errors import VittleError
+from vittle.spaces.errors import StorageError, VittleError
 from vittle.spaces.reduction import Values
 from vittle.storage import address, kinds, rows, schema, sqlite
-from vittle.storage.holder import abandoned
 from vittle.storage.patience import patient
-from vittle.storage.records import UNFINISHED, BackboneRecord, Study, StudyState, Trial, TrialState
+from vittle.storage.records import (
+    STRANGE,
+    UNFINISHED,
+    BackboneRecord,
+    Study,
+    StudyState,
+    Trial,
+    TrialState,
+    UnreadableStudy,
+    readable,
+)
 from vittle.storage.rows import Changes, study_of
 from vittle.storage.settings import SearchSettings
 from vittle.storage.tables import KnowledgeRow, MeasurementRow, StudyRow, TrialRow, now
 
 MERGE_START, LATENCY, SENSITIVITY = "phase", "latency", "sensitivity"  # kinds of what is known of a backbone
 IMPORTANCE = "importance in study {}"
+T = TypeVar("T")
 LATE = "late"  # phase of what was measured of a trial that had ended already
 
 
@@ -116,12 +126,21 @@ class Store:
             raise VittleError(f"study {name!r} exists with {'; '.join(differing) or 'another backbone'}; give another --study")
         return study
 
-    @patient
     def studies(self) -> list[Study]:
-        """All studies, newest first."""
+        """All studies that can be read, newest first."""
+        return [study for study in self.all_studies() if isinstance(study, Study)]
+
+    @patient
+    def all_studies(self) -> list[Study | UnreadableStudy]:
+        """All studies, newest first; one that nobody here understands stands for itself."""
         with self.transaction() as session:
-            newest = select(StudyRow).order_by(StudyRow.created.desc(), StudyRow.id.desc())
-            return [study_of(row) for row in session.scalars(newest)]
+            return rows.read_studies(session)
+
+    @patient
+    def names(self) -> list[str]:
+        """The names that are taken, that of the newest study first."""
+        with self.transaction() as session:
+            return list(session.scalars(select(StudyRow.name).order_by(StudyRow.created.desc(), StudyRow.id.desc())))
 
     @patient
     def study(self, name: str) -> Study:
@@ -129,9 +148,12 @@ class Store:
 
         Raises:
             VittleError: there is none; the message names those there are.
+            UnreadableError: nobody here understands it.
         """
         with self.transaction() as session:
-            return study_of(self.row(session, name))
+            self.id(session, name)
+            with readable(name):
+                return study_of(self.row(session, name))
 
     @patient
     def set_state(self, name: str, state: StudyState, ended: str | None = None) -> None:
@@ -265,8 +287,7 @@ class Store:
             if study is not None:
                 return rows.version(connection, study).told
             changes = connection.scalars(select(func.count() + 2 * func.coalesce(func.sum(StudyRow.revision), 0))).one()
-            running = connection.execute(select(*rows.HELD).where(StudyRow.state == "running"))
-            return changes + sum(abandoned(row.state, row.holder, row.heartbeat, row.created) for row in running)
+            return changes + rows.count_abandoned(connection)
 
     def save_merge_start(self, found: MergeStart) -> None:
         """Keep where merging may start in a backbone, in place of what was known of it."""
@@ -274,8 +295,7 @@ class Store:
 
     def merge_start(self, fingerprint: str) -> MergeStart | None:
         """Where merging may start in the backbone with these weights; None where it was never measured."""
-        document = self._known(fingerprint, MERGE_START)
-        return None if document is None else MergeStart.from_dict(document)
+        return self._read(fingerprint, MERGE_START, MergeStart.from_dict)
 
     def save_sensitivity(self, sensitivity: Sensitivity) -> None:
         """Keep what reducing single blocks of a backbone costs it, in place of what was known of it."""
@@ -283,8 +303,7 @@ class Store:
 
     def sensitivity(self, fingerprint: str) -> Sensitivity | None:
         """What reducing single blocks of the backbone with these weights costs it; None where it was never measured."""
-        document = self._known(fingerprint, SENSITIVITY)
-        return None if document is None else Sensitivity.from_dict(document)
+        return self._read(fingerprint, SENSITIVITY, Sensitivity.from_dict)
 
     def save_importance(self, study: str, importance: Importance) -> None:
         """Keep what the parameters of a study are worth, in place of what was known of it."""
@@ -292,8 +311,7 @@ class Store:
 
     def importance(self, study: str) -> Importance | None:
         """What the parameters of a study are worth; None where nobody asked, or too few trials told."""
-        document = self._known(*self._importance_of(study))
-        return None if document is None else Importance.from_dict(document)
+        return self._read(*self._importance_of(study), Importance.from_dict)
 
     def save_profile(self, profile: LatencyProfile) -> None:
         """Keep a latency profile, in place of an earlier one with the same key."""
@@ -301,15 +319,17 @@ class Store:
 
     def profile(self, key: str) -> LatencyProfile | None:
         """The latency profile with that key; None where it was never measured."""
-        document = self._known(key, LATENCY)
-        return None if document is None else LatencyProfile.from_dict(document)
+        return self._read(key, LATENCY, LatencyProfile.from_dict)
 
-    @patient
     def profiles(self) -> list[LatencyProfile]:
         """All latency profiles, newest first."""
+        return [profile for key in self._profile_keys() if (profile := self.profile(key)) is not None]
+
+    @patient
+    def _profile_keys(self) -> list[str]:
         with self.transaction() as session:
-            newest = select(KnowledgeRow).where(KnowledgeRow.kind == LATENCY).order_by(KnowledgeRow.created.desc())
-            return [LatencyProfile.from_dict(row.document) for row in session.scalars(newest)]
+            newest = select(KnowledgeRow.fingerprint).where(KnowledgeRow.kind == LATENCY)
+            return list(session.scalars(newest.order_by(KnowledgeRow.created.desc())))
 
     @patient
     def _importance_of(self, study: str) -> tuple[str, str]:
@@ -329,6 +349,19 @@ class Store:
         with self.transaction() as session:
             session.merge(KnowledgeRow(fingerprint=fingerprint, kind=kind, document=document))
             rows.touch_all(session, studies)
+
+    def _read(self, fingerprint: str, kind: str, read: Callable[[Mapping[str, Any]], T]) -> T | None:
+        """Something known, made of its document; None where nothing is known, or what is there nobody understands.
+
+        Either way it is measured anew by whoever needs it.
+        """
+        try:
+            document = self._known(fingerprint, kind)
+            return None if document is None else read(document)
+        except STRANGE as error:
+            if isinstance(error, StorageError):
+                raise
+            return None
 
     @patient
     def _known(self, fingerprint: str, kind: str) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from safetensors.torch import save
 
 from vittle.reductions import digits
 from vittle.reductions.backbone import untrained_digits
-from vittle.spaces.files import write_at_once
+from vittle.spaces.files import check_writable, write_at_once
 from vittle.training.supervised import Augmentation, accuracy, fit
 
 # Chosen on "search" alone, for the accuracy on all tokens and on a random half of them.
@@ -27,6 +27,7 @@ def train(output: Path, *, epochs: int | None = None, seed: int = 0, progress: b
     Raises:
         VittleError: the file cannot be written.
     """
+    check_writable(output)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

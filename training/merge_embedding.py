@@ -31,7 +31,7 @@ from vittle.reductions.merge_embedding import MergeEmbedding
 from vittle.reductions.vit import ReducedViT
 from vittle.spaces import costs
 from vittle.spaces.errors import VittleError
-from vittle.spaces.files import write_at_once
+from vittle.spaces.files import check_writable, write_at_once
 from vittle.spaces.merging import Merging, most_merged
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
@@ -163,6 +163,7 @@ def train(
         VittleError: no classifier, too few images, a number of tokens that cannot merge, a file that cannot be written, or a
             .part of another training.
     """
+    check_writable(output)
     if backbone.classes == 0:
         raise VittleError(f"model {backbone.name!r} has no classifier to learn from; accepted: one with a trained head")
     shape = backbone.shape

@@ -16,7 +16,7 @@ from vittle.objectives.measurement import OBJECTIVES, Measurement, Phase
 from vittle.objectives.parameter_importance import METHODS, Importance
 from vittle.spaces import costs
 from vittle.storage.ranking import MORE, Choice, Confirmation, Ranking, Standing
-from vittle.storage.records import Study, Trial, seconds_left
+from vittle.storage.records import UNREADABLE, Study, Trial, UnreadableStudy, seconds_left
 from vittle.storage.settings import Settings
 
 COSTS = ("latency_ratio", "latency_ms", "macs", "memory")  # that a budget may be given in on a page
@@ -31,6 +31,15 @@ def study_url(name: str) -> str:
 def trial_url(study: str, number: int) -> str:
     """Where a trial's page is; its twin ends in `.json`, its schedule in `.yaml`, what its pictures draw in `/images.json`."""
     return f"{study_url(study)}/trials/{number}"
+
+
+Listed = tuple[Study, Standing] | tuple[Study, Standing, Confirmation | None] | UnreadableStudy
+"""A study with how far it is and, while its front is measured again, how far that is; or one that cannot be read."""
+
+
+def listing(found: Iterable[Listed]) -> list[dict[str, Any]]:
+    """The list of studies; of one that nobody here understands the name, and under `reason` why."""
+    return [_unreadable(one) if isinstance(one, UnreadableStudy) else listed(*one) for one in found]
 
 
 def listed(study: Study, standing: Standing, confirmation: Confirmation | None = None) -> dict[str, Any]:
@@ -56,7 +65,14 @@ def listed(study: Study, standing: Standing, confirmation: Confirmation | None =
         "planned": study.settings.trials,
         "best": None if standing.best is None else _headline(study, standing.best),
         "url": study_url(study.name),
+        "reason": None,
     }
+
+
+def _unreadable(study: UnreadableStudy) -> dict[str, Any]:
+    unknown = ("confirmation", "ended", "owner", "created", "model", "data", "device", "budget", "finished", "planned", "best")
+    known = {"name": study.name, "url": study_url(study.name), "reason": study.reason}
+    return {**known, **dict.fromkeys(("kind", "state", "phase"), UNREADABLE), **dict.fromkeys(unknown)}
 
 
 def detailed(
@@ -273,10 +289,10 @@ def listed_trial(study: Study, trial: Trial, ranking: Ranking, speak: Words = EN
         "reason": trial.reason,
         "attempts": trial.attempts,
         "seconds": trial.seconds,
-        "tokens": list(costs.tokens(study.backbone.shape, trial.schedule)),
-        "schedule": trial.schedule.to_dict(),
-        "summary": text.summary(trial.schedule, speak),
-        "id": trial.schedule.id,
+        "tokens": list(costs.tokens(study.backbone.shape, trial.schedule)) if trial.readable else [],
+        "schedule": trial.candidate.to_dict(),
+        "summary": text.summary(trial.schedule, speak) if trial.readable else trial.candidate.summary,
+        "id": trial.candidate.id,
         "judged": {name: interval(one) for name, one in trial.judged.items()},
         "expected": measured(ranking.expected.get(trial.number, {}).get("accuracy")),
         "backbone_ms": _backbone_ms(trial),

@@ -5,7 +5,6 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
-import yaml
 
 from vittle.dashboards import text
 from vittle.dashboards.documents import pictures, study_document
@@ -13,6 +12,7 @@ from vittle.dashboards.words import ENGLISH, Words
 from vittle.objectives.measurement import OBJECTIVES, Measurement
 from vittle.objectives.quality import rungs
 from vittle.spaces import costs
+from vittle.spaces.plain_yaml import to_yaml
 from vittle.spaces.schedule import Schedule
 from vittle.storage.ranking import Ranking
 from vittle.storage.records import Study, Trial
@@ -68,7 +68,7 @@ def detailed(study: Study, trials: Sequence[Trial], trial: Trial, speak: Words =
         "classes": {phase: found for phase in phases if (found := classes(trial, phase)) is not None},
         "environment": {phase: found for phase in phases if (found := environment(trial, phase))},
         "log": log(trial),
-        "yaml": yaml.safe_dump(trial.schedule.to_dict(), sort_keys=False, default_flow_style=None, width=80),
+        "yaml": to_yaml(trial.schedule.to_dict(), width=80),
         "pictures": pictures.drawn(trial.schedule),
     }
 

@@ -18,7 +18,7 @@ from vittle.dashboards.pages import plotlyjs
 from vittle.dashboards.pages.cache import Snapshot, Watch
 from vittle.dashboards.words import ENGLISH, Words
 from vittle.spaces.errors import VittleError
-from vittle.storage.records import OtherKindError, Study, Trial
+from vittle.storage.records import STRANGE, OtherKindError, Study, Trial, UnreadableError, strangeness
 from vittle.storage.store import Store
 
 HERE = Path(__file__).parent.parent
@@ -74,11 +74,16 @@ def find_snapshot(watch: Watch, name: str, speak: Words = ENGLISH) -> Snapshot:
 
 
 def find_trial(study: Study, trials: Sequence[Trial], number: str, speak: Words = ENGLISH) -> Trial:
-    """The trial with that number, out of the trials of a study; another number is a 404 that says how many there are."""
+    """The trial with that number, out of the trials of a study; another number is a 404 that says how many there are.
+
+    So is one that nobody here understands, which says why.
+    """
     trial = next((trial for trial in trials if str(trial.number) == number), None)
     if trial is None:
         asked = {"number": number, "study": repr(study.name), "count": len(trials)}
         raise HTTPException(HTTPStatus.NOT_FOUND, speak("sentences.no_trial", **asked))
+    if not trial.readable:
+        raise UnreadableError("trial", trial.number, trial.reason or "")
     return trial
 
 
@@ -107,9 +112,11 @@ INFERENCE = [Depends(inference_only)]
 def _or_not_found(store: Store, name: str, speak: Words) -> Iterator[None]:
     try:
         yield
-    except OtherKindError:
+    except (OtherKindError, UnreadableError):
         raise
     except VittleError:
-        names = [study.name for study in store.studies()[:OFFERED]]
+        names = store.names()[:OFFERED]
         others = speak("sentences.there_are", names=", ".join(names)) if names else speak("sentences.there_are_none")
         raise HTTPException(HTTPStatus.NOT_FOUND, speak("sentences.no_study", name=repr(name), others=others)) from None
+    except STRANGE as error:  # what its trials say does not go together
+        raise UnreadableError("study", name, strangeness(error)) from error

@@ -117,7 +117,7 @@ class Authorization:
             return None
         bearer = _bearer(asked)
         if bearer is not None:
-            refusal = self._check(bearer, asked)
+            refusal = None if self.access.knows(bearer) else wrong_token(self.access, asked)
         elif not changes and not self.access.public:
             return None
         elif asked.state.session is None:
@@ -128,15 +128,6 @@ class Authorization:
             seconds = self.access.count(self.access.changes, client(asked))
             refusal = None if seconds is None else too_many(seconds)
         return refusal
-
-    def _check(self, token: str, asked: HTTPConnection) -> Response | None:
-        seconds = self.access.exhausted(self.access.attempts, client(asked))
-        if seconds is not None:
-            return too_many(seconds)
-        if self.access.knows(token):
-            return None
-        self.access.count(self.access.attempts, client(asked))
-        return refused(HTTPStatus.UNAUTHORIZED, "this is not the token that the server was started with")
 
     def _check_session(self, asked: HTTPConnection) -> Response | None:
         given = asked.headers.get(CSRF_HEADER, "").encode()
@@ -155,6 +146,17 @@ def refused(status: HTTPStatus, reason: str, headers: dict[str, str] | None = No
 def too_many(seconds: int) -> Response:
     """The refusal of whoever asks too often."""
     return refused(HTTPStatus.TOO_MANY_REQUESTS, f"too many; again in {seconds} s", {"Retry-After": str(seconds)})
+
+
+def wrong_token(access: Access, asked: HTTPConnection) -> Response:
+    """The refusal of a wrong token, which is counted. A right one is never counted, so nobody is locked out by the others.
+
+    A token of 16 characters or more is not guessed, at whatever rate; whoever tries is slowed down and seen to be.
+    """
+    seconds = access.count(access.attempts, client(asked))
+    if seconds is not None:
+        return too_many(seconds)
+    return refused(HTTPStatus.UNAUTHORIZED, "this is not the token that the server was started with")
 
 
 def client(asked: HTTPConnection) -> str:

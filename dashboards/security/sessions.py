@@ -33,7 +33,7 @@ class Access:
     Args:
         token: what clients send as `Authorization: Bearer`, and people sign in with.
         public: whether reading takes it as well as changing.
-        attempts: how often one client may give a wrong token or sign in.
+        attempts: how often one client may give a wrong token.
         changes: how often one client may change something.
     """
 
@@ -62,10 +62,6 @@ class Access:
         if int(content.partition(".")[0]) < time.time():
             return None
         return Session(self._signed("csrf", content))
-
-    def exhausted(self, limit: RateLimitItem, client: str) -> int | None:
-        """Seconds to wait where a client has used up a limit, else None."""
-        return None if self._limiter.test(limit, client) else self._wait(limit, client)
 
     def count(self, limit: RateLimitItem, client: str) -> int | None:
         """Count one; seconds to wait where that is too many, else None."""

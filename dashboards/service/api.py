@@ -50,11 +50,12 @@ class Listed(BaseModel):
     state: str
     model: str | None = Field(description="None of a study that is about no model.")
     data: str | None
-    device: str
+    device: str | None = Field(description="None of a study that cannot be read, as the rest is.")
     budget: str | None = Field(description="None of a kind of study that this server does not know.")
-    finished: int
-    planned: int
+    finished: int | None
+    planned: int | None
     url: str
+    reason: str | None = Field(description="Why it cannot be read; None of one that can.")
 
 
 class Studies(BaseModel):
@@ -304,5 +305,5 @@ def _unmet(study: Study, trials: Ranking, asked: goals.Asked) -> str:
 
 
 def _answers(jobs: Sequence[Job], store: Store) -> list[JobAnswer]:
-    there = {study.name for study in store.studies()}
+    there = set(store.names())
     return [JobAnswer(**job._asdict(), url=study_document.study_url(job.study) if job.study in there else None) for job in jobs]

@@ -1,13 +1,13 @@
 """What may be searched for through the web: models and images that the operator named, within limits, and nothing else."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from vittle.spaces.errors import VittleError
+from vittle.spaces.plain_yaml import read_yaml
+from vittle.spaces.validation import first_mistake
 from vittle.storage.settings import ImageSize, SearchSettings, Settings
 
 DIGITS = "digits"  # the embedded default
@@ -71,15 +71,11 @@ class Catalog(_Part):
         """
         if path is None:
             return cls()
+        found = read_yaml(path, "give --config a YAML file with models, data and limits")
         try:
-            found = yaml.safe_load(path.read_text(encoding="utf-8"))
             return cls.model_validate(found if found is not None else {})
-        except OSError as error:
-            raise VittleError(f"cannot read {path}: {error.strerror}; give --config a YAML file") from None
-        except (UnicodeDecodeError, yaml.YAMLError):
-            raise VittleError(f"{path} is not YAML; accepted: models, data and limits") from None
         except ValidationError as error:
-            raise VittleError(f"{path}: {first_line(error)}; accepted: models, data and limits") from None
+            raise VittleError(f"{path}: {first_mistake(error)}; accepted: models, data and limits") from None
 
     def model(self, name: str) -> Model:
         """The model of that name.
@@ -106,19 +102,6 @@ class Catalog(_Part):
         known = (settings.model, settings.checkpoint, settings.image_size) in models
         known = known and (settings.data, settings.classes) in sources
         return known and not settings.adapters and settings.device in self.limits.devices
-
-
-def first_line(error: ValidationError) -> str:
-    """Where the first mistake is, and what it is."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    return told(first["loc"], first["msg"])
-
-
-def told(place: Sequence[int | str], message: str) -> str:
-    """A mistake as one line: where it is, and what it is."""
-    where = ".".join(f"{part}" for part in place)
-    message = message.removeprefix("Value error, ")
-    return f"{where}: {message}" if where else message
 
 
 def _place(name: str, there: list[str], what: str) -> int:

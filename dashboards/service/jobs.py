@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple, Protocol
 import psutil
 from platformdirs import user_data_path
 
-from vittle.dashboards import text
+from vittle.dashboards.plain import plain
 from vittle.spaces.errors import VittleError
 from vittle.spaces.files import write_at_once
 
@@ -78,7 +78,7 @@ def state_of(exit_code: int | None) -> JobState:
 
 def last_lines(written: str, lines: int) -> list[str]:
     """The end of a log, as plain text."""
-    kept = [text.plain(line.rsplit("\r", 1)[-1].expandtabs()) for line in written.split("\n") if line.strip()]
+    kept = [plain(line.rsplit("\r", 1)[-1].expandtabs()) for line in written.split("\n") if line.strip()]
     return kept[-lines:] if lines else []
 
 

@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from pydantic import Field
 
 from vittle.dashboards.pages.common import OpenStore, templates
-from vittle.dashboards.security.middleware import client, refused, too_many
+from vittle.dashboards.security.middleware import wrong_token
 from vittle.dashboards.security.sessions import COOKIE, SESSION_SECONDS
 from vittle.dashboards.service import api, service
 from vittle.dashboards.service.api import Served
@@ -31,7 +31,7 @@ class SignIn(service.Request):
 def launch_page(request: Request, store: OpenStore, served: Served) -> HTMLResponse:
     """A form made from the catalog, and the jobs."""
     offered = served.catalog
-    name = free_name(offered.models[0].name, {study.name for study in store.studies()})
+    name = free_name(offered.models[0].name, set(store.names()))
     defaults = {name: field.default for name, field in service.Launch.model_fields.items()}
     defaults["latency_budget"] = Settings().latency_budget  # of a launch without a largest loss
     context = {"catalog": offered, "reductions": list(REDUCTIONS), "name": name, "defaults": defaults}
@@ -54,11 +54,8 @@ def sign_in_page(request: Request, next: str = "/") -> HTMLResponse:  # noqa: A0
 @router.post("/sign-in")
 def sign_in(request: Request, given: SignIn, served: Served) -> Response:
     """Trade the token for a cookie."""
-    seconds = served.access.count(served.access.attempts, client(request))
-    if seconds is not None:
-        return too_many(seconds)
     if not served.access.knows(given.token.strip()):
-        return refused(HTTPStatus.UNAUTHORIZED, "this is not the token that the server was started with")
+        return wrong_token(served.access, request)
     answer = Response(status_code=HTTPStatus.NO_CONTENT)
     answer.set_cookie(COOKIE, served.access.cookie(), **_cookie(request), max_age=SESSION_SECONDS)
     return answer

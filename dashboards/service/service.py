@@ -97,7 +97,7 @@ class Service:
         with _refusing(HTTPStatus.UNPROCESSABLE_ENTITY):
             arguments = self._arguments(asked)
         with self._one:
-            if asked.name in [study.name for study in self.store.studies()]:
+            if asked.name in self.store.names():
                 raise HTTPException(HTTPStatus.CONFLICT, f"study {asked.name!r} exists; give another name, or extend it")
             return self._submit(asked.name, "launch", arguments)
 

@@ -10,8 +10,9 @@ const KINDS = { // those with a symbol are drawn, the last one on top
   failed: { glyph: "✕" },
   running: { glyph: "…" },
   interrupted: { glyph: "‖" },
+  unreadable: { glyph: "?" },
 };
-const LEGEND = ["front", "dominated", "stopped", "infeasible", "backbone", "failed", "running", "interrupted"];
+const LEGEND = ["front", "dominated", "stopped", "infeasible", "backbone", "failed", "running", "interrupted", "unreadable"];
 const STARTS = { // of the heuristics that are tried first, what their users call them
   constant: "ToMe", decreasing: "ToMe ↘", delayed: "DSM", published: "DiffRate", learned: "DTEM", plan: t("origins.plan.name"),
 };

@@ -133,6 +133,14 @@ function drawDisturbance() {
   byId("disturbed-text").textContent = study.disturbance?.text ?? "";
 }
 
+function drawReasons(box, kind, summary) { // why trials of a kind ended as they did
+  const trials = study.trials.filter(trial => trial.kind === kind);
+  byId(box).hidden = !trials.length;
+  byId(box).querySelector("summary").textContent = summary(trials.length);
+  byId(box).querySelector("ul").replaceChildren(...trials.map(trial =>
+    element("li", {}, t("study.failed_because", { number: trial.number, reason: trial.reason ?? t("study.no_reason") }))));
+}
+
 function drawCounts() {
   byId("legend").replaceChildren(...LEGEND.flatMap(kind => {
     const count = study.trials.filter(trial => trial.kind === kind).length;
@@ -141,10 +149,7 @@ function drawCounts() {
     return count ? [element("li", { title: kindMeaning(kind) }, swatch, kindLabel(kind), element("b", {}, `${count}`))] : [];
   }));
   if (named().length) byId("legend").append(element("li", { title: t("study.first_meaning") }, element("span", { ariaHidden: "true" }, "◇"), t("study.first")));
-  const failures = study.trials.filter(trial => trial.kind === "failed");
-  byId("failures").hidden = !failures.length;
-  byId("failures").querySelector("summary").textContent = t("study.failed", { count: failures.length });
-  byId("failures").querySelector("ul").replaceChildren(...failures.map(trial =>
-    element("li", {}, t("study.failed_because", { number: trial.number, reason: trial.reason ?? t("study.no_reason") }))));
+  drawReasons("failures", "failed", count => t("study.failed", { count }));
+  drawReasons("unreadable", "unreadable", count => t("study.unreadable", { count }));
   Object.assign(byId("state"), { className: `state ${study.state}`, textContent: t(`states.${study.phase}`) });
 }

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from rich import markup
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -16,6 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from vittle.dashboards.plain import plain
+
 out, err = Console(), Console(stderr=True)
 
 
@@ -25,8 +28,8 @@ def print_json(value: Any) -> None:
 
 
 def escape(text: str) -> str:
-    """Text in which nothing is markup."""
-    return text.replace("[", r"\[")
+    """Text in which nothing is markup, and nothing that a terminal would obey."""
+    return markup.escape(plain(text))
 
 
 def note(sentences: Iterable[str]) -> None:

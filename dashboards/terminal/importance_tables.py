@@ -7,6 +7,7 @@ from rich.text import Text
 
 from vittle.dashboards import text
 from vittle.dashboards.terminal import tables
+from vittle.dashboards.terminal.console import escape
 from vittle.objectives.backbones.sensitivity import Sensitivity
 from vittle.objectives.parameter_importance import Importance
 
@@ -60,7 +61,7 @@ def sensitivity_table(sensitivity: Sensitivity, reduction: str) -> Table:
         table.add_row(f"{block}", *row)
     table.caption = (
         f"nats of divergence from the backbone's answers where one block alone removes that share of its tokens; bars span "
-        f"{DECADES} powers of ten; ± is 95%, {sensitivity.images} images of {text.plain(sensitivity.data)}"
+        f"{DECADES} powers of ten; ± is 95%, {sensitivity.images} images of {escape(sensitivity.data)}"
     )
     return table
 

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from vittle.dashboards import text
 from vittle.dashboards.terminal import tables
+from vittle.dashboards.terminal.console import escape
 from vittle.objectives.latency.profile import LatencyProfile
 from vittle.objectives.measurement import Measurement
 
@@ -81,7 +82,7 @@ def profile_table(profile: LatencyProfile) -> Table:
     if profile.flats:
         table.caption += "; ═ these tokens cost no more time than the fewest of them"
     if profile.noisy:
-        table.caption += f"; ! noisy: {text.plain(profile.noisy)}"
+        table.caption += f"; ! noisy: {escape(profile.noisy)}"
     return table
 
 

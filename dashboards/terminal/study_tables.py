@@ -14,7 +14,7 @@ from vittle.objectives.measurement import OBJECTIVES, Measurement
 from vittle.spaces import costs
 from vittle.spaces.shape import BackboneShape
 from vittle.storage.ranking import Ranking, Standing
-from vittle.storage.records import Study, Trial
+from vittle.storage.records import UNREADABLE, Study, Trial, UnreadableStudy
 
 CURVE_COLORS = {"similarity": "blue", "partner": "magenta", "sink": "yellow"}
 SHOWN = ("accuracy", "latency_ratio")  # whose marks are explained
@@ -26,16 +26,21 @@ STYLES = {
     "interrupted": "yellow",
     "infeasible": "yellow",
     "failed": "red",
+    UNREADABLE: "red",
 }
 
 
-def studies_table(studies: Iterable[tuple[Study, Standing]]) -> Table:
+def studies_table(studies: Iterable[tuple[Study, Standing] | UnreadableStudy]) -> Table:
     """One line per study of any kind: what was asked, how far it is, and the recommended candidate so far."""
     table = tables.table(
         "study", "state", "model", "budget", "trials>", "recommended", "started", gives_way=("started", "model")
     )
     found: list[Measurement] = []
-    for study, (finished, _, best) in studies:
+    for one in studies:
+        if isinstance(one, UnreadableStudy):
+            table.add_row(tables.as_is(one.name), state_text(UNREADABLE), *[tables.NOTHING] * 5)
+            continue
+        study, (finished, _, best) = one
         found += [] if best is None else _told(study.goals, [best])
         table.add_row(
             tables.as_is(study.name),

@@ -12,6 +12,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from vittle.dashboards import text
+from vittle.dashboards.plain import plain
 from vittle.objectives.measurement import Measurement
 
 NOTHING = "–"
@@ -120,7 +121,7 @@ def bar(share: float) -> str:
 
 def as_is(name: str) -> Text:
     """Text from the database, in which nothing is markup."""
-    return Text(text.plain(name))
+    return Text(plain(name))
 
 
 def share(measured: Measurement | None, *, spread: bool = True) -> str:

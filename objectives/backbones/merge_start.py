@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from vittle.objectives.measurement import NORMAL_95
 from vittle.spaces.errors import VittleError
+from vittle.spaces.validation import read_as
 
 Floats = NDArray[np.float64]
 
@@ -111,12 +112,12 @@ class MergeStart:
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Self:
-        """Read what `to_dict` writes."""
-        curves = tuple(
-            BlockCurve(name, tuple(curve["values"]), tuple(curve["low"]), tuple(curve["high"]))
-            for name, curve in document["curves"].items()
-        )
-        return cls(**{**document, "curves": curves})
+        """Read what `to_dict` writes.
+
+        Raises:
+            ValueError: something else.
+        """
+        return read_as(cls, {**document, "curves": [{**curve, "name": name} for name, curve in document["curves"].items()]})
 
 
 def detect(per_image: Mapping[str, Floats], fingerprint: str, *, digest: str = "", seed: int = 0) -> MergeStart:

@@ -26,6 +26,7 @@ from vittle.spaces.errors import VittleError
 from vittle.spaces.reduction import Context
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.table import REDUCTIONS
+from vittle.spaces.validation import read_as
 
 Floats = NDArray[np.float64]
 
@@ -118,12 +119,13 @@ class Sensitivity:
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Self:
-        """Read what `to_dict` writes."""
-        points = {
-            name: tuple(tuple(_point(point) for point in block) for block in blocks)
-            for name, blocks in document["points"].items()
-        }
-        return cls(**{**document, "points": points})
+        """Read what `to_dict` writes.
+
+        Raises:
+            ValueError: something else.
+        """
+        points = {name: [[_point(point) for point in block] for block in blocks] for name, blocks in document["points"].items()}
+        return read_as(cls, {**document, "points": points})
 
 
 def measure(

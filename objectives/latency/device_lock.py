@@ -5,8 +5,10 @@ of one user, and ends with the process that holds it, however that ends. Whoever
 later: it keeps a turnstile shut meanwhile, through which everybody must.
 """
 
+import contextlib
 import getpass
 import os
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +20,7 @@ from filelock import FileLock, ReadWriteLock, Timeout
 
 from vittle.objectives.latency.environment import physical
 from vittle.objectives.latency.interrupts import Interrupts
+from vittle.spaces.errors import VittleError
 
 TRY = 0.2  # seconds between two looks at whether the wait was interrupted
 LOOK = 0.02  # seconds between two looks at the turnstile
@@ -54,7 +57,13 @@ def _acquired(device: torch.device, mode: Literal["read", "write"], interrupts: 
     # A folder of this machine: the user's own may be shared with others over a network.
     user = os.getuid() if hasattr(os, "getuid") else getpass.getuser()
     folder = Path(tempfile.gettempdir()) / f"vittle-{user}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    there = folder.lstat()  # anybody may have put something there before, a link too
+    if not stat.S_ISDIR(there.st_mode) or (hasattr(os, "getuid") and there.st_uid != user):
+        raise VittleError(
+            f"{folder} is no folder of yours, so locks in it are not; remove it, or set TMPDIR to a folder of yours"
+        )
     lock, turnstile = ReadWriteLock(folder / f"{physical(device)}.lock"), FileLock(folder / f"{physical(device)}.turnstile")
     _wait(lambda: turnstile.acquire(TRY, LOOK), interrupts)
     try:

@@ -21,6 +21,7 @@ from vittle.objectives.measurement import Measurement
 from vittle.spaces import costs
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
+from vittle.spaces.validation import read_as
 from vittle.spaces.work import Act, BlockWork
 
 PLAIN, WEIGHTED, LAST, MLP = "attention", "weighted attention", "last attention", "mlp"
@@ -283,21 +284,12 @@ class LatencyProfile:
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Self:
-        """Read what `to_dict` writes."""
-        shape = {**document["shape"], "grid": tuple(document["shape"]["grid"])}
-        parts = {
-            name: Staircase(**{key: tuple(values) for key, values in part.items()}) for name, part in document["parts"].items()
-        }
-        read = {
-            "shape": BackboneShape(**shape),
-            "parts": parts,
-            "acting": {name: ActingCost(**cost) for name, cost in document["acting"].items()},
-            "correction": Correction(**document["correction"]),
-            "checks": tuple(Check(**check) for check in document["checks"]),
-        }
-        if "rivals_ms" in document:  # as it was called at first
-            document = {"forms_ms": document["rivals_ms"], **{name: document[name] for name in document if name != "rivals_ms"}}
-        return cls(**{**document, **read})
+        """Read what `to_dict` writes.
+
+        Raises:
+            ValueError: something else.
+        """
+        return read_as(cls, {"forms_ms" if name == "rivals_ms" else name: value for name, value in document.items()})
 
 
 def fit(sums: Sequence[Sums], measured: Sequence[float]) -> Correction:

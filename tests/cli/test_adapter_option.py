@@ -1,6 +1,7 @@
 """`--adapter`, and the pair that `vittle export` writes: a schedule and the trained weights that it needs."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from vittle.objectives.measurement import Measurement, exact, proportion
 from vittle.reductions.backbone import load_backbone
 from vittle.reductions.merge_embedding import MergeEmbedding
 from vittle.spaces import costs
+from vittle.spaces.plain_yaml import to_yaml
 from vittle.storage.certificate import Certificate
 from vittle.storage.records import BackboneRecord
 from vittle.storage.settings import Settings
@@ -63,11 +65,12 @@ def invoke(*arguments: str):
 
 @torch.inference_mode()
 def test_the_exported_pair_is_moved_applied_and_verified(studied, embedding, tmp_path) -> None:
+    copy = f"best.merging.{embedding.name}.safetensors"
     assert invoke("export", "--storage", studied).exit_code == 0
-    assert sorted(path.name for path in Path().iterdir()) == ["best.merging.safetensors", "best.yaml"]
-    assert Path("best.merging.safetensors").read_bytes() == (tmp_path / "trained.safetensors").read_bytes()
+    assert sorted(path.name for path in Path().iterdir()) == [copy, "best.yaml"]
+    assert Path(copy).read_bytes() == (tmp_path / "trained.safetensors").read_bytes()
     text = Path("best.yaml").read_text()
-    assert text.splitlines()[0].endswith("""Schedule.load("this file")), with 'best.merging.safetensors' beside it""")
+    assert text.splitlines()[0].endswith(f"""Schedule.load("this file")), with '{copy}' beside it""")
     assert "Put beside" not in text
     assert str(tmp_path) not in text
     model = load_backbone().model
@@ -81,8 +84,8 @@ def test_the_exported_pair_is_moved_applied_and_verified(studied, embedding, tmp
     result = invoke("verify", str(moved), "--json")
     assert (result.exit_code, json.loads(result.stdout)["state"]) == (0, "holds")
 
-    (tmp_path / "elsewhere" / "best.merging.safetensors").rename(tmp_path / "other.safetensors")
-    message = "no merge embedding at .*elsewhere/best.merging.safetensors; put it there"
+    (tmp_path / "elsewhere" / copy).rename(tmp_path / "other.safetensors")
+    message = f"no merge embedding at .*elsewhere/{copy}; put it there"
     with pytest.raises(VittleError, match=message):
         vittle.apply(model, Schedule.load(moved))
     with pytest.raises(VittleError, match=message):
@@ -97,22 +100,49 @@ def test_the_exported_pair_is_moved_applied_and_verified(studied, embedding, tmp
         assert invoke("verify", str(moved), "--adapter", option).exit_code == 0
 
 
-def test_a_file_from_before_names_a_path(studied, tmp_path) -> None:
+def test_a_file_from_before_names_a_path(studied, embedding, tmp_path) -> None:
     assert invoke("export", "--storage", studied).exit_code == 0
     document = yaml.safe_load(Path("best.yaml").read_text())
     del document["adapters"]
     Path("old.yaml").write_text(yaml.safe_dump({**document, "adapter": str(tmp_path / "trained.safetensors")}))
-    Path("best.merging.safetensors").unlink()
+    Path(f"best.merging.{embedding.name}.safetensors").unlink()
     assert vittle.apply(load_backbone().model, Schedule.load("old.yaml")).num_classes == 10
     assert invoke("verify", "old.yaml").exit_code == 0
     assert Certificate.load(Path("old.yaml")).schedule.files == {"merging": tmp_path / "trained.safetensors"}
 
 
-def test_the_names_follow_the_output(studied) -> None:
+def test_the_names_follow_the_output(studied, embedding) -> None:
+    copy = f"fast.v1.merging.{embedding.name}.safetensors"
     Path("out").mkdir()
     result = invoke("export", "--storage", studied, "--output", "out/fast.v1.yaml")
-    assert "wrote out/fast.v1.yaml with out/fast.v1.merging.safetensors: trial 1 of a" in result.stdout
-    assert sorted(path.name for path in Path("out").iterdir()) == ["fast.v1.merging.safetensors", "fast.v1.yaml"]
+    assert f"wrote out/fast.v1.yaml with out/{copy}: trial 1 of a" in result.stdout
+    assert sorted(path.name for path in Path("out").iterdir()) == [copy, "fast.v1.yaml"]
+
+
+def test_an_export_that_is_interrupted_leaves_an_older_pair_whole(studied, embedding, monkeypatch) -> None:
+    model, older = load_backbone().model, MergeEmbedding.from_keys(load_backbone().model, 16)
+    copy = f"best.merging.{older.name}.safetensors"
+    older.save(copy, {})
+    kept = presets.constant(load_backbone().shape, 3, metric="decoupled", embedding=older.name, embedding_width=16)
+    Path("best.yaml").write_text(to_yaml({"schedule": kept.to_dict(), "adapters": {"merging": copy}}))
+    before, replace = {path.name: path.read_bytes() for path in Path().iterdir()}, os.replace
+
+    def break_off(draft: Path, path: Path) -> None:
+        if path.suffix == ".yaml":
+            raise KeyboardInterrupt
+        replace(draft, path)
+
+    monkeypatch.setattr(os, "replace", break_off)
+    assert invoke("export", "--storage", studied).exit_code == 130
+    after = {path.name: path.read_bytes() for path in Path().iterdir()}
+    assert {name: after.pop(name) for name in before} == before
+    assert list(after) == [f"best.merging.{embedding.name}.safetensors"]
+    assert vittle.apply(model, Schedule.load("best.yaml")).num_classes == 10
+
+
+def test_weights_do_not_fit_on_standard_output(studied) -> None:
+    with pytest.raises(VittleError, match="trial 1 needs copies of its trained weights beside it; give --output a file"):
+        invoke("export", "--storage", studied, "--output", "-")
 
 
 def test_an_adapter_that_is_gone_or_another_one_leaves_nothing_behind(studied, tmp_path) -> None:

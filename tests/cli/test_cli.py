@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import yaml
 from rich.progress import Progress
 from typer.testing import CliRunner
 
@@ -224,11 +225,50 @@ def test_a_budget_is_not_predicted_where_it_is_of_a_tail() -> None:
         invoke("profile", "--latency-budget", "p95 4ms")
 
 
-def test_export_over_an_unwritable_place(
-    studied: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("command", ["export", "export-study", "report", "train backbone", "train merge-embedding"])
+def test_nothing_is_written_where_nothing_can_be(
+    studied: str, command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = refusal(monkeypatch, capsys, "export", "--storage", studied, "--output", "no/such/folder/best.yaml")
-    assert "cannot write no/such/folder/best.yaml" in line
+    storage = [] if command.startswith("train") else ["--storage", studied]
+    for place, reason in (
+        ("no/such/folder/best", "no folder no/such/folder"),
+        ("/dev/null", "it is a device"),
+        (".", "it is a folder"),
+    ):
+        line = refusal(monkeypatch, capsys, *command.split(), *storage, "--output", place)
+        assert f"cannot write {place}: {reason}; give --output a file in an existing folder" in line
+    assert list(Path().iterdir()) == []
+
+
+def test_standard_output_gets_the_content_and_nothing_else(studied: str) -> None:
+    exported = invoke("export", "demo", "--storage", studied, "--output", "-")
+    assert yaml.safe_load(exported.stdout)["study"] == "demo"
+    assert "wrote standard output: trial " in exported.stderr
+    lines = invoke("export-study", "demo", "--storage", studied, "--output", "-").stdout.splitlines()
+    assert json.loads(lines[-1]) == {"line": "end", "trials": 41}
+    page = invoke("report", "demo", "--storage", studied, "--output", "-").stdout
+    assert page.startswith("<!doctype html>")
+    assert page.endswith("</html>")
+    assert list(Path().iterdir()) == []
+
+
+def test_the_files_of_two_studies_are_two_by_default(studied: str) -> None:
+    store = Store.open(studied)
+    for name in ("試し", "本番", "../up", ".hidden/x"):
+        make_study(store, name)
+        assert invoke("export-study", name, "--storage", studied).exit_code == 0
+    assert {path.name for path in Path().iterdir()} == {"試し.jsonl", "本番.jsonl", "up.jsonl", "hidden-x.jsonl"}
+
+
+def test_names_of_strangers_are_text_in_a_terminal(studied: str) -> None:
+    store = Store.open(studied)
+    name = "[red]x[/red]\x1b]0;title\x07\x1b[2J\u202e\\[bold]"
+    make_study(store, name, model=name)
+    for arguments in (["studies"], ["trials", name], ["front", name], ["export", name], ["importance", name]):
+        shown = invoke(*arguments, "--storage", studied)
+        said = shown.stdout + shown.stderr
+        assert not {"\x1b", "\x07", "\u202e"} & set(said), arguments
+    assert "[red]x[/red]\N{REPLACEMENT CHARACTER}" in invoke("export", name, "--storage", studied).stderr
 
 
 def test_the_baseline_is_no_budget_to_offer(tmp_path: Path) -> None:

@@ -93,7 +93,10 @@ def test_other_images_are_split_as_a_search_splits_them(few: Path) -> None:
         (["--device", "tpu"], "unknown device 'tpu'; accepted: cpu, cuda"),
         (["--removed", "33"], "removed is 33; accepted: 1 to 32 tokens per block"),
         (["--batch-size", "900"], "899 images do not fill one batch of 900; accepted: batches of 1 to 899"),
-        (["--output", "no/folder/e"], "cannot write no/folder/e.part: No such file or directory; give a file in an existing"),
+        (
+            ["--output", "no/folder/e"],
+            "cannot write no/folder/e: no folder no/folder; give --output a file in an existing folder",
+        ),
         (["--output", "taken"], "taken.part is not an interrupted training; remove it to begin anew"),
     ],
 )

@@ -86,8 +86,8 @@ def test_one_that_does_not_is_left_out_and_the_user_is_told(tmp_path) -> None:
 def test_an_adapter_for_what_is_not_searched_is_refused(tmp_path) -> None:
     save(tmp_path / "good.safetensors", 441)
     with pytest.raises(VittleError, match="is an adapter of merging, and merging is not searched; add it to --reductions"):
-        InferenceProblem.load(Settings(adapters={"merging": str(tmp_path / "good.safetensors")}, reductions=("pruning",)))
-    with pytest.raises(VittleError, match="no adapter of merging at nowhere"):
+        Settings.of(adapters={"merging": str(tmp_path / "good.safetensors")}, reductions=("pruning",))
+    with pytest.raises(VittleError, match="no merge embedding at nowhere"):
         InferenceProblem.load(Settings(adapters={"merging": "nowhere"}))
 
 
@@ -101,15 +101,14 @@ def test_a_search_proposes_it_remembers_it_and_says_where_it_is(store, monkeypat
     assert learned
     assert all(trial.schedule.reductions[-1].embedding_width == 32 for trial in learned)
     exported = next(export.document(study, trial) for trial in learned if trial.state == "complete")
-    assert exported["adapters"] == {"merging": "best.merging.safetensors"}
+    copy = "best.merging.modular-0123456789ab.safetensors"
+    assert exported["adapters"] == {"merging": copy}
     text = export.to_yaml(exported)
     apply_with, check_with = text.splitlines()[:2]
-    assert apply_with == (
-        "# Apply with: vittle.apply(model, vittle.Schedule.load(\"this file\")), with 'best.merging.safetensors' beside it"
-    )
+    assert apply_with == (f"# Apply with: vittle.apply(model, vittle.Schedule.load(\"this file\")), with '{copy}' beside it")
     assert check_with.startswith("# Check that it still holds")
     alone = export.to_yaml(exported, missing=study.settings.adapters).splitlines()
-    assert alone[1] == "# Put beside this file: a copy of '/data/embedding.safetensors', as 'best.merging.safetensors'"
+    assert alone[1] == f"# Put beside this file: a copy of '/data/embedding.safetensors', as '{copy}'"
     assert [alone[0], *alone[2:]] == text.splitlines()
     assert vittle.Schedule.from_dict(yaml.safe_load(text)["schedule"]).id == exported["id"]
     plain = next(trial for trial in store.trials("study") if trial.schedule.reductions and trial not in learned)
@@ -174,7 +173,7 @@ def test_two_adapters_at_once(two, tmp_path, weight: int) -> None:
     assert job.subject.adapters == {name: both[name] for name in worth_it}
     assert job.notes == ([] if weight > 1 else ["scores-1 are worth 1; the search prunes by attention"])
     with pytest.raises(VittleError, match="scores is an adapter of pruning, and pruning is not searched"):
-        InferenceProblem.load(Settings(adapters=files))
+        Settings.of(adapters=files)
     evaluator = Evaluator(job.backbone, load_images("digits", job.backbone.preprocessing, 10), device="cpu", batch_size=4)
     assert isinstance(evaluator.adapters["pruning"], Scores)
 

@@ -117,7 +117,7 @@ class TestBeforeAnythingIsFetched:
     )
     def test_what_is_wrong_is_told(self, settings: dict[str, Any], expected: str, tmp_path: Path) -> None:
         with pytest.raises(VittleError, match=expected):
-            InferenceProblem.load(Settings.model_validate({"model": "test_vit", "data": str(tmp_path), **settings}))
+            InferenceProblem.load(Settings.of(**{"model": "test_vit", "data": str(tmp_path), **settings}))
 
     def test_an_architecture_needs_no_weights(self) -> None:
         assert load_architecture("test_vit", (64, 128)).shape.grid == (4, 8)

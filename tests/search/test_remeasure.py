@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -215,18 +216,33 @@ def test_threads_are_those_of_the_certificate(tmp_path, store) -> None:
     assert torch.get_num_threads() == THREADS
 
 
+def changed(document: dict[str, Any], **values: object) -> dict[str, Any]:
+    """The measurements of an exported document, one of them with other values."""
+    return {**document["measurements"], "latency_ms": {**document["measurements"]["latency_ms"], **values}}
+
+
 def test_other_weights_and_other_files_are_refused(tmp_path, store) -> None:
     path = certified(tmp_path, store)
     document = yaml.safe_load(path.read_text())
     for changes, message in (
         ({"backbone": {**document["backbone"], "fingerprint": "0" * 12}}, "are not those of certificate .* --checkpoint"),
-        ({"certificate": None}, "has no certificate to verify; export it again with: vittle export"),
+        ({"certificate": None}, r"has no certificate to verify \(certificate: Input .*\); export it again with: vittle export"),
         ({"measurements": {}}, "has no certificate to verify"),
-        ({"budget": "soon"}, "has no certificate to verify"),
+        ({"budget": "soon"}, "has no certificate to verify .budget: latency budget 'soon' is not a time"),
+        ({"certificate": {**document["certificate"], "stand": {"device": "cpu", "os": "rm"}}}, "certificate.stand.batch_size"),
+        ({"certificate": {**document["certificate"], "environment": {"threads": "all"}}}, "certificate.environment.threads"),
+        ({"backbone": {**document["backbone"], "model": ["a"]}}, "backbone.model: Input should be a valid string"),
+        (
+            {"measurements": changed(document, value=float("nan"))},
+            "measurements.latency_ms.value: Input should be a finite number",
+        ),
+        ({"measurements": changed(document, interval=[5.0])}, "measurements.latency_ms.interval: List should have at least 2"),
+        ({"measurements": changed(document, value=1e9)}, r"latency_ms is 1000000000.0 in \["),
     ):
         path.write_text(yaml.safe_dump({**document, **changes}))
-        with pytest.raises(VittleError, match=message):
+        with pytest.raises(VittleError, match=message) as refused:
             verify(path, device="cpu")
+        assert "\n" not in str(refused.value)
     presets.constant(load_backbone().shape, 2).save(path)
     with pytest.raises(VittleError, match="has no certificate to verify"):
         verify(path, device="cpu")

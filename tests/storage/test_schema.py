@@ -33,6 +33,7 @@ SINCE_0007 = [
     "CREATE INDEX ix_trials_candidate ON trials (study_id, candidate_id)",
     "CREATE INDEX ix_trials_state ON trials (study_id, state)",
     "CREATE INDEX ix_trials_revision ON trials (study_id, revision)",
+    "ALTER TABLE studies DROP COLUMN images",
     "DROP TABLE vittle_version",
     "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL, CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))",
     "INSERT INTO alembic_version VALUES ('0007')",
@@ -47,7 +48,7 @@ SINCE_0001 = [
     "DROP INDEX ix_trials_revision",
     *(
         f"ALTER TABLE studies DROP COLUMN {name}"
-        for name in ("ended", "owner", "holder", "heartbeat", "revision", "stop", "kind", "images")
+        for name in ("ended", "owner", "holder", "heartbeat", "revision", "stop", "kind")
     ),
     *(f"ALTER TABLE trials DROP COLUMN {name}" for name in ("attempts", "revision")),
     "DROP TABLE fronts",

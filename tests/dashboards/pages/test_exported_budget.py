@@ -233,7 +233,10 @@ def test_a_file_from_a_page_says_what_to_put_beside_it(store: Store, tmp_path: P
     client = client_of(make_service(opened), **BEARER)
     inside = report.render(opened, opened.study(NAME))
     text = client.get(f"/studies/{NAME}/trials/{number}.yaml").text
-    assert text.splitlines()[1] == f"# Put beside this file: a copy of '{ADAPTER}', as 'best.merging.safetensors'"
-    assert yaml.safe_load(text)["adapters"] == {"merging": "best.merging.safetensors"}
+    assert (
+        text.splitlines()[1]
+        == f"# Put beside this file: a copy of '{ADAPTER}', as 'best.merging.modular-0123456789ab.safetensors'"
+    )
+    assert yaml.safe_load(text)["adapters"] == {"merging": "best.merging.modular-0123456789ab.safetensors"}
     assert client.get(f"/api/studies/{NAME}/export").text == text
-    assert f"a copy of '{ADAPTER}', as 'best.merging.safetensors'" in inside
+    assert f"a copy of '{ADAPTER}', as 'best.merging.modular-0123456789ab.safetensors'" in inside

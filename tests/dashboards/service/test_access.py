@@ -14,6 +14,7 @@ from vittle.dashboards.app import create_app
 from vittle.dashboards.security import sessions
 from vittle.dashboards.security.middleware import MOST_BYTES
 from vittle.dashboards.service.service import Service
+from vittle.spaces.errors import VittleError
 
 __all__ = ["service"]  # a fixture
 
@@ -138,15 +139,53 @@ class TestLimits:
         answers = [browser.post("/sign-in", json={"token": "wrong"}) for _ in range(11)]
         assert [answer.status_code for answer in answers] == [401] * 10 + [429]
         assert 1 <= int(answers[-1].headers["retry-after"]) <= 60
-        assert browser.post("/sign-in", json={"token": TOKEN}).status_code == 429
-        program = client_of(service, **BEARER)
-        assert program.post("/api/studies", json=LAUNCH).status_code == 429  # the same client, by the other door
-
-    def test_wrong_bearers_count_and_right_ones_do_not(self, store) -> None:
-        service = make_service(store)
-        assert [client_of(service, **BEARER).get("/api/jobs").status_code for _ in range(15)] == [200] * 15
         wrong = client_of(service, Authorization="Bearer wrong")
-        assert [wrong.get("/api/jobs").status_code for _ in range(11)] == [401] * 10 + [429]
+        assert wrong.get("/api/jobs").status_code == 429  # the same client, by the other door
+
+    def test_a_right_token_is_never_locked_out_by_wrong_ones(self, store) -> None:
+        service = make_service(store)
+        browser, wrong = client_of(service), client_of(service, Authorization="Bearer wrong")
+        for _ in range(15):
+            wrong.get("/api/jobs")
+            browser.post("/sign-in", json={"token": "wrong"})
+        assert (wrong.get("/api/jobs").status_code, browser.post("/sign-in", json={"token": "wrong"}).status_code) == (429, 429)
+        program = client_of(service, **BEARER)
+        assert program.get("/api/jobs").status_code == 200
+        assert program.post("/api/studies", json=LAUNCH).status_code == 202
+        assert [browser.post("/sign-in", json={"token": TOKEN}).status_code for _ in range(15)] == [204] * 15
+        assert browser.get("/launch").status_code == 200
+
+    def test_who_asks_is_told_by_trusted_proxies_alone(self, store) -> None:
+        def guess(asked_from: str, forwarded: str, *proxies: str, times: int = 11) -> list[int]:
+            given = server.Server(create_app(store, service=service), server.networks(proxies))
+            given.config.load()
+            headers = {"X-Forwarded-For": forwarded, "Authorization": "Bearer wrong"}
+            guessing = TestClient(given.config.loaded_app, base_url=HOST, headers=headers, client=(asked_from, 5000))
+            return [guessing.get("/api/jobs").status_code for _ in range(times)]
+
+        waits = [401] * 10 + [429]
+        for proxies, proxy in ((["10.0.0.2"], "10.0.0.2"), (["fd00::/8", "10.0.0.0/24"], "::ffff:10.0.0.9"), (["::1"], "::1")):
+            service = make_service(store)
+            assert guess(proxy, "1.1.1.1", *proxies) == waits
+            assert guess(proxy, "2.2.2.2", *proxies, times=1) == [401]  # another client of the same proxy
+            assert guess(proxy, "6.6.6.6, 1.1.1.1", *proxies, times=1) == [429]  # a client that has made up another one
+        for stranger in ("127.0.0.1", "::1", "10.0.1.2"):
+            for proxies in ([], ["10.0.0.2"]):
+                service = make_service(store)
+                assert [guess(stranger, f"1.1.1.{last}", *proxies, times=1)[0] for last in range(11)] == waits
+
+    def test_the_scheme_is_told_by_trusted_proxies_alone(self, store) -> None:
+        for proxies, secure in ((["127.0.0.1"], True), ([], False)):
+            given = server.Server(create_app(store, service=make_service(store)), server.networks(proxies))
+            given.config.load()
+            headers = {"X-Forwarded-Proto": "https"}
+            browser = TestClient(given.config.loaded_app, base_url=HOST, headers=headers, client=("127.0.0.1", 5000))
+            assert ("; Secure" in browser.post("/sign-in", json={"token": TOKEN}).headers["set-cookie"]) == secure
+
+    @pytest.mark.parametrize("proxy", ["*", "", "proxy.example.org", "10.0.0.1/24", "10.0.0.0/33", "300.1.1.1"])
+    def test_a_proxy_is_an_address(self, proxy: str) -> None:
+        with pytest.raises(VittleError, match="is no address; accepted: 10.0.0.2, ::1, or a network such as 10.0.0.0/24"):
+            server.networks([proxy])
 
     def test_changes_are_limited_and_reading_is_not(self, store) -> None:
         make_study(store)

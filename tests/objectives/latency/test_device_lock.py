@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from vittle.objectives.latency import device_lock
+from vittle.spaces.errors import VittleError
 
 LONG = 120.0  # seconds after which something that should happen has not
 MOMENT = 0.7  # seconds in which something that should not happen would
@@ -231,3 +232,16 @@ def test_a_stream_of_readers_does_not_keep_the_device_from_who_measures(holders,
     before = [line.split()[1] for line in log[:first] if line.endswith("in")]
     assert len(set(before)) == 3
     assert all(reader.process.poll() is None for reader in readers)
+
+
+def test_a_folder_that_somebody_else_has_put_there_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    planted = tmp_path / f"vittle-{os.getuid()}"
+    (tmp_path / "precious").mkdir()
+    planted.symlink_to(tmp_path / "precious")
+    with pytest.raises(VittleError, match="is no folder of yours"), device_lock.exclusive(torch.device("cpu")):
+        pass
+    assert list((tmp_path / "precious").iterdir()) == []
+    planted.unlink()
+    with device_lock.exclusive(torch.device("cpu")):
+        assert planted.is_dir()
