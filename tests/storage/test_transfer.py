@@ -29,7 +29,7 @@ def full(store: Store) -> Store:
     failed = store.start_trial(study.name, "sampler", first.schedule, {"x": 0.1 + 0.2})
     store.finish_trial(study.name, failed, "failed", reason="out of memory, 'quoted' \"twice\"\n<b>")
     store.start_trial(study.name, "sampler", first.schedule, {})
-    noted = {"accuracy": Measurement("accuracy", 1 / 3, 0.1, 0.5, 7, {"right": "AAA=", "of": 9})}
+    noted = {"accuracy": Measurement("accuracy", 1 / 3, 0.1, 0.5, 7, {"right": "AA==", "of": 9})}
     store.finish_trial(
         study.name, store.start_trial(study.name, "plan", first.schedule, {}), "stopped", noted, "trial 1 is better"
     )
@@ -191,6 +191,9 @@ STUDY, TRIAL = 0, 1
         (TRIAL, "measurements.0.n", -1, "measurements.0.n: Input should be greater than or equal to 0"),
         (TRIAL, "measurements.0.protocol", {"a": [{"b": float("inf")}]}, "Out of range float values"),
         (TRIAL, "measurements.0.protocol", NESTED, "measurements.0.protocol: "),
+        (TRIAL, "measurements.0.protocol", {"right": "AAA="}, r"2 bytes do not hold \d+ answers"),
+        (TRIAL, "measurements.0.protocol", {"worst": [[0, "a lot", 3]]}, "worst.0.1: Input should be a valid number"),
+        (TRIAL, "measurements.0.protocol", {"device": None}, "device: Input should be a valid string"),
     ],
 )
 def test_a_hostile_file_is_one_line_and_changes_nothing(
