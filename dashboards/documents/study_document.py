@@ -2,7 +2,8 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
@@ -33,13 +34,18 @@ def trial_url(study: str, number: int) -> str:
     return f"{study_url(study)}/trials/{number}"
 
 
-Listed = tuple[Study, Standing] | tuple[Study, Standing, Confirmation | None] | UnreadableStudy
-"""A study with how far it is and, while its front is measured again, how far that is; or one that cannot be read."""
+def listing(
+    found: Iterable[tuple[Study, Standing] | UnreadableStudy], confirmations: Mapping[str, Confirmation] = MappingProxyType({})
+) -> list[dict[str, Any]]:
+    """The list of studies; of one that nobody here understands the name, and under `reason` why.
 
-
-def listing(found: Iterable[Listed]) -> list[dict[str, Any]]:
-    """The list of studies; of one that nobody here understands the name, and under `reason` why."""
-    return [_unreadable(one) if isinstance(one, UnreadableStudy) else listed(*one) for one in found]
+    Args:
+        found: the studies with how far they are.
+        confirmations: by name, those of studies whose front is measured again.
+    """
+    return [
+        _unreadable(one) if isinstance(one, UnreadableStudy) else listed(*one, confirmations.get(one[0].name)) for one in found
+    ]
 
 
 def listed(study: Study, standing: Standing, confirmation: Confirmation | None = None) -> dict[str, Any]:
