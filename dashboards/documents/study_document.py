@@ -15,7 +15,8 @@ from vittle.objectives.budget import LatencyBudget
 from vittle.objectives.measurement import OBJECTIVES, Measurement, Phase
 from vittle.objectives.parameter_importance import METHODS, Importance
 from vittle.spaces import costs
-from vittle.storage.ranking import MORE, Choice, Confirmation, Ranking, Standing
+from vittle.storage.findings import MORE, Choice, Confirmation, Standing
+from vittle.storage.ranking import Ranking
 from vittle.storage.records import UNREADABLE, Study, Trial, UnreadableStudy, seconds_left
 from vittle.storage.settings import Settings
 
@@ -33,7 +34,7 @@ def trial_url(study: str, number: int) -> str:
     return f"{study_url(study)}/trials/{number}"
 
 
-Listed = tuple[Study, Standing] | tuple[Study, Standing, Confirmation | None] | UnreadableStudy
+Listed = tuple[Study, Standing, Confirmation | None] | UnreadableStudy
 """A study with how far it is and, while its front is measured again, how far that is; or one that cannot be read."""
 
 

@@ -13,7 +13,7 @@ from vittle.dashboards.pages.cache import Watch
 from vittle.dashboards.pages.common import OpenStore, Spoken, Watching, cached_json, find_study, templates
 from vittle.dashboards.words import ENGLISH, Words
 from vittle.storage import fronts
-from vittle.storage.ranking import Standing
+from vittle.storage.findings import Standing
 from vittle.storage.records import Study, Trial, UnreadableStudy
 from vittle.storage.settings import Settings
 from vittle.storage.store import Store
@@ -81,9 +81,9 @@ def _listed(store: Store, watch: Watch) -> list[dict[str, object]]:
 
 
 def _in_list(one: tuple[Study, Standing] | UnreadableStudy, watch: Watch) -> study_document.Listed:
-    if isinstance(one, UnreadableStudy) or not _confirming(one[0]):
+    if isinstance(one, UnreadableStudy):
         return one
-    return (*one, watch.snapshot(one[0].name).trials.confirmation)
+    return (*one, watch.snapshot(one[0].name).trials.confirmation if _confirming(one[0]) else None)
 
 
 def _confirming(study: Study) -> bool:
