@@ -1,7 +1,7 @@
 """`vittle launch`, `resume`, `extend` and `stop`: searches, begun, continued and ended."""
 
 import time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,8 +24,6 @@ from vittle.cli.options import (
     Json,
     MaxDrop,
     Model,
-    OtherImages,
-    RayAddress,
     Storage,
     StudyName,
     cpus,
@@ -38,21 +36,32 @@ from vittle.cli.options import (
     source,
     weights,
 )
-from vittle.dashboards.terminal.console import counting, err, escape, note, out, progress_bar, working
+from vittle.cli.running import run_study
+from vittle.dashboards.terminal.console import counting, err, escape, note, out, working
 from vittle.objectives.goals import TOLERANCE
 from vittle.search.ray_cluster import check_address
 from vittle.spaces.inputs import parse_image_size
 from vittle.spaces.table import check_adapter_files
 
 if TYPE_CHECKING:
-    from vittle.storage.records import Study, Trial
-    from vittle.storage.settings import SearchSettings
+    from vittle.storage.records import Study
     from vittle.storage.store import Store
 
 search_app = typer.Typer()
 PANEL = "Search"  # of the list of commands
 WHOLE = "100%"  # of the backbone's time: any schedule that is faster at all
 ASK_AGAIN = 0.5  # seconds between two looks at whether a study has ended
+
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS", rich_help_panel=MACHINE, help="Join this Ray cluster in place of starting one.", show_default=False
+    ),
+]
+OtherImages = Annotated[
+    bool,
+    typer.Option("--other-images", metavar=FLAG, help="Go on though the images are not those that the study began with."),
+]
 
 
 @search_app.command(rich_help_panel=PANEL)
@@ -245,7 +254,7 @@ def launch(
     name = study or records.free_name(model, there)
     made = store.create_study(name, settings, problem.subject, owner=user(), images=problem.images)
     problem.check(made)
-    _run(made, problem, store, ray_address, as_json)
+    run_study(made, problem, store, ray_address, as_json)
 
 
 @search_app.command(rich_help_panel=PANEL)
@@ -322,78 +331,4 @@ def _continue(
         others = "from here on the images are others: trials of before and after are not compared image by image"
         note([before if study.images is None else others])
         study = store.set_images(study.name, problem.images)
-    _run(study, problem, store, ray_address, as_json)
-
-
-def _run(study: "Study", problem: Any, store: "Store", ray_address: str | None, as_json: bool) -> None:
-    from vittle.cli.answers import explain_unmet, show_front
-    from vittle.dashboards.terminal import study_tables
-    from vittle.search.reporter import Reporter
-    from vittle.search.study import run
-    from vittle.storage.ranking import Ranking
-
-    settings = study.settings
-    note(problem.notes)
-    done = sum(1 for trial in store.trials(study.name) if trial.ended)
-    how = "new" if not done else "complete, nothing to do" if study.state == "complete" else "continued"
-    err.print(
-        f"study [bold]{escape(study.name)}[/] ({how}): {done} of {settings.trials + 1} trials done, "
-        f"{escape(_asked(settings))}, {settings.workers} x {settings.cpus_per_worker} CPUs",
-        highlight=False,
-        soft_wrap=True,
-    )
-    if study.state == "complete":
-        show_front(study, Ranking.of(store.trials(study.name), study.goals), study.goals.asked, as_json)
-        return
-    with progress_bar("search", total=settings.trials + 1, completed=done) as (bar, task):
-        confirmation: list[Any] = []  # its bar, once there is something to confirm
-
-        def prepared(what: str, done: int, of: int) -> None:
-            bar.update(task, note=f"{what} {done} of {of}" if done < of else "")
-
-        def warned(what: str) -> None:
-            err.print(f"[bold yellow]warning:[/] {escape(what)}", soft_wrap=True, highlight=False)
-
-        def finished(trial: "Trial") -> None:
-            bar.advance(task)
-            bar.update(task, note=study_tables.trial_note(trial, study.goals))
-
-        def confirming(count: int) -> None:
-            bar.update(task, note="")
-            if not confirmation:
-                confirmation.append(bar.add_task("confirm", total=count, note=""))
-            bar.update(confirmation[0], total=bar.tasks[-1].completed + count)
-
-        def confirmed(trial: "Trial", _left: int) -> None:
-            bar.update(confirmation[0], advance=1, note=f"trial {trial.number}")
-
-        def ended(why: str) -> None:
-            bar.update(task, note="")
-            bar.stop_task(task)  # what comes now has a bar of its own
-            err.print(f"search ended: {escape(why)}", highlight=False, soft_wrap=True)
-
-        study = run(study, problem, store, Reporter(finished, confirmed, prepared, warned, ended, confirming), ray_address)
-    ranking = Ranking.of(store.trials(study.name), study.goals)
-    show_front(study, ranking, study.goals.asked, as_json)
-    if study.state == "interrupted":
-        err.print(
-            f"interrupted; every finished trial is kept. Continue with: vittle resume {escape(study.name)}", highlight=False
-        )
-        raise typer.Exit(130)
-    if study.state == "failed":
-        err.print(f"search failed: {escape(str(study.ended))}", highlight=False, soft_wrap=True)
-        raise typer.Exit(1)
-    if ranking.best() is None:
-        explain_unmet(study, ranking, study.goals.asked)
-        raise typer.Exit(1)
-
-
-def _asked(settings: "SearchSettings") -> str:
-    """What was asked of a search, in a few words."""
-    from vittle.storage.settings import Settings
-
-    if not isinstance(settings, Settings):
-        return f"{settings.kind} within {settings.goals.budget}"
-    lost = "" if settings.max_accuracy_drop is None else f" losing at most {settings.max_accuracy_drop} of accuracy"
-    within = f"{settings.model} within {settings.latency_budget} of latency{lost}"
-    return f"{within}, batch {settings.batch_size} on {settings.device}"
+    run_study(study, problem, store, ray_address, as_json)

@@ -19,7 +19,7 @@ def list_studies(storage: Storage = None, as_json: Json = False) -> None:
 
     listed = fronts.listed(open_store(storage))
     if as_json:
-        print_json(study_document.listing(listed))
+        print_json(study_document.listing(one if isinstance(one, UnreadableStudy) else (*one, None) for one in listed))
         return
     out.print(study_tables.studies_table(listed))
     note(f"study {one.name!r} cannot be read: {one.reason}" for one in listed if isinstance(one, UnreadableStudy))

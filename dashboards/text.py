@@ -15,7 +15,8 @@ from vittle.objectives.measurement import OBJECTIVES, Measurement
 from vittle.objectives.quality.paired import Interval
 from vittle.spaces.reduction import Reduction
 from vittle.spaces.schedule import Schedule
-from vittle.storage.ranking import MORE, Disturbance, Growth, Ranking, Trade
+from vittle.storage.findings import MORE, Disturbance, Growth, Trade
+from vittle.storage.ranking import Ranking
 from vittle.storage.records import Trial
 
 MARKS = {"~": "predicted", "!": "noisy", "†": "estimated"}  # with their words under `signs`

@@ -6,8 +6,9 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from vittle.storage import kinds, rows
+from vittle.storage.findings import Standing
 from vittle.storage.patience import patient
-from vittle.storage.ranking import Ranking, Standing
+from vittle.storage.ranking import Ranking
 from vittle.storage.records import BASELINES, UNFINISHED, Study, UnreadableError, UnreadableStudy, readable
 from vittle.storage.store import Store
 from vittle.storage.tables import FrontRow, StudyRow, TrialRow

@@ -2,8 +2,7 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Iterable, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -16,7 +15,8 @@ from vittle.objectives.budget import LatencyBudget
 from vittle.objectives.measurement import OBJECTIVES, Measurement, Phase
 from vittle.objectives.parameter_importance import METHODS, Importance
 from vittle.spaces import costs
-from vittle.storage.ranking import MORE, Choice, Confirmation, Ranking, Standing
+from vittle.storage.findings import MORE, Choice, Confirmation, Standing
+from vittle.storage.ranking import Ranking
 from vittle.storage.records import UNREADABLE, Study, Trial, UnreadableStudy, seconds_left
 from vittle.storage.settings import Settings
 
@@ -34,18 +34,13 @@ def trial_url(study: str, number: int) -> str:
     return f"{study_url(study)}/trials/{number}"
 
 
-def listing(
-    found: Iterable[tuple[Study, Standing] | UnreadableStudy], confirmations: Mapping[str, Confirmation] = MappingProxyType({})
-) -> list[dict[str, Any]]:
-    """The list of studies; of one that nobody here understands the name, and under `reason` why.
+Listed = tuple[Study, Standing, Confirmation | None] | UnreadableStudy
+"""A study with how far it is and, while its front is measured again, how far that is; or one that cannot be read."""
 
-    Args:
-        found: the studies with how far they are.
-        confirmations: by name, those of studies whose front is measured again.
-    """
-    return [
-        _unreadable(one) if isinstance(one, UnreadableStudy) else listed(*one, confirmations.get(one[0].name)) for one in found
-    ]
+
+def listing(found: Iterable[Listed]) -> list[dict[str, Any]]:
+    """The list of studies; of one that nobody here understands the name, and under `reason` why."""
+    return [_unreadable(one) if isinstance(one, UnreadableStudy) else listed(*one) for one in found]
 
 
 def listed(study: Study, standing: Standing, confirmation: Confirmation | None = None) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from vittle.dashboards.pages.cache import Watch
 from vittle.dashboards.pages.common import OpenStore, Spoken, Watching, cached_json, find_study, templates
 from vittle.dashboards.words import ENGLISH, Words
 from vittle.storage import fronts
-from vittle.storage.ranking import Confirmation, Standing
-from vittle.storage.records import Study, Trial
+from vittle.storage.findings import Standing
+from vittle.storage.records import Study, Trial, UnreadableStudy
 from vittle.storage.settings import Settings
 from vittle.storage.store import Store
 
@@ -74,13 +74,17 @@ def _document(store: Store, study: Study, trials: Sequence[Trial], speak: Words)
 
 
 def _listed(store: Store, watch: Watch) -> list[dict[str, object]]:
-    confirmations: dict[str, Confirmation] = {}
+    def told(study: Study) -> Standing | None:  # each trial that is confirmed may change what is best
+        return watch.snapshot(study.name).trials.standing if _confirming(study) else None
 
-    def told(study: Study) -> Standing | None:
-        if not (study.confirming and study.known):
-            return None
-        trials = watch.snapshot(study.name).trials  # each trial that is confirmed may change what is best
-        confirmations[study.name] = trials.confirmation
-        return trials.standing
+    return study_document.listing(_in_list(one, watch) for one in fronts.listed(store, told))
 
-    return study_document.listing(fronts.listed(store, told), confirmations)
+
+def _in_list(one: tuple[Study, Standing] | UnreadableStudy, watch: Watch) -> study_document.Listed:
+    if isinstance(one, UnreadableStudy):
+        return one
+    return (*one, watch.snapshot(one[0].name).trials.confirmation if _confirming(one[0]) else None)
+
+
+def _confirming(study: Study) -> bool:
+    return study.confirming and study.known

@@ -13,7 +13,8 @@ from vittle.objectives.goals import Asked, Goals, Measured
 from vittle.objectives.measurement import OBJECTIVES, Measurement
 from vittle.spaces import costs
 from vittle.spaces.shape import BackboneShape
-from vittle.storage.ranking import Ranking, Standing
+from vittle.storage.findings import Standing
+from vittle.storage.ranking import Ranking
 from vittle.storage.records import UNREADABLE, Study, Trial, UnreadableStudy
 
 CURVE_COLORS = {"similarity": "blue", "partner": "magenta", "sink": "yellow"}

@@ -18,7 +18,7 @@ from rich.progress import Progress
 from typer.testing import CliRunner
 
 import vittle.cli.commands
-import vittle.cli.launch
+import vittle.cli.running
 from recorded import SHAPE, coordinate, make_study, run
 from refusals import refusal
 from vittle import Schedule, VittleError, presets
@@ -149,7 +149,7 @@ def test_a_search_says_why_it_ended(studied: str, monkeypatch: pytest.MonkeyPatc
         return store.study(study.name)
 
     monkeypatch.setattr("vittle.search.study.run", finish)
-    vittle.cli.launch._run(store.study("demo"), SimpleNamespace(notes=[]), store, None, as_json=False)
+    vittle.cli.running.run_study(store.study("demo"), SimpleNamespace(notes=[]), store, None, as_json=False)
     shown = capsys.readouterr()
     assert "search ended: the front grows no more" in shown.err
     assert "Another 100 trials" in shown.out
@@ -159,7 +159,7 @@ def test_the_confirmation_has_a_bar_of_its_own(studied: str, monkeypatch: pytest
     store = Store.open(studied)
     store.set_state("demo", "interrupted")
     seen: list[list[tuple[str, float, float | None]]] = []
-    progress = vittle.cli.launch.progress_bar
+    progress = vittle.cli.running.progress_bar
 
     @contextmanager
     def watched(*about: object, **options: object) -> Iterator[tuple[Progress, object]]:
@@ -178,9 +178,9 @@ def test_the_confirmation_has_a_bar_of_its_own(studied: str, monkeypatch: pytest
         store.set_state(study.name, "complete")
         return store.study(study.name)
 
-    monkeypatch.setattr(vittle.cli.launch, "progress_bar", watched)
+    monkeypatch.setattr(vittle.cli.running, "progress_bar", watched)
     monkeypatch.setattr("vittle.search.study.run", finish)
-    vittle.cli.launch._run(store.study("demo"), SimpleNamespace(notes=[]), store, None, as_json=False)
+    vittle.cli.running.run_study(store.study("demo"), SimpleNamespace(notes=[]), store, None, as_json=False)
     assert [tasks[0][0] for tasks in seen] == ["search"] * 4
     assert [tasks[1] for tasks in seen] == [("confirm", 1, 3), ("confirm", 2, 3), ("confirm", 3, 3), ("confirm", 4, 4)]
     assert watched.bar.tasks[0].stop_time is not None  # the time that is left is that of what goes on

@@ -14,7 +14,7 @@ from vittle.objectives.measurement import Measurement
 from vittle.search import study as studies
 from vittle.search.reporter import Reporter
 from vittle.storage import fronts
-from vittle.storage.ranking import Confirmation
+from vittle.storage.findings import Confirmation
 from vittle.storage.records import confirmation_gap
 from vittle.storage.settings import Settings
 from vittle.storage.store import Store

@@ -22,7 +22,7 @@ from vittle.search.remeasure import retime, verify
 from vittle.spaces import Schedule, costs
 from vittle.storage import export, fronts
 from vittle.storage.certificate import EXIT_CODES, Certificate
-from vittle.storage.ranking import Disturbance
+from vittle.storage.findings import Disturbance
 from vittle.storage.records import BackboneRecord, Study
 from vittle.storage.settings import Settings
 from vittle.storage.store import Store

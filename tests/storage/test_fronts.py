@@ -8,7 +8,7 @@ from rankings import ranked
 from recorded import coordinate, make_study, outcome, run
 from vittle import presets
 from vittle.storage import fronts
-from vittle.storage.ranking import Standing
+from vittle.storage.findings import Standing
 from vittle.storage.store import Store
 from vittle.storage.tables import FrontRow
 

@@ -20,7 +20,7 @@ from vittle.objectives.measurement import Measurement, exact, proportion
 from vittle.objectives.parameter_importance import Importance
 from vittle.objectives.quality import paired
 from vittle.spaces import Merging
-from vittle.storage.ranking import MORE, Growth
+from vittle.storage.findings import MORE, Growth
 from vittle.storage.records import Trial, seconds_left
 from vittle.storage.settings import Settings
 from vittle.storage.store import Store

@@ -12,7 +12,8 @@ from studies_to_show import address
 from vittle import Schedule
 from vittle.dashboards import text
 from vittle.objectives.budget import LatencyBudget
-from vittle.storage.ranking import Choice, Ranking
+from vittle.storage.findings import Choice
+from vittle.storage.ranking import Ranking
 from vittle.storage.records import Trial
 from vittle.storage.store import Store
 

@@ -13,12 +13,12 @@ from typing import Any
 import psutil
 import pytest
 
-from recorded import PROFILE, store_with_profile
 from vittle.storage.claim import holder
+from vittle.storage.store import Store
 from waiting import wait_until
 
 TOKEN = "a-token-of-some-length"
-QUICK = {"model": "digits", "data": "digits", "latency_budget": "500%", "target": PROFILE, "until_flat": False}
+QUICK = {"model": "digits", "data": "digits", "latency_budget": "500%", "batch_size": 4, "predict": False, "until_flat": False}
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(1500)]
 
 
@@ -68,7 +68,7 @@ def served(url: str, tmp_path: Path) -> Iterator[Served]:
 
 
 def test_a_search_goes_on_while_the_server_is_killed_and_another_is_stopped_and_extended(served: Served, url: str) -> None:
-    store = store_with_profile(url)
+    store = Store.open(url)
     launched = served.ask("/api/studies", {**QUICK, "name": "first", "trials": 3})
     assert launched["state"] == "running"
     wait_until(lambda: any(study.name == "first" for study in store.studies()) and holder(store, "first"))
