@@ -24,6 +24,8 @@ from vittle.cli.options import (
     Json,
     MaxDrop,
     Model,
+    OtherImages,
+    RayAddress,
     Storage,
     StudyName,
     cpus,
@@ -51,17 +53,6 @@ search_app = typer.Typer()
 PANEL = "Search"  # of the list of commands
 WHOLE = "100%"  # of the backbone's time: any schedule that is faster at all
 ASK_AGAIN = 0.5  # seconds between two looks at whether a study has ended
-
-RayAddress = Annotated[
-    str | None,
-    typer.Option(
-        metavar="ADDRESS", rich_help_panel=MACHINE, help="Join this Ray cluster in place of starting one.", show_default=False
-    ),
-]
-OtherImages = Annotated[
-    bool,
-    typer.Option("--other-images", metavar=FLAG, help="Go on though the images are not those that the study began with."),
-]
 
 
 @search_app.command(rich_help_panel=PANEL)

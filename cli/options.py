@@ -161,6 +161,16 @@ MaxDrop = Annotated[
         show_default=False,
     ),
 ]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS", rich_help_panel=MACHINE, help="Join this Ray cluster in place of starting one.", show_default=False
+    ),
+]
+OtherImages = Annotated[
+    bool,
+    typer.Option("--other-images", metavar=FLAG, help="Go on though the images are not those that the study began with."),
+]
 Json = Annotated[bool, typer.Option("--json", metavar=FLAG, help="Print JSON in place of tables.")]
 
 
