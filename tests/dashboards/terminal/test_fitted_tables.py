@@ -96,7 +96,7 @@ TABLES: dict[str, Callable[[tuple[Study, list[Trial]]], Table]] = {
     "studies": lambda of: study_tables.studies_table([(of[0], ranked(of[1]).standing)]),
     "trials": lambda of: study_tables.trials_table(of[1]),
     "trials without reasons": lambda of: study_tables.trials_table([trial for trial in of[1] if not trial.reason]),
-    "front": lambda of: study_tables.front_table(ranked(of[1]).front(), of[0].budget, ranked(of[1]), shape=SHAPE),
+    "front": lambda of: study_tables.front_table(ranked(of[1]).front(), of[0].goals.asked, ranked(of[1]), shape=SHAPE),
     "profile": lambda of: latency_tables.profile_table(latency_profile(noisy=NOISE)),
     "profiles": profiles,
     "examples": examples,
@@ -142,7 +142,7 @@ def test_the_tables_of_another_kind_fit_too(width: int, plain: tuple[Study, list
     study, trials = plain
     ranking = Ranking.of(trials, study.goals)
     check(plain_tables.trials_table(study, trials), width)
-    check(plain_tables.front_table(study, ranking.front(), study.budget, ranking), width)
+    check(plain_tables.front_table(study, ranking.front(), study.goals.asked, ranking), width)
 
 
 def test_at_80_columns_only_what_is_said_gives_way(found: tuple[Study, list[Trial]]) -> None:
