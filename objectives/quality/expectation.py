@@ -58,7 +58,7 @@ def expected(measured: Sequence[Measured], backbone: Measured) -> list[Measured]
     values = own * lost + (1 - own) * law.slope * nats
     errors = np.sqrt(own * noise**2 + ((1 - own) * law.slope * unsure) ** 2)
     found = list(measured)
-    for place, value, error in zip(known, values, errors, strict=True):
+    for place, value, error in zip(known, values.tolist(), errors.tolist(), strict=True):
         accuracy = _accuracy(measured[place]["accuracy"], backbone["accuracy"], value, error)
         found[place] = {**measured[place], "accuracy": accuracy}
     return found

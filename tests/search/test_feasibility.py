@@ -135,15 +135,15 @@ def test_a_budget_is_checked_against_its_target(store, profile) -> None:
         find_profile(backbone, settings(target="gone"), store)
 
 
-def test_a_profile_that_cannot_be_measured_is_a_warning(store) -> None:
+def test_a_profile_that_cannot_be_measured_is_a_warning(store, splits) -> None:
     backbone = load_backbone()
     with torch.no_grad():
         backbone.model.head.bias[0] = float("nan")
     warned: list[str] = []
-    problem = InferenceProblem(settings(), backbone, None)
+    problem = InferenceProblem(settings(), backbone, splits)
     problem.prepare(store, Reporter(warned=warned.append))
     assert problem.known == Knowledge()
     (warning,) = warned
     assert warning.startswith("latency cannot be predicted (this model cannot be reduced")
-    InferenceProblem(settings(predict=False), backbone, None).prepare(store, Reporter(warned=pytest.fail))
+    InferenceProblem(settings(predict=False), backbone, splits).prepare(store, Reporter(warned=pytest.fail))
     assert store.profiles() == []

@@ -228,7 +228,7 @@ def test_other_weights_and_other_files_are_refused(tmp_path, store) -> None:
         ({"backbone": {**document["backbone"], "fingerprint": "0" * 12}}, "are not those of certificate .* --checkpoint"),
         ({"certificate": None}, r"has no certificate to verify \(certificate: Input .*\); export it again with: vittle export"),
         ({"measurements": {}}, "has no certificate to verify"),
-        ({"budget": "soon"}, "has no certificate to verify .budget: latency budget 'soon' is not a time"),
+        ({"budget": "soon"}, "has no certificate to verify .latency budget 'soon' is not a time"),
         ({"certificate": {**document["certificate"], "stand": {"device": "cpu", "os": "rm"}}}, "certificate.stand.batch_size"),
         ({"certificate": {**document["certificate"], "environment": {"threads": "all"}}}, "certificate.environment.threads"),
         ({"backbone": {**document["backbone"], "model": ["a"]}}, "backbone.model: Input should be a valid string"),

@@ -80,6 +80,7 @@ def test_before_anything_is_lost_the_closer_one_is_expected_to_be_better() -> No
     assert 0.8 < far["accuracy"].value < near["accuracy"].value < 0.9
     assert near["accuracy"].low <= near["accuracy"].value <= near["accuracy"].high
     assert near["accuracy"].protocol == {"right": "bits", "measured": 0.9}
+    assert type(near["accuracy"].value) is type(near["accuracy"].low) is float  # YAML knows no NumPy
 
 
 def test_what_lacks_divergence_is_left_as_it_was_measured() -> None:
