@@ -21,20 +21,18 @@ from vittle.storage.ranking import Ranking
 from vittle.storage.settings import Settings
 from vittle.storage.store import Store
 
-SETTINGS = Settings(
-    latency_budget="200%", batch_size=8, reductions=("averaging", "merging"), trials=12, predict=False, until_flat=False
-)
-
 
 @pytest.fixture
 def store(url: str, monkeypatch: pytest.MonkeyPatch) -> Store:
     """A store with a study of it; a budget that everything holds, since time is not what is tested."""
     monkeypatch.setitem(REDUCTIONS, "averaging", ENTRIES["averaging"])
     monkeypatch.setattr("vittle.search.cost_estimates.HOPELESS", 1e9)  # on a busy machine, too
+    asked = {"latency_budget": "200%", "batch_size": 8, "reductions": ("averaging", "merging"), "trials": 12}
+    settings = Settings(**asked, predict=False, until_flat=False)
     store = Store.open(url, create=True)
-    problem = InferenceProblem.load(SETTINGS)
+    problem = InferenceProblem.load(settings)
     problem.know(Knowledge())
-    coordinator = Coordinator(store.create_study("study", SETTINGS, problem.subject), problem, store)
+    coordinator = Coordinator(store.create_study("study", settings, problem.subject), problem, store)
     evaluator = problem.evaluator()
     while (one := coordinator.next()) is not None:
         seen = Evaluation(verdict="going")
