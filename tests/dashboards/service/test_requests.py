@@ -5,6 +5,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -173,7 +174,8 @@ class TestThatNeverEnd:
             "type": "http", "method": "POST", "path": "/sign-in", "headers": [(b"host", b"127.0.0.1")], "query_string": b"",
             "scheme": "http", "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80), "root_path": "", "http_version": "1.1",
         }  # fmt: skip
-        asyncio.run(client_of(service).app(scope, trickle, keep))
+        with ThreadPoolExecutor(1) as thread:  # a browser of this process may have a loop in this one
+            thread.submit(asyncio.run, client_of(service).app(scope, trickle, keep)).result()
         assert sent[0]["status"] == 408
         assert (b"connection", b"close") in sent[0]["headers"]
         assert json.loads(sent[1]["body"]) == {"error": "the request was not complete after 0.1 s"}
