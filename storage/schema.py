@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy.exc import NoSuchTableError
 
 from vittle.spaces.errors import VittleError
 from vittle.storage.tables import Base
@@ -65,7 +66,13 @@ def _version(connection: Connection) -> str | None:
     if VERSIONS in there:
         version: str | None = connection.scalar(text(f"SELECT version_num FROM {VERSIONS}"))
         return version
-    if "studies" not in there or not {column["name"] for column in seen.get_columns("studies")} >= STUDIES:
+    if "studies" not in there:
+        return None
+    try:
+        columns = {column["name"] for column in seen.get_columns("studies")}
+    except NoSuchTableError:  # somebody updates just now; once they have, it is read anew
+        return "0000"
+    if not columns >= STUDIES:
         return None
     before = connection.scalars(text(f"SELECT version_num FROM {BEFORE}")).all() if BEFORE in there else []
     return before[0] if len(before) == 1 and before[0] in OURS else "0000"
