@@ -46,8 +46,7 @@ from vittle.spaces.inputs import parse_image_size
 from vittle.spaces.table import check_adapter_files
 
 if TYPE_CHECKING:
-    from vittle.storage.records import Study
-    from vittle.storage.store import Store
+    pass
 
 search_app = typer.Typer()
 PANEL = "Search"  # of the list of commands
@@ -257,10 +256,7 @@ def resume(
     as_json: Json = False,
 ) -> None:
     """Continue a study that was interrupted."""
-    check_address(ray_address)
-    store = open_store(storage)
-    found = find_study(store, study)
-    _continue(found, store, ray_address, as_json, trials=found.settings.trials, other_images=other_images)
+    _continue(study, storage, ray_address, as_json, more=0, other_images=other_images)
 
 
 @search_app.command(rich_help_panel=PANEL)
@@ -273,10 +269,7 @@ def extend(
     as_json: Json = False,
 ) -> None:
     """Add trials to a study and run them."""
-    check_address(ray_address)
-    store = open_store(storage)
-    found = find_study(store, study)
-    _continue(found, store, ray_address, as_json, trials=found.settings.trials + trials, other_images=other_images)
+    _continue(study, storage, ray_address, as_json, more=trials, other_images=other_images)
 
 
 @search_app.command(rich_help_panel=PANEL)
@@ -308,14 +301,19 @@ def stop(
 
 
 def _continue(
-    study: "Study", store: "Store", ray_address: str | None, as_json: bool, *, trials: int, other_images: bool
+    name: str | None, storage: str | None, ray_address: str | None, as_json: bool, *, more: int, other_images: bool
 ) -> None:
+    """Run a study on, with so many trials more."""
+    check_address(ray_address)
+    store = open_store(storage)
+    study = find_study(store, name)
     with working("loading"):
         from vittle.search.problem import find_problem
+    trials = study.settings.trials + more
     with counting("images") as progress:
         problem = find_problem(study.kind).load(study.settings.model_copy(update={"trials": trials}), progress)
     problem.check(study, other_images=other_images)  # before anything is changed
-    if trials != study.settings.trials:
+    if more:
         study = store.set_trials(study.name, trials)
     if problem.images is not None and problem.images != study.images:
         before = "this study is from before it was kept which images it is judged on: nobody checks that they are the same"

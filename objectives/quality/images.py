@@ -107,10 +107,7 @@ def load_images(
         VittleError: nothing there, too few that can be decoded, or labels that do not match the head.
     """
     if source == EMBEDDED:
-        _refuse_names(source, class_names)
-        parts = digits.splits()
-        search, held_out = (Images(*parts[name]) for name in ("search", "held-out"))
-        _check_labels(source, search.labels, classes)
+        search, held_out = _digits("search", "held-out", classes, class_names)
         digest = _digest_of_arrays(search, held_out)
         return Splits(stratified(_fit(search, preprocessing), seed), _fit(held_out, preprocessing), digest=digest)
     check_images(source)
@@ -141,13 +138,19 @@ def load_training_images(
         VittleError: as `load_images`.
     """
     if source == EMBEDDED:
-        _refuse_names(source, class_names)
-        parts = digits.splits()
-        train, validation = (Images(*parts[name]) for name in ("train", "search"))
-        _check_labels(source, train.labels, classes)
+        train, validation = _digits("train", "search", classes, class_names)
         return TrainingSplits(_fit(train, preprocessing), _fit(validation, preprocessing))
     splits = load_images(source, preprocessing, classes, class_names=class_names, seed=seed, progress=progress)
     return TrainingSplits(splits.search, splits.held_out, splits.notes)
+
+
+def _digits(first: str, second: str, classes: int, class_names: str | None) -> tuple[Images, Images]:
+    """Two parts of the digits, as they are."""
+    _refuse_names(EMBEDDED, class_names)
+    parts = digits.splits()
+    one, other = (Images(*parts[name]) for name in (first, second))
+    _check_labels(EMBEDDED, one.labels, classes)
+    return one, other
 
 
 def read_images(
