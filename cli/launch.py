@@ -1,7 +1,7 @@
 """`vittle launch`, `resume`, `extend` and `stop`: searches, begun, continued and ended."""
 
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -44,9 +44,6 @@ from vittle.objectives.goals import TOLERANCE
 from vittle.search.ray_cluster import check_address
 from vittle.spaces.inputs import parse_image_size
 from vittle.spaces.table import check_adapter_files
-
-if TYPE_CHECKING:
-    pass
 
 search_app = typer.Typer()
 PANEL = "Search"  # of the list of commands
