@@ -139,7 +139,7 @@ def _illustrator(
 ) -> Illustrator:
     backbone = known_backbone(model, checkpoint, fingerprint, f"study {study!r}", image_size)
     splits = load_images(data, backbone.preprocessing, backbone.classes, class_names=classes, seed=seed)
-    change = images and splits.digest and splits.digest.change_from(images)
+    change = splits.digest and splits.digest.change_from(images)
     if change:
         raise VittleError(f"the images are not those that study {study!r} was judged on: {change}")
     search = splits.search

@@ -99,7 +99,7 @@ class Problem(ABC, Generic[C]):
         Raises:
             VittleError: they are others; the message says what is different.
         """
-        change = self.images and study.images and self.images.change_from(study.images)
+        change = self.images and self.images.change_from(study.images)
         if change and not other_images:
             raise VittleError(
                 f"the images are not those that study {study.name!r} began with: {change}; "

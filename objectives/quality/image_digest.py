@@ -39,9 +39,9 @@ class ImageDigest:
         """All of it in one word."""
         return _hash([str(self.images).encode(), self.names.encode(), self.sizes.encode(), self.labels.encode()])
 
-    def change_from(self, before: Self) -> str | None:
-        """What is different from what there was before, in words; None where nothing is."""
-        if self == before:
+    def change_from(self, before: Self | None) -> str | None:
+        """What is different from what there was before, in words; None where nothing is, or nobody knows what there was."""
+        if before is None or self == before:
             return None
         if self.images != before.images:
             return f"there are {self.images:,} where there were {before.images:,}"
