@@ -7,7 +7,7 @@ import timm
 import torch
 
 from vittle.reductions.hub import hub
-from vittle.spaces.errors import VittleError
+from vittle.spaces.errors import VittleError, one_line
 from vittle.spaces.inputs import EMBEDDED
 
 LONGEST = 160  # characters that are quoted of what others say
@@ -59,6 +59,5 @@ def _create(name: str, pretrained: bool, arguments: dict[str, Any], unreachable:
 
 
 def quoted(reason: object) -> str:
-    """The beginning of what somebody else says, on one line."""
-    line = " ".join(str(reason).split()) or type(reason).__name__
-    return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
+    """What somebody else says, as a refusal quotes it."""
+    return one_line(reason, LONGEST)

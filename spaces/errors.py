@@ -1,4 +1,4 @@
-"""The one error that a user's input can cause; the command line prints it as one line and exits with code 2."""
+"""The one error that a user's input can cause, which the command line prints as one line with exit code 2; others' words in one line."""
 
 
 class VittleError(ValueError):
@@ -19,3 +19,9 @@ class StorageError(VittleError):
 
 class UnsupportedBackboneError(VittleError):
     """A model whose blocks are not understood; it is refused rather than run wrongly."""
+
+
+def one_line(said: object, most: int) -> str:
+    """The beginning, of so many characters, of what somebody else says, on one line; of nothing the name of its type."""
+    line = " ".join(str(said).split()) or type(said).__name__
+    return line if len(line) <= most else f"{line[: most - 1]}…"

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from vittle.reductions.data import Opened, Preprocessing, evaluation_transform
+from vittle.spaces.errors import one_line
 
 Progress = Callable[[int, int], None]
 T = TypeVar("T")
@@ -71,7 +72,7 @@ def decode(
         except UnidentifiedImageError:
             return "no image"
         except Exception as error:  # decoders raise whatever they like
-            return _reason(error)
+            return one_line(error, LONGEST)
 
     pixels = np.empty((len(items), *preprocessing.size, 3), np.uint8)
     found = Decoded(pixels, [], [], [], {}, 0)
@@ -208,8 +209,3 @@ def _decode(opened: Opened, transform: Callable[[Image.Image], NDArray[np.uint8]
             image.load()
             turned = image.getexif().get(ORIENTATION, 1) not in (0, 1)
             return _One(transform(Resized.of(full_range(image))), label, size, turned)
-
-
-def _reason(error: Exception) -> str:
-    said = " ".join(str(error).split()) or type(error).__name__
-    return said if len(said) <= LONGEST else f"{said[: LONGEST - 1]}…"
