@@ -1,4 +1,4 @@
-"""The one error that a user's input can cause, which the command line prints as one line with exit code 2; others' words in one line."""
+"""The one error that a user's input can cause: the command line prints it as one line, with exit code 2."""
 
 
 class VittleError(ValueError):
