@@ -285,12 +285,22 @@ class TestBrowser:
         expect(page.get_by_role("heading", name=HOSTILE)).to_be_visible()
         assert page.locator("main img, main b:text('bold')").count() == 0
 
-    def test_a_phone_does_not_scroll_sideways(self, page: Page, address: str) -> None:
-        page.set_viewport_size({"width": 360, "height": 800})
+    @pytest.mark.parametrize("language", ["en", "ja"])
+    @pytest.mark.parametrize("width", [360, 800, 1024, 1280, 1440, 1920])
+    def test_no_page_scrolls_sideways_and_no_table_leaves_its_card(
+        self, page: Page, address: str, width: int, language: str
+    ) -> None:
+        page.set_viewport_size({"width": width, "height": 800})
+        page.set_extra_http_headers({"Accept-Language": language})
         for path, drawn in (("/", "td"), ("/studies/digits-60", ".scatterlayer .point")):
             page.goto(f"{address}{path}")
             page.wait_for_selector(drawn)
-            assert page.evaluate("() => document.documentElement.scrollWidth") == 360
+            assert page.evaluate("() => document.documentElement.scrollWidth") == width
+        if width > 700:  # on a phone the table scrolls within its card
+            table, card = (page.locator(at).bounding_box() for at in (".front", "#front-card"))
+            assert table is not None
+            assert card is not None
+            assert table["x"] + table["width"] <= card["x"] + card["width"]
 
 
 def test_a_running_study_grows_on_the_page(browser: BrowserContext, tmp_path: Path) -> None:
