@@ -28,6 +28,7 @@ from vittle.cli.options import (
     RayAddress,
     Storage,
     StudyName,
+    check_storage,
     cpus,
     find_study,
     open_store,
@@ -191,6 +192,7 @@ def launch(
     latency_budget = latency_budget or (WHOLE if max_drop else Settings().latency_budget)
     if study is not None:
         records.check_name(study)
+    check_storage(storage)
     check_address(ray_address)
     settings = Settings.of(  # all that is written wrong is refused before torch is loaded
         model=model,

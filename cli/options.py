@@ -185,6 +185,18 @@ def open_store(url: str | None, *, create: bool = False) -> "Store":
     return Store.open(url, create=create)
 
 
+def check_storage(url: str | None) -> None:
+    """Refuse a text that is no database, or one of a kind that nothing here can open, before what is to be kept is made.
+
+    Raises:
+        VittleError: it is none.
+    """
+    if url is not None:
+        from vittle.storage import address
+
+        address.make_engine(address.parse(url))
+
+
 def find_study(store: "Store", name: str | None) -> "Study":
     """The study of that name, or the newest one.
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple
@@ -16,9 +15,7 @@ from timm.data.transforms_factory import create_transform
 from timm.utils.misc import natural_key
 
 from vittle.spaces.errors import VittleError
-
-NAMED = ("torch", "hfds")  # data sets that timm knows by name and that can be read in any order
-STREAMED = ("hfids", "tfds", "wds")
+from vittle.spaces.inputs import ACCEPTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,22 +95,16 @@ class Dataset:
 
     Args:
         source: `name[:root]`, for example `torch/cifar10:/data` or `hfds/owner/name`.
-        accepted: what to say is accepted where it cannot be opened.
         classes: the label of each class by its name, where it is not the data set's own.
 
     Raises:
         VittleError: timm cannot open it.
     """
 
-    def __init__(self, source: str, accepted: str, classes: Mapping[str, int] | None = None) -> None:
+    def __init__(self, source: str, classes: Mapping[str, int] | None = None) -> None:
         name, _, root = source.partition(":")
-        kind = name.partition("/")[0].lower() if "/" in name else ""
-        if kind in STREAMED:
-            raise VittleError(f"data {source!r} is a stream, of which nothing can be held out; accepted: {accepted}")
-        if kind == "torch" and classes is not None:
+        if name.lower().startswith("torch/") and classes is not None:
             raise VittleError(f"data {source!r} has labels of its own; accepted with --classes: folders and hfds/ data sets")
-        if kind not in NAMED and not os.path.exists(root):
-            raise VittleError(f"no images at {root or source}; accepted: {accepted}")
         named: Any = None if classes is None else dict(classes)
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # what they print is no answer of ours
@@ -122,7 +113,7 @@ class Dataset:
             raise VittleError(f"data {source!r} needs the Python package {error.name}; pip install {error.name}") from None
         except Exception as error:  # timm, torchvision and the hub raise whatever they meet
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise VittleError(f"cannot open data {source!r} ({reason}); accepted: {accepted}") from None
+            raise VittleError(f"cannot open data {source!r} ({reason}); accepted: {ACCEPTED}") from None
         # timm's own data sets put another image in the place of one that cannot be decoded; their reader does not.
         self._reader = getattr(self._dataset, "reader", None)
 

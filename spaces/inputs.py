@@ -7,24 +7,30 @@ from typing import Any
 from vittle.spaces.errors import VittleError
 
 EMBEDDED = "digits"  # the model and the images that come with the package
+NAMED = ("torch", "hfds")  # data sets that timm knows by name and that can be read in any order
+STREAMED = ("hfids", "tfds", "wds")
 ACCEPTED = (
     "digits, a folder of images (with or without labelled sub-folders), an .npz with `images` and `labels`, or a timm dataset"
 )
 
 
 def check_images(source: str) -> None:
-    """Refuse a place of images where nothing is. Whatever may be the name of a timm dataset passes.
+    """Refuse a place of images where nothing is. A data set that timm finds by its name passes.
 
     Raises:
-        VittleError: there is no such file or folder.
+        VittleError: there is no such file or folder, or what is named can only be read in its own order.
     """
     path = Path(source)
     if source == EMBEDDED or path.exists():
         return
     if path.suffix == ".npz":
         raise VittleError(f"no file at {source}; accepted: {ACCEPTED}")
-    if path.is_absolute() or source.startswith("."):
-        raise VittleError(f"no images at {source}; accepted: {ACCEPTED}")
+    name, _, root = source.partition(":")
+    kind = name.partition("/")[0].lower() if "/" in name else ""
+    if kind in STREAMED:
+        raise VittleError(f"data {source!r} is a stream, of which nothing can be held out; accepted: {ACCEPTED}")
+    if kind not in NAMED and not Path(root or source).exists():
+        raise VittleError(f"no images at {root or source}; accepted: {ACCEPTED}")
 
 
 def check_checkpoint(path: Path) -> None:

@@ -110,7 +110,6 @@ def load_images(
         search, held_out = _digits("search", "held-out", classes, class_names)
         digest = _digest_of_arrays(search, held_out)
         return Splits(stratified(_fit(search, preprocessing), seed), _fit(held_out, preprocessing), digest=digest)
-    check_images(source)
     read = read_images(source, preprocessing, classes, class_names=class_names, limit=limit, seed=seed, progress=progress)
     if len(read.images) < 3:
         lost = f" ({'; '.join(read.notes)})" if read.notes else ""
@@ -164,6 +163,7 @@ def read_images(
     progress: Progress | None = None,
 ) -> Read:
     """Read images of one's own, unsplit; arguments and errors as `load_images` has them."""
+    check_images(source)
     path = Path(source)
     if path.suffix.lower() == ".npz":
         _refuse_names(source, class_names)
@@ -171,7 +171,7 @@ def read_images(
     names = None if class_names is None else image_folder.read_class_names(class_names, classes)
     if path.is_dir():
         return _read_folder(path, preprocessing, classes, names, class_names, limit, seed, progress)
-    if path.exists() or path.is_absolute() or source.startswith("."):
+    if path.exists():
         raise VittleError(f"no images at {source}; accepted: {ACCEPTED}")
     return _read_dataset(source, preprocessing, classes, names, limit, seed, progress)
 
@@ -273,7 +273,7 @@ def _read_dataset(
     progress: Progress | None,
 ) -> Read:
     mapped = None if names is None else {name: label for label, name in enumerate(names)}
-    dataset = Dataset(source, ACCEPTED, mapped)
+    dataset = Dataset(source, mapped)
     chosen = [int(index) for index in _order(len(dataset), limit, seed)]
     decoded = decode(chosen, dataset.open, preprocessing, progress)
     read = _read(decoded, [dataset.name(index) for index in chosen], decoded.labels, PassedOver(), [])

@@ -66,6 +66,7 @@ def test_a_mistake_in_what_is_written_is_told_before_anything_heavy_is_loaded(fo
         ("launch", "--study", "a/b"): "study name 'a/b' cannot be used",
         ("launch", "--data", "nowhere.npz"): "no file at nowhere.npz; accepted: digits, a folder",
         ("launch", "--data", "./nowhere"): "no images at ./nowhere; accepted: digits, a folder",
+        ("launch", "--data", "imagenet/val"): "no images at imagenet/val; accepted: digits, a folder",
         ("launch", "--model", "vit_tiny_patch16_224"): "needs images; give --data",
         ("launch", "--checkpoint", "nowhere.pth"): "no checkpoint at nowhere.pth",
         ("launch", "--adapter", "nowhere.safetensors"): "no adapter of merging at ",
@@ -91,6 +92,12 @@ def test_a_mistake_in_what_is_written_is_told_before_anything_heavy_is_loaded(fo
         assert (line, code, set(loaded) - set(COUNTING)) == (line, 2, set())
         assert message in complaint
         assert complaint.count("\n") == 1
+
+
+def test_a_text_that_is_no_database_is_told_before_a_model_is_loaded(folder: Path) -> None:
+    ((code, complaint, loaded),) = answers(["launch", "--storage", "nonsense"], folder=folder)
+    assert (code, set(loaded) & set(SEARCHING)) == (2, set())
+    assert "storage 'nonsense' is not a database" in complaint
 
 
 def test_lists_and_what_only_needs_the_database_load_nothing_that_searches(folder: Path) -> None:
