@@ -29,7 +29,7 @@ BATCH, ROUNDS = 4, 3  # of the measurement
 def weighted_attention(
     queries: Tensor, keys: Tensor, values: Tensor, log_sizes: Tensor | None, *, scale: float, dropout: float, form: Form
 ) -> Tensor:
-    """Attention of queries (b, h, q, c) over keys and values (b, h, n, c), with log sizes (b, 1, 1, n) or without.
+    """Attention of queries (b, h, q, c) over keys and values (b, h, n, c), with log sizes (b, 1 or h, 1, n) or without.
 
     Dropout is of the attention weights; where it is not 0, or there are no sizes, the form makes no difference.
 
@@ -122,10 +122,10 @@ def _with_channel(queries: Tensor, keys: Tensor, values: Tensor, log_sizes: Tens
 
 
 def _flexible(queries: Tensor, keys: Tensor, values: Tensor, log_sizes: Tensor, scale: float) -> Tensor:
-    sizes = log_sizes[:, 0, 0]  # (b, n)
+    sizes = log_sizes[:, :, 0].expand(*keys.shape[:3])  # (b, h, n)
 
-    def add(score: Tensor, image: Tensor, _head: Tensor, _query: Tensor, key: Tensor) -> Tensor:
-        return score + sizes[image, key]
+    def add(score: Tensor, image: Tensor, head: Tensor, _query: Tensor, key: Tensor) -> Tensor:
+        return score + sizes[image, head, key]
 
     compiled_around = torch.compiler.is_compiling() or not queries.is_cuda
     mixed: Tensor = _flex_attention(compiled=not compiled_around)(queries, keys, values, score_mod=add, scale=scale)

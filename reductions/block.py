@@ -80,7 +80,7 @@ def attend(
         dropout = attention.attn_drop.p if attention.training else 0.0
         mixed = weighted_attention(q, k, v, log_sizes, scale=attention.scale, dropout=dropout, form=form)
     else:
-        mixed = core(Heads(q, k, v, log_sizes, attention.scale))
+        mixed = core(Heads(q, k, v, log_sizes, attention.scale, form))
     mixed = attention.norm(mixed.transpose(1, 2).reshape(b, queries, h * c))
     gate = getattr(attention, "gate", None)
     if gate is not None:

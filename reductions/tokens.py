@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vittle.reductions.attention import Form
 from vittle.spaces.shape import BackboneShape
 from vittle.spaces.work import Act, BlockWork
 
@@ -139,6 +140,7 @@ class Heads(NamedTuple):
         values: (b, h, n, c).
         log_sizes: (b, 1, 1, n) to be added to the logits, or None.
         scale: what logits are multiplied by.
+        form: how a fused kernel is told what is added to the logits.
     """
 
     queries: Tensor
@@ -146,6 +148,7 @@ class Heads(NamedTuple):
     values: Tensor
     log_sizes: Tensor | None
     scale: float
+    form: Form
 
 
 class Selection(NamedTuple):

@@ -102,8 +102,9 @@ class ReducedViT(nn.Module):
         self.shape = shape
         self.work = costs.work(shape, schedule)
         self.proportional = costs.attends_in_proportion(shape, schedule)
-        # An unreduced model tells no sizes, so nothing is measured for it.
-        self.form: Form = form or (weighted_form(model, shape) if schedule.reductions and self.proportional else "mask")
+        # Where nothing is added to logits, nothing is measured.
+        weighted = self.proportional or any(row.at("attention") for row in self.work)
+        self.form: Form = form or (weighted_form(model, shape) if schedule.reductions and weighted else "mask")
         self.operators = operators_of(schedule, shape, self.work, adapters or {})
         self.projections = projections_of(backbone, self.work, self.operators)
         self.num_classes: int = model.num_classes

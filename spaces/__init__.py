@@ -8,6 +8,7 @@ from vittle.spaces.reduction import Choice, Parameter, Probe, Reduction, Start
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
 from vittle.spaces.space import Space
+from vittle.spaces.sparsity import Sparsity
 from vittle.spaces.token_reduction import TokenReduction
 from vittle.spaces.work import Act, BlockWork, Visit
 
@@ -24,6 +25,7 @@ __all__ = [
     "Schedule",
     "ScheduleError",
     "Space",
+    "Sparsity",
     "Start",
     "TokenReduction",
     "UnsupportedBackboneError",

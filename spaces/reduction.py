@@ -190,6 +190,12 @@ class Reduction(BaseModel, ABC):
         return None
 
     @classmethod
+    def advice(cls, shape: BackboneShape) -> str | None:
+        """What a user should know before searching it on a backbone that it fits; None for nothing. Told at launch."""
+        del shape
+        return None
+
+    @classmethod
     @abstractmethod
     def parameters(cls, context: Context) -> tuple[Parameter | Choice, ...]:
         """What a search may vary, with ranges that fit the backbone."""
@@ -229,3 +235,12 @@ class Reduction(BaseModel, ABC):
         """Settings that act in one block alone, to tell what each block can spare. Called once for each backbone."""
         del context
         return ()
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self | None:
+        """Settings that do in each block what the settings of these probes, of different blocks, do in theirs.
+
+        None where that cannot be, or a plan is made otherwise. Called for every plan of a search.
+        """
+        del parts
+        return None

@@ -13,6 +13,7 @@ from vittle.spaces.errors import VittleError
 from vittle.spaces.merging import Merging
 from vittle.spaces.pruning import Pruning
 from vittle.spaces.reduction import Reduction
+from vittle.spaces.sparsity import Sparsity
 
 
 class Entry(NamedTuple):
@@ -30,6 +31,7 @@ class Entry(NamedTuple):
 
 
 ENTRIES = (
+    Entry(Sparsity, "vittle.reductions.sparsity:Sparsify", "vittle.reductions.sparsity_predictor:SparsityPredictor"),
     Entry(Pruning, "vittle.reductions.pruning:Prune"),
     Entry(Merging, "vittle.reductions.merging:Merge", "vittle.reductions.merge_embedding:MergeEmbedding"),
 )

@@ -1,0 +1,289 @@
+"""Sparse attention: which keys the queries of a block read, chosen for each image.
+
+Wei et al., "Sparsifiner: Learning Sparse Instance-Dependent Attention for Efficient Vision Transformers", arXiv 2303.13755:
+of the patches each query of a block reads a share, predicted by a light module; the backbone and its tokens stay as they are.
+
+Form `queries` is the published one, in which every query has keys of its own. Kernels that gather them so are slower than dense
+attention, so it runs as dense attention with a mask and is costed as such: it is a reference for what a choice is worth. Form
+`keys` is made to be fast: all patch queries of a head read the same keys, prefix queries read every key. What is not read is
+not lost: its keys and values are averaged into `rests`, read with the weight of all that they stand for.
+
+A search varies the share in each block, on a logarithmic scale; above half, where choosing costs what it saves, all are read.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+
+from pydantic import Field, model_validator
+
+from vittle.spaces.errors import VittleError
+from vittle.spaces.reduction import Choice, Context, Parameter, Probe, Reduction, Start, Value, Values
+from vittle.spaces.shape import BackboneShape
+from vittle.spaces.validation import Count, ShortName
+from vittle.spaces.work import Act, BlockWork
+
+Form = Literal["keys", "queries"]
+Rests = Literal["none", "one", "2x2", "4x4"]
+Selection = Literal["sampled", "trained"]
+Share = Annotated[float, Field(gt=0, le=1)]
+
+SIDES: Mapping[Rests, int] = {"none": 0, "one": 1, "2x2": 2, "4x4": 4}
+SAMPLED = 8  # patch queries that are asked what they attend to; 16 chose no better keys on photographs
+HIDDEN = 16  # channels of the trained scorer
+RANK = 8  # of the prediction of every query's keys
+LEAST, MOST = 0.05, 0.5  # shares that are searched
+PROBED = (0.25, 0.1, 0.05)  # shares whose cost is measured block by block
+PAYS = 0.15  # the least share of a block's MACs that attention's core has to have
+
+WORDS = {
+    "en": {
+        "name": "sparsity",
+        "title": "Sparsity: queries read the keys that matter",
+        "act": "{share} of the keys not read",
+        "probe": "sparsity skips {share} of its keys",
+        "rules": {
+            "sampled": "what a sample of its queries attends to most",
+            "trained": "what a trained scorer finds",
+            "queries": "for every query, by a prediction of low rank",
+        },
+        "summary": {
+            "keys": "sparse attention to {least} to {most} of the keys",
+            "key": "sparse attention to {least} of the keys",
+            "queries": "each query its own",
+            "none": "the rest dropped",
+            "one": "the rest as one",
+            "2x2": "the rest as 2x2",
+            "4x4": "the rest as 4x4",
+            "trained": "chosen by {predictor}",
+        },
+        "pictures": {
+            "sparsity": {
+                "title": "What a patch reads",
+                "hint": "The keys that one patch reads in a block and head. Choose a patch with the pointer.",
+            }
+        },
+    },
+    "ja": {
+        "name": "スパース化",
+        "title": "スパース化：クエリは重要なキーだけを読む",
+        "act": "キーの {share} を読まない",
+        "probe": "スパース化でキーの {share} を省略",
+        "rules": {
+            "sampled": "クエリの標本が最も注意を向けるもの",
+            "trained": "学習したスコアラーが選ぶもの",
+            "queries": "クエリごとに低ランク予測で選ぶもの",
+        },
+        "summary": {
+            "keys": "キーの {least}～{most} へのスパースアテンション",
+            "key": "キーの {least} へのスパースアテンション",
+            "queries": "クエリごとに選択",
+            "none": "残りは捨てる",
+            "one": "残りを 1 つに",
+            "2x2": "残りを 2x2 に",
+            "4x4": "残りを 4x4 に",
+            "trained": "{predictor} による選択",
+        },
+        "pictures": {
+            "sparsity": {
+                "title": "パッチが読むもの",
+                "hint": "ブロックとヘッドごとに、1 つのパッチが読むキー。ポインターでパッチを選びます。",
+            }
+        },
+    },
+}
+
+
+class Sparsity(Reduction):
+    """Read a share of the keys.
+
+    Attributes:
+        shares: of the patch tokens that enter, how many are read as keys in each block, rounded, at least one; 1 leaves a
+            block alone.
+        form: whether the patch queries of a head share their keys (`keys`) or each has its own (`queries`).
+        rests: what is made of the keys that are not read: nothing, their mean, or the mean of each part of the patch grid. Where
+            tokens have been merged or pruned before there is no grid, and all of them have one mean.
+        selection: by what keys are chosen: the attention that a sample of the queries pays them (`sampled`), which needs no
+            training, or a `trained` scorer.
+        predictor: the name of the trained weights that `trained` and `queries` choose by.
+    """
+
+    name: ClassVar[str] = "sparsity"
+    words: ClassVar[Mapping[str, Any]] = WORDS
+    picture: ClassVar[str] = "sparsity"
+
+    shares: tuple[Share, ...] = Field(min_length=1)
+    form: Form = "keys"
+    rests: Rests = "2x2"
+    selection: Selection = "sampled"
+    predictor: ShortName | None = None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.form == "queries" and (SIDES[self.rests] > 1 or self.selection == "sampled"):
+            raise ValueError("form queries needs selection: trained, and rests: one or none")
+        if (self.selection == "trained") != (self.predictor is not None):
+            raise ValueError("selection trained needs the predictor that it chooses by, sampled has none")
+        return self
+
+    @property
+    def depth(self) -> int:
+        return len(self.shares)
+
+    @property
+    def adapter(self) -> str | None:
+        return self.predictor
+
+    def act(self, shape: BackboneShape, row: BlockWork) -> BlockWork:
+        patches = row.keys - shape.prefix
+        read = self.read(row.index, patches)
+        if read >= patches or row.queries < row.keys:  # a prefix tail has no patch queries
+            return row
+        side = self.side(shape, row)
+        pairs = shape.prefix * row.keys + patches * (shape.prefix + read + side**2)
+        act = Act(
+            self.name,
+            "attention",
+            row.keys,
+            row.keys,
+            strength=1 - read / patches,
+            variant=f"{self.name} {self.form} {side}x{side}",
+            rule="queries" if self.form == "queries" else self.selection,
+            macs=self._macs(shape, patches, side),
+            parameters=self._parameters(shape),
+        )
+        return row.acting(act, key_share=1.0 if self.form == "queries" else pairs / (row.queries * row.keys))
+
+    def read(self, visit: int, patches: int) -> int:
+        """Patch keys that a visit reads of those that enter."""
+        return max(1, round(self.shares[visit] * patches))
+
+    def side(self, shape: BackboneShape, row: BlockWork) -> int:
+        """Into how many parts each side of the grid is cut for the rests of a visit; 0 for no rests."""
+        return min(SIDES[self.rests], 1) if row.keys < shape.tokens else SIDES[self.rests]
+
+    def _macs(self, shape: BackboneShape, patches: int, side: int) -> int:
+        """Of choosing, and of the rests."""
+        width = shape.attention_width
+        if self.form == "queries":  # both projections, every pair, and the rest of each query
+            channels = 2 * patches * width * RANK
+            return channels + patches**2 * (shape.heads * RANK + 2 * width * side) + 2 * patches * width * side
+        rests = 2 * side**2 * patches * width
+        if self.selection == "trained":
+            return patches * (width * (HIDDEN + 1) + shape.heads * HIDDEN) + rests
+        # The sample's logits, and how far values are from the mean of their part of the grid.
+        return patches * width * (SAMPLED + max(1, side) ** 2 + 1) + rests
+
+    def _parameters(self, shape: BackboneShape) -> int:
+        channels = shape.attention_width // shape.heads
+        if self.form == "queries":
+            return 2 * shape.attention_width * RANK
+        scorer = channels * HIDDEN + 2 * HIDDEN + channels + 1
+        return shape.heads * scorer if self.selection == "trained" else 0
+
+    def without_last_block(self) -> Self:
+        return self.model_copy(update={"shares": (*self.shares[:-1], 1.0)})
+
+    def phrases(self) -> Sequence[tuple[str, Mapping[str, object]]]:
+        sparse = [share for share in self.shares if share < 1] or [1.0]
+        span = {"least": f"{min(sparse):.0%}", "most": f"{max(sparse):.0%}"}
+        said: list[tuple[str, Mapping[str, object]]] = [("keys" if min(sparse) < max(sparse) else "key", span)]
+        said += [("queries", {})] if self.form == "queries" else []
+        said += [(self.rests, {})]
+        said += [("trained", {"predictor": self.predictor})] if self.selection == "trained" else []
+        return said
+
+    @classmethod
+    def advice(cls, shape: BackboneShape) -> str | None:
+        share = core_share(shape)
+        if share >= PAYS:
+            return None
+        return (
+            f"attention's core is {share:.0%} of a block's MACs on this model, the most that sparsity could save; "
+            f"it pays from about {PAYS:.0%} on, with larger images"
+        )
+
+    @classmethod
+    def parameters(cls, context: Context) -> tuple[Parameter | Choice, ...]:
+        shares = (Parameter(name, LEAST, 1.0, log=True) for name in _names(context))
+        rests = Choice("sparsity.rests", tuple(rests for rests in get_args(Rests) if rests != "none"))
+        selections = get_args(Selection) if cls.name in context.adapters else ("sampled",)
+        return (*shares, rests, *([Choice("sparsity.selection", selections)] if len(selections) > 1 else []))
+
+    @classmethod
+    def propose(cls, context: Context, values: Values) -> Self | None:
+        searched = [round(share, 2) if (share := float(values[name])) <= MOST else 1.0 for name in _names(context)]
+        shares = searched + [1.0] * (context.shape.depth - len(searched))
+        if min(shares) == 1:
+            return None
+        trained = context.adapters.get(cls.name) if values.get("sparsity.selection") == "trained" else None
+        return cls.model_validate(
+            {
+                "shares": tuple(shares),
+                "rests": values["sparsity.rests"],
+                "selection": "sampled" if trained is None else "trained",
+                "predictor": None if trained is None else trained.name,
+            }
+        )
+
+    def encode(self, context: Context) -> Values:
+        if self.form == "queries":
+            raise VittleError("form queries is not searched; accepted: keys")
+        there = context.adapters.get(self.name)
+        if self.predictor is not None and (there is None or there.name != self.predictor):
+            at_hand = "none" if there is None else there.name
+            raise VittleError(f"sparsity chooses by {self.predictor}, which is not at hand; there is: {at_hand}")
+        if any(MOST < share < 1 for share in self.shares):
+            raise VittleError(f"shares above {MOST:g} are not searched; accepted: {LEAST:g} to {MOST:g}, or 1")
+        values: dict[str, Value] = {**self.neutral(context), **dict(zip(_names(context), self.shares, strict=False))}
+        values["sparsity.rests"] = self.rests
+        if there is not None:
+            values["sparsity.selection"] = self.selection
+        return values
+
+    @classmethod
+    def neutral(cls, context: Context) -> Values:
+        chosen: dict[str, Value] = {"sparsity.rests": "2x2"}
+        if cls.name in context.adapters:
+            chosen["sparsity.selection"] = "sampled"
+        return dict.fromkeys(_names(context), 1.0) | chosen
+
+    @classmethod
+    def starting_points(cls, context: Context, end: float) -> tuple[Start, ...]:
+        # `end` is how far the shares fall, from 1 down to the least that is searched.
+        share = LEAST ** (1 - end)
+        names = _names(context)
+        delayed = names[len(names) // 3 :]
+        neutral = cls.neutral(context)
+        starts = [Start("constant", {**neutral, **dict.fromkeys(names, share)})]
+        starts += [Start("delayed", {**neutral, **dict.fromkeys(delayed, share)})]
+        if cls.name in context.adapters:
+            starts += [Start("learned", {**starts[0].values, "sparsity.selection": "trained"})]
+        return tuple(starts)
+
+    @classmethod
+    def probes(cls, context: Context) -> Sequence[Probe]:
+        patches, depth = context.shape.patches, context.shape.depth
+        found: dict[tuple[int, float], Probe] = {}
+        for block in range(context.blocks):
+            for share in PROBED:
+                part = cls(shares=tuple(share if at == block else 1.0 for at in range(depth)))
+                strength = 1 - part.read(block, patches) / patches
+                if strength > 0:
+                    found.setdefault((block, strength), Probe(block, strength, part))
+        return list(found.values())
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self | None:
+        shares = tuple(min(each) for each in zip(*(part.shares for part in parts), strict=True))
+        return parts[0].model_copy(update={"shares": shares}) if parts else None
+
+
+def core_share(shape: BackboneShape) -> float:
+    """The share of a block's MACs that are of attention's core: the logits, and the weights times the values."""
+    n = shape.tokens
+    return 2 * n * n * shape.attention_width / shape.block_macs(queries=n, keys=n, mlp=n)
+
+
+def _names(context: Context) -> list[str]:
+    """The shares that are searched, one for each block in which patches attend."""
+    return [f"sparsity.share.{block}" for block in range(context.blocks)]
