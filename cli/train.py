@@ -41,12 +41,17 @@ def train_merge_embedding(
     classes: Classes = None,
     epochs: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Passes over the images. Default: 30, fewer for digits.", show_default=False),
+        typer.Option(
+            min=1, metavar="N", help="Passes over the images, at most. Default: 30, fewer for digits.", show_default=False
+        ),
     ] = None,
     removed: Annotated[
         int | None,
         typer.Option(
-            min=1, metavar="N", help="Tokens merged in each block. Default: as many as halve the MACs.", show_default=False
+            min=1,
+            metavar="N",
+            help="Tokens merged in each block. Default: drawn anew in each step, for 60 to 20 % of the MACs.",
+            show_default=False,
         ),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Images of a training step.")] = 32,
@@ -72,10 +77,10 @@ def train_merge_embedding(
             where, backbone.preprocessing, backbone.classes, class_names=resolved(classes), seed=seed, progress=progress
         )
     note(images.notes)
+    parts = ((part.pixels, part.labels) for part in (images.train, images.validation, images.verdict))
     trained = merge_embedding.train(
         backbone,
-        (images.train.pixels, images.train.labels),
-        (images.validation.pixels, images.validation.labels),
+        merge_embedding.Parts(*parts),
         output=output,
         epochs=epochs or (merge_embedding.EPOCHS_ON_DIGITS if where == DIGITS else merge_embedding.EPOCHS),
         removed=removed,
@@ -83,15 +88,15 @@ def train_merge_embedding(
         seed=seed,
         device=place,
     )
-    about, n = trained.embedding.metadata, trained.images
-    against = "" if about["validation"]["against"] == "labels" else " answered as the backbone does"
-    out.print(f"{about['removed']} tokens merged per block, {n} validation images{against}:", highlight=False)
-    for metric, correct in ((f"decoupled ({about['mode']})", trained.decoupled), ("key", trained.key)):
-        share = proportion("accuracy", correct, n, {})
-        out.print(f"  {metric:<19} {share.value:.2%}  (95 %: {share.low:.2%} to {share.high:.2%}, n = {n})", highlight=False)
-    if trained.beats_key:
-        verdict = f"the embedding of epoch {trained.best_epoch} merges better than the keys"
-    else:
-        verdict = "the embedding does not merge better than the keys: metric key is as good and needs no weights"
-    out.print(verdict, highlight=False, soft_wrap=True)
+    n, mode = trained.images, trained.embedding.mode
+    answered = " answered as the backbone does" if trained.verdict.by_backbone else ""
+    for one in trained.right:
+        at = f"{one.macs:.0%} of the MACs, {one.removed} tokens merged per block"
+        out.print(f"{at}, {n} images{answered}:", highlight=False, soft_wrap=True)
+        for metric, correct in ((f"decoupled ({mode})", one.decoupled), ("key", one.key)):
+            share = proportion("accuracy", correct, n, {})
+            interval = f"95 %: {share.low:.2%} to {share.high:.2%}"
+            out.print(f"  {metric:<19} {share.value:.2%}  ({interval})", highlight=False)
+    out.print(f"best epoch: {trained.best_epoch} of {len(trained.losses)}", highlight=False)
+    out.print(escape(trained.embedding.verdict()[1]), highlight=False, soft_wrap=True)
     out.print(f"wrote {escape(str(output))}: {trained.embedding.name}", highlight=False, soft_wrap=True)

@@ -27,6 +27,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from vittle.reductions.backbone import Backbone, fingerprint
+from vittle.reductions.verdict import Verdict
 from vittle.spaces.errors import VittleError
 from vittle.spaces.files import write_at_once
 from vittle.spaces.reduction import AdapterRecord
@@ -34,6 +35,7 @@ from vittle.spaces.reduction import AdapterRecord
 FORMAT = "vittle merge embedding 1"
 MODE = "modular"
 METADATA = "vittle"  # the key under which a file describes itself
+RIVAL = "the metric key"
 
 
 class MergeEmbedding(nn.Module):
@@ -86,16 +88,14 @@ class MergeEmbedding(nn.Module):
         """What a search has to know of it."""
         return AdapterRecord(self.name, self.width)
 
+    @property
+    def compared(self) -> Verdict:
+        """How it did against the keys; a file of old holds no such comparison."""
+        return Verdict.model_validate(self.metadata.get("verdict", {"rival": RIVAL}))
+
     def verdict(self) -> tuple[bool, str]:
-        """Whether more validation images were answered rightly when merging by it than by the keys, and how many, in words."""
-        judged = self.metadata.get("validation")
-        if judged is None:
-            return False, f"merge embedding {self.name} was not compared with the metric key; the search keeps metric key"
-        counts = f"{judged['decoupled']} of {judged['images']} validation images against {judged['key']}"
-        at = f"the metric key at {self.metadata['removed']} tokens a block ({counts})"
-        if judged["decoupled"] > judged["key"]:
-            return True, f"merge embedding {self.name} beats {at}"
-        return False, f"merge embedding {self.name} does not beat {at}; the search keeps metric key"
+        """Whether it merges better than the keys at a rate at least, and at which, in words."""
+        return self.compared.tell(f"merge embedding {self.name}", "the search keeps metric key")
 
     def save(self, path: str | Path, metadata: Mapping[str, Any]) -> None:
         """Write weights and `metadata` as safetensors, all at once; equal embeddings give equal bytes.
@@ -128,13 +128,14 @@ class MergeEmbedding(nn.Module):
             embedding_width, width = weights["layers.0.weight"].shape
             embedding = cls(len(weights) // 2, width, embedding_width)
             embedding.load_state_dict(weights)
+            embedding.metadata = about
+            _ = embedding.compared  # what is damaged is told now
         except FileNotFoundError:
             raise VittleError(
                 f"no merge embedding at {path}; put it there, or make one with: vittle train merge-embedding"
             ) from None
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError):
             raise VittleError(f"{path} is not a merge embedding; accepted: what vittle train merge-embedding writes") from None
-        embedding.metadata = about
         if backbone is not None:
             embedding.check(backbone)
         return embedding.requires_grad_(False)

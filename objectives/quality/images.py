@@ -23,6 +23,7 @@ from vittle.spaces.errors import VittleError
 from vittle.spaces.inputs import ACCEPTED, EMBEDDED, check_images
 
 HELD_OUT_SHARE = 1 / 3
+VALIDATION_SHARE = 1 / 4  # of what a training may see
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,18 @@ class Splits:
 
 @dataclass(frozen=True)
 class TrainingSplits:
-    """`train` is learned from; `validation` decides which of several trained weights are kept; `notes` as in `Splits`."""
+    """Images for a training.
+
+    Attributes:
+        train: learned from.
+        validation: decide which of several trained weights are kept.
+        verdict: decide nothing, and say how good what was kept is.
+        notes: as in `Splits`.
+    """
 
     train: Images
     validation: Images
+    verdict: Images
     notes: tuple[str, ...] = ()
 
 
@@ -107,7 +116,7 @@ def load_images(
         VittleError: nothing there, too few that can be decoded, or labels that do not match the head.
     """
     if source == EMBEDDED:
-        search, held_out = _digits("search", "held-out", classes, class_names)
+        search, held_out = _digits(("search", "held-out"), classes, class_names)
         digest = _digest_of_arrays(search, held_out)
         return Splits(stratified(_fit(search, preprocessing), seed), _fit(held_out, preprocessing), digest=digest)
     read = read_images(source, preprocessing, classes, class_names=class_names, limit=limit, seed=seed, progress=progress)
@@ -128,28 +137,30 @@ def load_training_images(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> TrainingSplits:
-    """Read images to train on, and others to validate on. The arguments are those of `load_images`.
+    """Read images to train on, to validate on, and for a verdict. The arguments are those of `load_images`.
 
-    Of the digits, "train" and "search": nothing is ever fitted to "held-out". Of any other source, the two parts that
-    `load_images` gives.
+    Of the digits, "train", "search" and "held-out": nothing is ever fitted to the last, it is only read. Of any other source,
+    the verdict has what `load_images` holds out, and a quarter of the rest validates.
 
     Raises:
         VittleError: as `load_images`.
     """
     if source == EMBEDDED:
-        train, validation = _digits("train", "search", classes, class_names)
-        return TrainingSplits(_fit(train, preprocessing), _fit(validation, preprocessing))
+        train, validation, verdict = _digits(("train", "search", "held-out"), classes, class_names)
+        return TrainingSplits(*(_fit(part, preprocessing) for part in (train, validation, verdict)))
     splits = load_images(source, preprocessing, classes, class_names=class_names, seed=seed, progress=progress)
-    return TrainingSplits(splits.search, splits.held_out, splits.notes)
+    count = max(1, round(len(splits.search) * VALIDATION_SHARE))
+    train, validation = _take(splits.search, slice(count, None)), _take(splits.search, slice(count))
+    return TrainingSplits(train, validation, splits.held_out, splits.notes)
 
 
-def _digits(first: str, second: str, classes: int, class_names: str | None) -> tuple[Images, Images]:
-    """Two parts of the digits, as they are."""
+def _digits(names: Sequence[str], classes: int, class_names: str | None) -> list[Images]:
+    """Parts of the digits, as they are."""
     _refuse_names(EMBEDDED, class_names)
     parts = digits.splits()
-    one, other = (Images(*parts[name]) for name in (first, second))
-    _check_labels(EMBEDDED, one.labels, classes)
-    return one, other
+    found = [Images(*parts[name]) for name in names]
+    _check_labels(EMBEDDED, found[0].labels, classes)
+    return found
 
 
 def read_images(

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from refusals import refusal
-from vittle.objectives.quality.images import load_training_images
+from vittle.objectives.quality.images import load_images, load_training_images
 from vittle.reductions import digits
 from vittle.reductions.backbone import load_backbone
 from vittle.reductions.merge_embedding import MergeEmbedding
@@ -21,7 +21,7 @@ EPOCHS = 4
 
 @pytest.fixture
 def few(tmp_path: Path) -> Path:
-    """An .npz with 90 digits: 60 to train on, 30 to validate."""
+    """An .npz with 90 digits: 45 to train on, 15 to validate, 30 for the verdict."""
     images, labels = digits.splits()["train"]
     np.savez(tmp_path / "few.npz", images=images[:90], labels=labels[:90])
     return tmp_path / "few.npz"
@@ -58,15 +58,13 @@ def test_killed_and_started_again_it_ends_at_the_same_bytes(few: Path, tmp_path:
     assert not part.exists()
     assert continued.stdout.replace(str(parts), str(whole)) == finished.stdout
     embedding = MergeEmbedding.load(whole, load_backbone())
-    counts = embedding.metadata["validation"]
-    assert counts["images"] == 30
+    (compared,) = embedding.compared.comparisons
+    assert compared.images == 30
     assert f"wrote {whole}: {embedding.name}" in finished.stdout
-    assert "6 tokens merged per block, 30 validation images:" in finished.stdout
-    for metric, label in (("decoupled", "decoupled (modular)"), ("key", "key")):
-        assert f"{label:<19} {counts[metric] / 30:.2%}" in finished.stdout
-    better = counts["decoupled"] > counts["key"]
-    assert ("merges better than the keys" in finished.stdout) == better
-    assert ("does not merge better than the keys" in finished.stdout) == (not better)
+    assert "45% of the MACs, 6 tokens merged per block, 30 images:" in finished.stdout
+    for alone, label in ((compared.ours, "decoupled (modular)"), (compared.theirs, "key")):
+        assert f"{label:<19} {(compared.both + alone) / 30:.2%}" in finished.stdout
+    assert embedding.verdict()[1] in finished.stdout.splitlines()
 
 
 def test_nothing_is_fitted_to_the_held_out_digits() -> None:
@@ -74,14 +72,17 @@ def test_nothing_is_fitted_to_the_held_out_digits() -> None:
     images = load_training_images("digits", backbone.preprocessing, backbone.classes)
     assert np.array_equal(images.train.pixels, parts["train"][0])
     assert np.array_equal(images.validation.pixels, parts["search"][0])
+    assert np.array_equal(images.verdict.pixels, parts["held-out"][0])
 
 
 def test_other_images_are_split_as_a_search_splits_them(few: Path) -> None:
     backbone = load_backbone()
     images = load_training_images(str(few), backbone.preprocessing, backbone.classes)
-    assert (len(images.train), len(images.validation)) == (60, 30)
-    seen = {image.tobytes() for image in images.train.pixels}
-    assert seen.isdisjoint(image.tobytes() for image in images.validation.pixels)
+    parts = (images.train, images.validation, images.verdict)
+    assert [len(part) for part in parts] == [45, 15, 30]
+    assert len({image.tobytes() for part in parts for image in part.pixels}) == len({*map(bytes, np.load(few)["images"])})
+    searched = load_images(str(few), backbone.preprocessing, backbone.classes)
+    assert np.array_equal(images.verdict.pixels, searched.held_out.pixels)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from vittle.reductions import digits
 from vittle.reductions.adapters import Adapter, load_adapters
 from vittle.reductions.backbone import Backbone, load_backbone
 from vittle.reductions.merge_embedding import MergeEmbedding
+from vittle.reductions.verdict import Comparison, Verdict
 from vittle.search.inference import InferenceProblem
 from vittle.spaces.reduction import AdapterRecord
 from vittle.spaces.table import REDUCTIONS
@@ -56,35 +57,47 @@ def two(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(REDUCTIONS, "pruning", REDUCTIONS["pruning"]._replace(adapter=f"{__name__}:Scores"))
 
 
-def save(path: Path, decoupled: int) -> MergeEmbedding:
-    """A merge embedding of the digits backbone as it starts, said to have answered `decoupled` images, and the keys 440."""
+def save(path: Path, ours: int = 12) -> MergeEmbedding:
+    """A merge embedding of the digits backbone as it starts, said to be alone right on `ours` images, the keys on 2."""
     backbone = load_backbone()
     embedding = MergeEmbedding.from_keys(backbone.model)
-    validation = {"images": 449, "against": "labels", "decoupled": decoupled, "key": 440}
-    embedding.save(path, {"backbone": backbone.fingerprint, "removed": 6, "validation": validation})
+    compared = Comparison(at="45 % of the MACs", images=449, both=430, ours=ours, theirs=2)
+    verdict = Verdict(rival="the metric key", comparisons=(compared,))
+    embedding.save(path, {"backbone": backbone.fingerprint, "removed": [6], "verdict": verdict.document()})
     return embedding
 
 
 def test_an_embedding_that_beats_the_keys_is_searched_with(tmp_path) -> None:
-    embedding = save(tmp_path / "good.safetensors", 441)
+    embedding = save(tmp_path / "good.safetensors")
     job = InferenceProblem.load(Settings(adapters={"merging": str(tmp_path / "good.safetensors")}))
     assert job.subject.adapters == {"merging": AdapterRecord(embedding.name, 32)}
     assert job.notes == []
 
 
 def test_one_that_does_not_is_left_out_and_the_user_is_told(tmp_path) -> None:
-    embedding = save(tmp_path / "tied.safetensors", 440)
+    embedding = save(tmp_path / "tied.safetensors", ours=8)
     job = InferenceProblem.load(Settings(adapters={"merging": str(tmp_path / "tied.safetensors")}))
     assert job.subject.adapters == {}
     (note,) = job.notes
     assert note == (
-        f"merge embedding {embedding.name} does not beat the metric key at 6 tokens a block "
-        f"(440 of 449 validation images against 440); the search keeps metric key"
+        f"merge embedding {embedding.name} cannot be told from the metric key at 45 % of the MACs "
+        "(8 images only by it, 2 only by the metric key), of 449 images; the search keeps metric key"
     )
 
 
+def test_more_right_answers_of_the_images_that_chose_it_are_no_verdict(tmp_path) -> None:
+    backbone = load_backbone()
+    embedding = MergeEmbedding.from_keys(backbone.model)
+    validation = {"images": 2000, "against": "labels", "decoupled": 1282, "key": 1267}  # as files of old have it
+    embedding.save(tmp_path / "old.safetensors", {"backbone": backbone.fingerprint, "removed": 6, "validation": validation})
+    job = InferenceProblem.load(Settings(adapters={"merging": str(tmp_path / "old.safetensors")}))
+    assert job.subject.adapters == {}
+    told = f"merge embedding {embedding.name} was not compared with the metric key; the search keeps metric key"
+    assert job.notes == [told]
+
+
 def test_an_adapter_for_what_is_not_searched_is_refused(tmp_path) -> None:
-    save(tmp_path / "good.safetensors", 441)
+    save(tmp_path / "good.safetensors")
     with pytest.raises(VittleError, match="is an adapter of merging, and merging is not searched; add it to --reductions"):
         Settings.of(adapters={"merging": str(tmp_path / "good.safetensors")}, reductions=("pruning",))
     with pytest.raises(VittleError, match="no merge embedding at nowhere"):
@@ -117,7 +130,7 @@ def test_a_search_proposes_it_remembers_it_and_says_where_it_is(store, monkeypat
 
 @torch.inference_mode()
 def test_a_model_runs_with_it(tmp_path) -> None:
-    embedding = save(tmp_path / "good.safetensors", 441)
+    embedding = save(tmp_path / "good.safetensors")
     backbone = load_backbone()
     images = to_input(digits.splits()["search"][0][:16], backbone.preprocessing, torch.device("cpu"))
     by = {"metric": "decoupled", "embedding": embedding.name, "embedding_width": 32}
@@ -138,7 +151,7 @@ def test_a_model_runs_with_it(tmp_path) -> None:
 
 
 def test_a_worker_measures_it_and_says_how_attention_was_told_the_sizes(tmp_path) -> None:
-    embedding = save(tmp_path / "good.safetensors", 441)
+    embedding = save(tmp_path / "good.safetensors")
     job = InferenceProblem.load(Settings(adapters={"merging": str(tmp_path / "good.safetensors")}))
     splits = load_images("digits", job.backbone.preprocessing, 10)
     evaluator = Evaluator(job.backbone, splits, device="cpu", batch_size=4)
@@ -163,7 +176,7 @@ def test_an_old_setting_is_of_merging(tmp_path) -> None:
 
 @pytest.mark.parametrize("weight", [2, 1])
 def test_two_adapters_at_once(two, tmp_path, weight: int) -> None:
-    embedding = save(tmp_path / "good.safetensors", 441)
+    embedding = save(tmp_path / "good.safetensors")
     (tmp_path / "scores").write_text(str(weight))
     files = {"pruning": str(tmp_path / "scores"), "merging": str(tmp_path / "good.safetensors")}
     job = InferenceProblem.load(Settings(adapters=files, reductions=("pruning", "merging")))
@@ -179,7 +192,7 @@ def test_two_adapters_at_once(two, tmp_path, weight: int) -> None:
 
 
 def test_what_cannot_be_loaded_is_one_line(two, tmp_path) -> None:
-    save(tmp_path / "good.safetensors", 441)
+    save(tmp_path / "good.safetensors")
     (tmp_path / "scores").write_text("-1")
     good, scores, backbone = tmp_path / "good.safetensors", tmp_path / "scores", load_backbone()
     for files, message in (
@@ -211,7 +224,7 @@ def test_every_class_of_the_table_is_an_adapter(tiny: nn.Module, two) -> None:
 
 @torch.inference_mode()
 def test_adapters_are_given_by_reduction_too(two, tmp_path) -> None:
-    embedding = save(tmp_path / "good.safetensors", 441)
+    embedding = save(tmp_path / "good.safetensors")
     (tmp_path / "scores").write_text("2")
     backbone = load_backbone()
     schedule = presets.constant(backbone.model, 3, metric="decoupled", embedding=embedding.name, embedding_width=32)

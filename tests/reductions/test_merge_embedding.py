@@ -94,6 +94,12 @@ def test_what_is_no_embedding_is_refused(tiny: nn.Module, tmp_path: Path) -> Non
         MergeEmbedding.from_keys(tiny).save(tmp_path / "no" / "folder", {})
 
 
+def test_a_damaged_verdict_is_refused(tiny: nn.Module, tmp_path: Path) -> None:
+    MergeEmbedding.from_keys(tiny).save(tmp_path / "e", {"verdict": {"rival": "the metric key", "comparisons": [{"at": 1}]}})
+    with pytest.raises(VittleError, match="is not a merge embedding; accepted: "):
+        MergeEmbedding.load(tmp_path / "e")
+
+
 def test_making_one_leaves_model_and_random_state_alone() -> None:
     model = make_model("plain")
     before = {name: weight.clone() for name, weight in model.state_dict().items()}

@@ -21,7 +21,9 @@ from vittle.spaces import costs
 from vittle.spaces.errors import VittleError
 from vittle.spaces.schedule import Schedule
 from vittle.training import merge_embedding
-from vittle.training.merge_embedding import LabelledImages, Trained, constant, decoupled, halving, train
+from vittle.training.judging import LabelledImages
+from vittle.training.merge_embedding import SHARES, Parts, Trained, constant, decoupled, rate, train
+from vittle.training.resumable import Judged
 from vittle.training.supervised import Augmentation
 
 STILL = Augmentation(shift=0, rotation=0, scale=0, mixup=0)
@@ -37,9 +39,12 @@ def random_images(n: int, seed: int = 0) -> LabelledImages:
     return rng.integers(0, 256, (n, 64, 64, 3), np.uint8), rng.integers(0, 10, n)
 
 
+PARTS = Parts(random_images(16), random_images(12, 1), random_images(10, 2))
+
+
 def run(backbone: Backbone, output: Path, **changes: Any) -> Trained:
     given: dict[str, Any] = {"epochs": 2, "batch_size": 8, "learning_rate": 1e-2, "progress": False} | changes
-    return train(backbone, random_images(16), random_images(12, 1), output=output, **given)
+    return train(backbone, PARTS, output=output, **given)
 
 
 def same(ours: nn.Module, theirs: nn.Module) -> bool:
@@ -53,7 +58,7 @@ def hard(backbone: Backbone, schedule: Schedule, embedding: MergeEmbedding) -> C
 
 def test_only_the_embedding_learns(backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Every epoch counts as the best, so that the last one is what is written.
-    monkeypatch.setattr(merge_embedding.Judged, "better_than", lambda self, other: True)
+    monkeypatch.setattr(Judged, "better_than", lambda self, other: True)
     before, state = copy.deepcopy(backbone.model), torch.get_rng_state()
     trained = run(backbone, tmp_path / "e", epochs=8, augmentation=STILL)
     assert same(backbone.model, before)
@@ -69,7 +74,8 @@ def test_only_the_embedding_learns(backbone: Backbone, tmp_path: Path, monkeypat
     assert same(loaded, trained.embedding)
     assert loaded.metadata == trained.embedding.metadata
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    ours, theirs, untrained = (hard(backbone, trained.schedule, e)(images) for e in (trained.embedding, loaded, start))
+    schedule = constant(backbone.shape, 5)
+    ours, theirs, untrained = (hard(backbone, schedule, e)(images) for e in (trained.embedding, loaded, start))
     assert torch.equal(ours, theirs)
     assert not torch.equal(ours, untrained)
 
@@ -87,47 +93,72 @@ def test_a_bad_training_keeps_the_start(backbone: Backbone, tmp_path: Path, monk
     real = merge_embedding.soft_forward
     # Ascend in place of descending, so that every epoch is worse than the last.
     monkeypatch.setattr(merge_embedding, "soft_forward", lambda *given: -real(*given))
-    monkeypatch.setattr(merge_embedding.Judged, "better_than", lambda self, other: self.correct > other.correct + 12)
+    monkeypatch.setattr(Judged, "better_than", lambda self, other: self.correct > other.correct + other.asked)
     trained = run(backbone, tmp_path / "e", learning_rate=1.0)
     assert trained.best_epoch == 0
     assert same(trained.embedding, MergeEmbedding.from_keys(backbone.model))
-    assert trained.decoupled == trained.key
-    assert not trained.beats_key
+    assert [one.decoupled for one in trained.right] == [one.key for one in trained.right]
+    assert all((one.ours, one.theirs) == (0, 0) for one in trained.verdict.comparisons)
+    worth_it, sentence = trained.embedding.verdict()
+    assert not worth_it
+    assert "beats" not in sentence
 
 
-def test_more_right_answers_win_and_then_the_lower_loss() -> None:
-    judged = merge_embedding.Judged
-    assert judged(5, 2.0).better_than(judged(4, 1.0))
-    assert judged(5, 1.0).better_than(judged(5, 2.0))
-    assert not judged(5, 1.0).better_than(judged(5, 1.0))
-    assert not judged(4, 1.0).better_than(judged(5, 2.0))
+def answers(model: Callable[[torch.Tensor], torch.Tensor], images: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        return model((torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - 0.5) / 0.5).argmax(1).numpy()
 
 
-def test_the_best_epoch_is_what_is_counted(backbone: Backbone, tmp_path: Path) -> None:
+def test_the_verdict_is_of_images_that_chose_nothing(backbone: Backbone, tmp_path: Path) -> None:
     trained = run(backbone, tmp_path / "e", epochs=4)
-    images, labels = random_images(12, 1)
-    inputs = (torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - 0.5) / 0.5
-    by_key = ReducedViT(backbone.model, trained.schedule)
-    for count, model in ((trained.decoupled, hard(backbone, trained.schedule, trained.embedding)), (trained.key, by_key)):
-        with torch.no_grad():
-            assert int((model(inputs).argmax(1).numpy() == labels).sum()) == count
-    assert trained.embedding.metadata["validation"] == {
-        "images": 12,
-        "against": "labels",
-        "decoupled": trained.decoupled,
-        "key": trained.key,
-    }
+    images, labels = PARTS.verdict
+    assert trained.images == 10
+    rates = sorted({rate(backbone.shape, share) for share in SHARES})
+    assert [one.removed for one in trained.right] == rates == trained.embedding.metadata["removed"]
+    for one, compared in zip(trained.right, trained.verdict.comparisons, strict=True):
+        schedule = constant(backbone.shape, one.removed)
+        ours = answers(hard(backbone, schedule, trained.embedding), images) == labels
+        theirs = answers(ReducedViT(backbone.model, schedule), images) == labels
+        assert (one.decoupled, one.key) == (ours.sum(), theirs.sum())
+        assert (compared.ours, compared.theirs) == ((ours & ~theirs).sum(), (theirs & ~ours).sum())
+        assert compared.at == f"{costs.macs(backbone.shape, schedule) / costs.macs(backbone.shape, Schedule()):.0%} of the MACs"
+    assert MergeEmbedding.load(tmp_path / "e").compared == trained.verdict
+    # They decide nothing: with other ones the weights are the same.
+    other = train(
+        backbone, PARTS._replace(verdict=random_images(10, 3)),
+        output=tmp_path / "other", epochs=4, batch_size=8, learning_rate=1e-2, progress=False,
+    )  # fmt: skip
+    assert same(other.embedding, trained.embedding)
+
+
+def test_each_step_draws_its_rate(backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn, real = list[list[int]](), merge_embedding.soft_forward
+
+    def draw(model: nn.Module, embedding: MergeEmbedding, images: torch.Tensor, removed: list[int]) -> torch.Tensor:
+        drawn.append(removed)
+        return real(model, embedding, images, removed)
+
+    monkeypatch.setattr(merge_embedding, "soft_forward", draw)
+    run(backbone, tmp_path / "e", epochs=10)
+    lowest, highest = (rate(backbone.shape, share) for share in (SHARES[0], SHARES[-1]))
+    first = {removed[0] for removed in drawn}
+    assert first <= set(range(lowest, highest + 1))
+    assert len(first) > 3
+    drawn.clear()
+    fixed = run(backbone, tmp_path / "fixed", removed=5)
+    assert {removed[0] for removed in drawn} == {5}
+    assert [one.removed for one in fixed.right] == [5]
 
 
 def test_without_labels_the_backbone_teaches(backbone: Backbone, tmp_path: Path) -> None:
     images, inputs = random_images(16)[0], random_images(12, 1)[0]
     given: dict[str, Any] = {"epochs": 1, "batch_size": 8, "progress": False, "augmentation": STILL}
-    trained = train(backbone, (images, None), (inputs, None), output=tmp_path / "e", removed=1, **given)
-    assert trained.embedding.metadata["validation"]["against"] == "backbone"
-    pixels = (torch.from_numpy(inputs).permute(0, 3, 1, 2) / 255 - 0.5) / 0.5
-    with torch.no_grad():
-        agree = ReducedViT(backbone.model, trained.schedule)(pixels).argmax(1) == backbone.model(pixels).argmax(1)
-    assert trained.key == int(agree.sum())
+    parts = Parts((images, None), (inputs, None), (inputs, None))
+    trained = train(backbone, parts, output=tmp_path / "e", removed=1, **given)
+    assert trained.verdict.by_backbone
+    assert "of 12 images answered as the backbone does" in trained.embedding.verdict()[1]
+    agree = answers(ReducedViT(backbone.model, constant(backbone.shape, 1)), inputs) == answers(backbone.model, inputs)
+    assert trained.right[0].key == agree.sum()
     # Cross-entropy against the backbone's own soft answers is their entropy, and a little more.
     with torch.no_grad():
         own = backbone.model((torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - 0.5) / 0.5).softmax(1)
@@ -135,12 +166,13 @@ def test_without_labels_the_backbone_teaches(backbone: Backbone, tmp_path: Path)
     assert entropy - 1e-4 < trained.losses[0] < entropy + 0.05
 
 
-def test_the_default_halves_the_cost() -> None:
+def test_a_rate_is_the_nearest_to_a_share_of_the_cost() -> None:
     for name in ("vit_tiny_patch16_224", "vit_small_patch16_224", "vit_base_patch16_224"):
-        assert halving(shape_of(timm.create_model(name))) == 16  # as published
+        assert rate(shape_of(timm.create_model(name)), 0.5) == 16  # as published
     shape = shape_of(make_model("plain"))
-    dense, removed = costs.macs(shape, Schedule()), halving(shape)
-    assert costs.macs(shape, constant(shape, removed)) <= dense / 2 < costs.macs(shape, constant(shape, removed - 1))
+    dense, removed = costs.macs(shape, Schedule()), rate(shape, 0.5)
+    off = [abs(costs.macs(shape, constant(shape, one)) / dense - 0.5) for one in (removed - 1, removed, removed + 1)]
+    assert min(off) == off[1]
 
 
 def test_the_schedule_is_the_preset(family: nn.Module) -> None:
@@ -167,7 +199,7 @@ def test_an_interrupted_training_ends_the_same(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["parts.part", "whole"]
     parts = run(backbone, tmp_path / "parts", epochs=3)
     assert (tmp_path / "parts").read_bytes() == (tmp_path / "whole").read_bytes()
-    assert (parts.losses, parts.key, parts.best_epoch) == (whole.losses, whole.key, whole.best_epoch)
+    assert (parts.losses, parts.right, parts.best_epoch) == (whole.losses, whole.right, whole.best_epoch)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["parts", "whole"]
 
 
@@ -183,6 +215,7 @@ def test_only_its_own_training_is_continued(backbone: Backbone, tmp_path: Path, 
         ({"seed": 7}, "another seed (0, here 7)"),
         ({"removed": 3}, "another removed ("),
         ({"batch_size": 4}, "another batch size (8, here 4)"),
+        ({"patience": 1}, "another patience (8, here 1)"),
     ):
         with pytest.raises(VittleError, match=re.escape(said)):
             run(backbone, tmp_path / "e", **({"epochs": 1} | change))
@@ -191,7 +224,7 @@ def test_only_its_own_training_is_continued(backbone: Backbone, tmp_path: Path, 
         run(other, tmp_path / "e", epochs=1)
     with pytest.raises(VittleError, match="another images"):
         train(
-            backbone, random_images(16, 5), random_images(12, 1),
+            backbone, PARTS._replace(train=random_images(16, 5)),
             output=tmp_path / "e", epochs=1, batch_size=8, learning_rate=1e-2,
         )  # fmt: skip
     assert part.read_bytes() == kept
