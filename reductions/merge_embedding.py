@@ -15,43 +15,38 @@ width c starts from a random projection of all heads' keys, which keeps their co
 published 64 (128 from a width of 1024 on), or the width of one head where that is less.
 """
 
-import json
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Self
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
-from vittle.reductions.backbone import Backbone, fingerprint
-from vittle.reductions.verdict import Verdict
-from vittle.spaces.errors import VittleError
-from vittle.spaces.files import write_at_once
-from vittle.spaces.reduction import AdapterRecord
-
-FORMAT = "vittle merge embedding 1"
-MODE = "modular"
-METADATA = "vittle"  # the key under which a file describes itself
-RIVAL = "the metric key"
+from vittle.reductions.trained_adapter import TrainedAdapter
 
 
-class MergeEmbedding(nn.Module):
+class MergeEmbedding(TrainedAdapter):
     """One `nn.Linear(width, embedding_width)` per block, applied to the block's normalised input (b, n, width).
 
     Attributes:
         layers: the affine layers, block after block.
-        metadata: what the file that it was loaded from says of its training; empty for a new one.
     """
+
+    kind = "merge embedding"
+    mode = "modular"
+    command = "vittle train merge-embedding"
+    rival = "the metric key"
+    otherwise = "the search keeps metric key"
 
     def __init__(self, depth: int, width: int, embedding_width: int) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):  # the caller's random numbers are the caller's
             self.layers = nn.ModuleList(nn.Linear(width, embedding_width) for _ in range(depth))
-        self.mode = MODE
-        self.metadata: dict[str, Any] = {}
+
+    @classmethod
+    def of(cls, weights: Mapping[str, Tensor]) -> Self:
+        embedding_width, width = weights["layers.0.weight"].shape
+        return cls(len(weights) // 2, width, embedding_width)
 
     @classmethod
     def from_keys(cls, model: nn.Module, embedding_width: int | None = None, *, seed: int = 0) -> Self:
@@ -79,86 +74,9 @@ class MergeEmbedding(nn.Module):
         return int(layer.out_features)
 
     @property
-    def name(self) -> str:
-        """What was trained, and twelve hexadecimal digits of the weights: equal names are equal embeddings."""
-        return f"{self.mode}-{fingerprint(self)}"
-
-    @property
-    def record(self) -> AdapterRecord:
-        """What a search has to know of it."""
-        return AdapterRecord(self.name, self.width)
-
-    @property
-    def compared(self) -> Verdict:
-        """How it did against the keys; a file of old holds no such comparison."""
-        return Verdict.model_validate(self.metadata.get("verdict", {"rival": RIVAL}))
-
-    def verdict(self) -> tuple[bool, str]:
-        """Whether it merges better than the keys at a rate at least, and at which, in words."""
-        return self.compared.tell(f"merge embedding {self.name}", "the search keeps metric key")
-
-    def save(self, path: str | Path, metadata: Mapping[str, Any]) -> None:
-        """Write weights and `metadata` as safetensors, all at once; equal embeddings give equal bytes.
-
-        Raises:
-            VittleError: the file cannot be written.
-        """
-        # One entry, because safetensors writes several in random order.
-        about = {"format": FORMAT, "name": self.name, "mode": self.mode, **metadata}
-        weights = {name: weight.detach().cpu().contiguous() for name, weight in self.state_dict().items()}
-        write_at_once(Path(path), save(weights, {METADATA: json.dumps(about, sort_keys=True)}))
-
-    @classmethod
-    def load(cls, path: str | Path, backbone: Backbone | None = None) -> Self:
-        """Read a file that `save` has written.
-
-        Args:
-            path: the file.
-            backbone: refuse an embedding that was trained for another one.
-
-        Raises:
-            VittleError: no such file, not a merge embedding, or one of another backbone.
-        """
-        try:
-            with safe_open(path, "pt") as file:
-                about = json.loads((file.metadata() or {})[METADATA])
-                weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, the file is no mapping
-            if about["format"] != FORMAT or about["mode"] != MODE:
-                raise KeyError
-            embedding_width, width = weights["layers.0.weight"].shape
-            embedding = cls(len(weights) // 2, width, embedding_width)
-            embedding.load_state_dict(weights)
-            embedding.metadata = about
-            _ = embedding.compared  # what is damaged is told now
-        except FileNotFoundError:
-            raise VittleError(
-                f"no merge embedding at {path}; put it there, or make one with: vittle train merge-embedding"
-            ) from None
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError):
-            raise VittleError(f"{path} is not a merge embedding; accepted: what vittle train merge-embedding writes") from None
-        if backbone is not None:
-            embedding.check(backbone)
-        return embedding.requires_grad_(False)
-
-    def check(self, backbone: Backbone) -> None:
-        """Refuse a backbone that this embedding does not belong to.
-
-        Raises:
-            VittleError: another depth or width, or other weights than it was trained with.
-        """
+    def sizes(self) -> tuple[int, int]:
         layer: Any = self.layers[0]
-        ours, theirs = (len(self.layers), layer.in_features), (backbone.shape.depth, backbone.shape.width)
-        if ours != theirs:
-            raise VittleError(
-                f"the merge embedding is for {ours[0]} blocks of width {ours[1]}, "
-                f"{backbone.name} has {theirs[0]} of width {theirs[1]}; accepted: an embedding trained for this model"
-            )
-        trained = self.metadata.get("backbone", backbone.fingerprint)
-        if trained != backbone.fingerprint:
-            raise VittleError(
-                f"the merge embedding was trained for weights {trained}, those of {backbone.name} are {backbone.fingerprint}; "
-                "accepted: an embedding trained for these weights"
-            )
+        return len(self.layers), layer.in_features
 
 
 def _start(attention: Any, embedding_width: int, generator: torch.Generator) -> Tensor:

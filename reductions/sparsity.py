@@ -26,6 +26,7 @@ from vittle.reductions.sparsity_predictor import SparsityPredictor
 from vittle.reductions.tokens import Heads, Operator, Site
 from vittle.spaces.sparsity import SAMPLED, Sparsity
 
+ALIGNED = 16  # kernels are up to half as fast again where the number of keys is a multiple of it
 TINY = 1e-6  # patches in a part of which everything is read: its rest has no weight, whatever its mean
 
 
@@ -65,7 +66,10 @@ class Sparsify(Operator):
         prefix, patches = self._split(heads)
         choice = self.choose(patches)
         mixed = self._attend_each(heads, patches, choice) if self.form == "queries" else self._attend_all(heads, patches, choice)
-        return mixed if prefix is None else torch.cat([prefix, mixed], 2)
+        if prefix is None:
+            return mixed
+        # Token by token, as fused kernels leave it, so that joining the heads copies nothing.
+        return torch.cat([prefix.transpose(1, 2), mixed.transpose(1, 2)], 1).transpose(1, 2)
 
     def choose(self, patches: Heads) -> Choice:
         """Which keys the queries of the patches read."""
@@ -87,9 +91,9 @@ class Sparsify(Operator):
         """What the prefix queries mix of all values, None where there are none, and the heads of the patches alone."""
         queries, keys, values, log_sizes, scale, form = heads
         p = self.prefix
-        patches = Heads(
-            queries[:, :, p:], keys[:, :, p:], values[:, :, p:], None if log_sizes is None else log_sizes[..., p:], scale, form
-        )
+        # Several products need keys and values head by head; they are copied once for all of them, and only where they have to.
+        apart = (one[:, :, p:].flatten(0, 1).unflatten(0, one.shape[:2]) for one in (keys, values))
+        patches = Heads(queries[:, :, p:], *apart, None if log_sizes is None else log_sizes[..., p:], scale, form)
         if not p:
             return None, patches
         return weighted_attention(queries[:, :, :p], keys, values, log_sizes, scale=scale, dropout=0.0, form=form), patches
@@ -118,6 +122,11 @@ class Sparsify(Operator):
             keys.append(mean @ patches.keys)
             values.append(mean @ patches.values)
             logs.append(counts.log().to(logs[0].dtype))
+        filling = -sum(part.shape[2] for part in keys) % ALIGNED
+        nothing = patches.keys.new_zeros(b, h, filling, patches.keys.shape[-1])
+        keys.append(nothing)
+        values.append(nothing)
+        logs.append(nothing[..., 0] - torch.inf)
         return weighted_attention(
             patches.queries,
             torch.cat(keys, 2),
@@ -161,7 +170,10 @@ def apart(values: Tensor, parts: Tensor, log_sizes: Tensor | None = None) -> Ten
     where = parts if len(parts) else parts.new_ones(1, parts.shape[1])  # without rests: of all
     weights = where if log_sizes is None else where * log_sizes[:, :, 0, None].exp()  # (r, p), or (b, 1, r, p)
     mean = (weights / weights.sum(-1, keepdim=True)).to(values.dtype) @ values  # (b, h, r, c)
-    return (values - where.to(values.dtype).mT @ mean).norm(dim=-1, dtype=torch.float32)
+    # |v - m|^2 = |v|^2 - 2 v.m + |m|^2, in which nothing as large as the values is made.
+    product = ((values @ mean.mT).float() * where.mT).sum(-1)
+    of_values, of_mean = (torch.linalg.vector_norm(one, dim=-1, dtype=torch.float32).square() for one in (values, mean))
+    return (of_values - 2 * product + of_mean @ where).clamp(min=0).sqrt()
 
 
 def parts_of(grid: tuple[int, int], side: int) -> Tensor:

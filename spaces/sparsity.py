@@ -97,8 +97,8 @@ class Sparsity(Reduction):
     """Read a share of the keys.
 
     Attributes:
-        shares: of the patch tokens that enter, how many are read as keys in each block, rounded, at least one; 1 leaves a
-            block alone.
+        shares: of the patch tokens that enter, how many are read as keys in each block, rounded, at least one. 1 leaves a
+            block alone, as does a share that with its rests is no fewer keys.
         form: whether the patch queries of a head share their keys (`keys`) or each has its own (`queries`).
         rests: what is made of the keys that are not read: nothing, their mean, or the mean of each part of the patch grid. Where
             tokens have been merged or pruned before there is no grid, and all of them have one mean.
@@ -135,10 +135,9 @@ class Sparsity(Reduction):
 
     def act(self, shape: BackboneShape, row: BlockWork) -> BlockWork:
         patches = row.keys - shape.prefix
-        read = self.read(row.index, patches)
-        if read >= patches or row.queries < row.keys:  # a prefix tail has no patch queries
+        read, side = self.read(row.index, patches), self.side(shape, row)
+        if read + side**2 >= patches or row.queries < row.keys:  # a prefix tail has no patch queries
             return row
-        side = self.side(shape, row)
         pairs = shape.prefix * row.keys + patches * (shape.prefix + read + side**2)
         act = Act(
             self.name,
@@ -267,8 +266,9 @@ class Sparsity(Reduction):
         for block in range(context.blocks):
             for share in PROBED:
                 part = cls(shares=tuple(share if at == block else 1.0 for at in range(depth)))
-                strength = 1 - part.read(block, patches) / patches
-                if strength > 0:
+                count = part.read(block, patches)
+                if count + SIDES[part.rests] ** 2 < patches:
+                    strength = 1 - count / patches
                     found.setdefault((block, strength), Probe(block, strength, part))
         return list(found.values())
 

@@ -23,7 +23,7 @@ from torch import nn
 from torch.nn import functional
 
 from vittle.reductions.backbone import Backbone
-from vittle.reductions.merge_embedding import RIVAL, MergeEmbedding
+from vittle.reductions.merge_embedding import MergeEmbedding
 from vittle.reductions.verdict import Comparison, Verdict
 from vittle.reductions.vit import ReducedViT
 from vittle.spaces import costs
@@ -265,7 +265,7 @@ class _Lesson:
             both = self.judges.right(ours), self.judges.right(theirs)
             right.append(Right(removed, share, *(int(one.sum()) for one in both)))
             comparisons.append(Comparison.of(f"{share:.0%} of the MACs", *both))
-        return tuple(right), Verdict(rival=RIVAL, comparisons=tuple(comparisons), by_backbone=self.by_backbone)
+        return tuple(right), Verdict(rival=MergeEmbedding.rival, comparisons=tuple(comparisons), by_backbone=self.by_backbone)
 
     def _merging(self, schedule: Schedule) -> ReducedViT:
         # The fastest form is measured and each rounds differently: the best epoch must not depend on which it was.
