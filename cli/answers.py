@@ -29,8 +29,8 @@ def show_front(study: Study, ranking: Ranking, asked: Asked, as_json: bool) -> N
         return
     out.print(front_table(study, points, ranking, asked))
     tell_trade(ranking, asked)
-    if study.kind == Settings.kind:
-        for sentence in study_tables.standing(ranking):
+    if isinstance(study.settings, Settings):
+        for sentence in study_tables.standing(ranking, study.settings.reductions):
             out.print(sentence, highlight=False, soft_wrap=True)
         if ranking.disturbance is not None:
             told = f"{text.disturbance(ranking.disturbance)} Time them again with: vittle retime {shlex.quote(study.name)}"

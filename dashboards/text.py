@@ -173,6 +173,11 @@ def outlook(grown: Growth, speak: Words = ENGLISH) -> str:
     return speak("sentences.outlook", trials=MORE, **shares)
 
 
+def unpaid(names: Sequence[str], speak: Words = ENGLISH) -> str:
+    """Which of the reductions that were searched never paid."""
+    return " ".join(speak("sentences.unpaid", reduction=speak(f"reductions.{name}.name")) for name in names)
+
+
 def points(share: float) -> str:
     """0.003 is 0.3."""
     return f"{100 * share:.1f}".removesuffix(".0")

@@ -65,7 +65,9 @@ class Sparsify(Operator):
     def attend(self, heads: Heads) -> Tensor:
         prefix, patches = self._split(heads)
         choice = self.choose(patches)
-        mixed = self._attend_each(heads, patches, choice) if self.form == "queries" else self._attend_all(heads, patches, choice)
+        mixed = (
+            self._attend_each(heads, patches, choice) if self.form == "queries" else self._attend_all(heads, patches, choice)
+        )
         if prefix is None:
             return mixed
         # Token by token, as fused kernels leave it, so that joining the heads copies nothing.

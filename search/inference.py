@@ -28,6 +28,7 @@ from vittle.spaces.errors import VittleError
 from vittle.spaces.inputs import check_images
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.space import Space
+from vittle.spaces.table import REDUCTIONS
 from vittle.storage.records import BackboneRecord, Study
 from vittle.storage.settings import Settings
 from vittle.storage.store import Store
@@ -94,7 +95,8 @@ class InferenceProblem(ScheduleProblem):
     def notes(self) -> list[str]:  # type: ignore[override]
         verdicts = [one.verdict() for one in self.backbone.adapters.values()]
         doubts = (sentence for worth_it, sentence in verdicts if not worth_it)
-        return [*self.backbone.notes, *self.splits.notes, *doubts]
+        told = (REDUCTIONS[name].settings.advice(self.backbone.shape) for name in self.settings.reductions)
+        return [*self.backbone.notes, *self.splits.notes, *doubts, *(sentence for sentence in told if sentence)]
 
     def check(self, study: Study, *, other_images: bool = False) -> None:
         if self.backbone.fingerprint != study.backbone.fingerprint:

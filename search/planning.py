@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 
 from vittle.objectives.backbones.sensitivity import Sensitivity
 from vittle.objectives.latency.profile import LAST, MLP, PLAIN, WEIGHTED, LatencyProfile
+from vittle.search.block_plans import PAIRED, Plan, block_plans, pairs
 from vittle.spaces import costs as arithmetic
 from vittle.spaces.errors import VittleError
-from vittle.spaces.reduction import Context
+from vittle.spaces.reduction import Context, Reduction
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.space import Space
 from vittle.spaces.table import REDUCTIONS
@@ -60,7 +61,9 @@ class Prices(NamedTuple):
 def plans(
     space: Space, sensitivity: Sensitivity, costs: Sequence[float], profile: LatencyProfile | None = None
 ) -> list[Schedule]:
-    """For each token reduction of a space alone, the schedule with the least predicted loss within each cost; all different.
+    """For each reduction of a space alone, the schedule with the least predicted loss within each cost; all different.
+
+    Where there are token reductions and others, also for each pair of the two.
 
     Args:
         space: what is searched.
@@ -70,21 +73,33 @@ def plans(
         profile: of the same backbone.
 
     Returns:
-        In the order of the costs, and for each cost in that of the reductions.
+        In the order of the costs, and for each cost in that of the reductions, pairs last.
 
     Raises:
         VittleError: the sensitivity of a reduction was not measured, or on a backbone of another depth.
     """
-    planned = []
-    for name in space.reductions:
-        kind = REDUCTIONS[name].settings
-        if not issubclass(kind, TokenReduction):  # others are no token counts, which is what is planned
-            continue
-        measured, needed = sensitivity.blocks(name), space.context.blocks
+
+    def cost(schedule: Schedule) -> float:
+        known = profile is not None and profile.trusted and profile.knows(schedule)
+        return profile.ratio(schedule) if known and profile is not None else space.macs_share(schedule)
+
+    def plan(kind: type[Reduction], within: Sequence[float]) -> list[Plan | None]:
+        if not issubclass(kind, TokenReduction):
+            return block_plans(space, kind, sensitivity, within, cost)
+        measured, needed = sensitivity.blocks(kind.name), space.context.blocks
         if measured != needed:
-            raise VittleError(f"the sensitivity to {name} was measured in {measured} blocks; accepted: {needed}")
-        planned.append(_plans(space.context, kind, sensitivity, costs, profile))
-    found = [schedule for same_cost in zip(*planned, strict=True) for schedule in same_cost if schedule is not None]
+            raise VittleError(f"the sensitivity to {kind.name} was measured in {measured} blocks; accepted: {needed}")
+        return _plans(space.context, kind, sensitivity, within, profile)
+
+    kinds = [REDUCTIONS[name].settings for name in space.reductions]
+    planned = [plan(kind, costs) for kind in kinds]
+    others = [kind for kind in kinds if not issubclass(kind, TokenReduction)]
+    if others and len(others) < len(kinds):
+        finely = [float(one) for one in np.geomspace(max(costs), min(costs), PAIRED)]
+        at_hand = {kind: [one for one in plan(kind, finely) if one is not None] for kind in kinds}
+        tokens = [kind for kind in kinds if issubclass(kind, TokenReduction)]
+        planned += [pairs(at_hand[other], at_hand[one], costs, cost) for other in others for one in tokens]
+    found = [one.schedule for same_cost in zip(*planned, strict=True) for one in same_cost if one is not None]
     return list({schedule.id: schedule for schedule in found}.values())
 
 
@@ -94,7 +109,7 @@ def _plans(
     sensitivity: Sensitivity,
     costs: Sequence[float],
     profile: LatencyProfile | None,
-) -> list[Schedule | None]:
+) -> list[Plan | None]:
     """The best schedule of one reduction within each cost; None where nothing is."""
     settings = kind.keeping_all(context)
     counts = _counts(context)
@@ -106,7 +121,9 @@ def _plans(
     spent = prices.of(paths)
     order = np.lexsort((spent, lost))  # least loss first, of equals the cheapest
     within = (next((path for path in order if spent[path] <= most), None) for most in costs)
-    return [None if path is None else _schedule(context, settings, counts[paths[path]]) for path in within]
+    return [
+        None if path is None else Plan(_schedule(context, settings, counts[paths[path]]), float(lost[path])) for path in within
+    ]
 
 
 def _counts(context: Context) -> Integers:

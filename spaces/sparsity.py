@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from vittle.spaces.errors import VittleError
 from vittle.spaces.reduction import Choice, Context, Parameter, Probe, Reduction, Start, Value, Values
 from vittle.spaces.shape import BackboneShape
-from vittle.spaces.validation import Count, ShortName
+from vittle.spaces.validation import ShortName
 from vittle.spaces.work import Act, BlockWork
 
 Form = Literal["keys", "queries"]
@@ -100,8 +100,8 @@ class Sparsity(Reduction):
         shares: of the patch tokens that enter, how many are read as keys in each block, rounded, at least one. 1 leaves a
             block alone, as does a share that with its rests is no fewer keys.
         form: whether the patch queries of a head share their keys (`keys`) or each has its own (`queries`).
-        rests: what is made of the keys that are not read: nothing, their mean, or the mean of each part of the patch grid. Where
-            tokens have been merged or pruned before there is no grid, and all of them have one mean.
+        rests: what is made of the keys that are not read: nothing, their mean, or the mean of each part of the patch grid.
+            Where tokens have been merged or pruned before there is no grid, and all of them have one mean.
         selection: by what keys are chosen: the attention that a sample of the queries pays them (`sampled`), which needs no
             training, or a `trained` scorer.
         predictor: the name of the trained weights that `trained` and `queries` choose by.

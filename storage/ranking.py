@@ -17,6 +17,7 @@ from vittle.objectives.goals import Asked, Goals, Measured, sign
 from vittle.objectives.measurement import NORMAL_95, Measurement, Phase, shown
 from vittle.objectives.quality import paired
 from vittle.objectives.quality.expectation import expected
+from vittle.spaces.schedule import Schedule
 from vittle.storage.findings import BestWithin, Choice, Confirmation, Disturbance, Growth, Standing, Trade
 from vittle.storage.records import Trial, baseline_trial, confirmation_gap
 
@@ -280,6 +281,12 @@ class Ranking(tuple[Trial, ...]):
         volumes = hypervolume.volumes(expected(measured, first), worst, self.goals)  # a trial that was stopped adds nothing
         spread = hypervolume.spread(measured, worst, self.goals, baseline=right(first[self.goals.quality]))
         return Growth(volumes, spread)
+
+    def unpaid(self, searched: Sequence[str]) -> list[str]:
+        """Of the reductions that were searched those that no trial on the front within the budget has; none before a front."""
+        front = [trial.candidate for trial in self.front(self.goals.budget) if not trial.is_baseline]
+        used = {part.name for candidate in front if isinstance(candidate, Schedule) for part in candidate.reductions}
+        return [name for name in searched if used and name not in used]
 
     def optimism(self) -> paired.Interval | None:
         """How much more the front loses on held-out images than on those that it was chosen by: the winner's curse.

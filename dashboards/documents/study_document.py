@@ -112,6 +112,7 @@ def detailed(
         "disturbance": _disturbance(ranking, speak),
         "optimism": _optimism(ranking, speak),
         "outlook": _outlook(ranking, speak),
+        "unpaid": _unpaid(study, ranking, speak),
         "tied": sorted(ranking.tied_with_best()),
         **choices(ranking, speak),
         "knee": None if bend is None else bend.number,
@@ -234,6 +235,12 @@ def _outlook(ranking: Ranking, speak: Words) -> dict[str, Any] | None:
         "steps": steps,
         "text": text.outlook(grown, speak),
     }
+
+
+def _unpaid(study: Study, ranking: Ranking, speak: Words) -> dict[str, Any] | None:
+    """The reductions that were searched and are not on the front, once the search is over."""
+    names = ranking.unpaid(study.settings.reductions) if isinstance(study.settings, Settings) else []
+    return {"reductions": names, "text": text.unpaid(names, speak)} if names and study.state == "complete" else None
 
 
 def _fastest(trial: Trial) -> dict[str, Any]:

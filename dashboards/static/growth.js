@@ -2,9 +2,9 @@
 "use strict";
 
 function drawGrowth() {
-  const { outlook, optimism, ended } = study;
+  const { outlook, optimism, unpaid, ended } = study;
   const known = outlook && outlook.steps.length > 1;
-  const texts = [ended && study.state === "complete" && t("study.ended", { reason: ended }), optimism?.text, outlook?.text].filter(Boolean);
+  const texts = [ended && study.state === "complete" && t("study.ended", { reason: ended }), optimism?.text, outlook?.text, unpaid?.text].filter(Boolean);
   byId("growth").hidden = !known && !texts.length;
   byId("standing").replaceChildren(...texts.map(text => element("p", {}, text)));
   byId("growth-chart").hidden = !known;

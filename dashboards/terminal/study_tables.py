@@ -152,10 +152,13 @@ def trial_note(trial: Trial, goals: Goals) -> str:
     return f"trial {trial.number}: {quality} at {cost}{of}{stopped}"
 
 
-def standing(ranking: Ranking) -> list[str]:
-    """What the front is worth on other images, and what more trials would add: a sentence for each that is known."""
-    curse, grown = ranking.optimism(), ranking.growth()
-    return [*([] if curse is None else [text.optimism(curse)]), *([] if grown is None else [text.outlook(grown)])]
+def standing(ranking: Ranking, searched: Sequence[str]) -> list[str]:
+    """What the front is worth on other images, what more trials would add, and which of the reductions that were searched are
+    not on it: a sentence for each that is known.
+    """
+    curse, grown, unpaid = ranking.optimism(), ranking.growth(), ranking.unpaid(searched)
+    known = [None if curse is None else text.optimism(curse), None if grown is None else text.outlook(grown), text.unpaid(unpaid)]
+    return [sentence for sentence in known if sentence]
 
 
 def merge_start_table(found: MergeStart) -> Table:

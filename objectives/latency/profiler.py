@@ -47,12 +47,12 @@ from vittle.spaces.space import Space, fitting
 from vittle.spaces.work import Act, BlockWork
 
 T = TypeVar("T")
-VERSION = 1  # of this protocol: a profile that was measured otherwise is not found again
+VERSION = 2  # of this protocol: a profile that was measured otherwise is not found again
 LATE = 1.5  # times as long as it should take
 SECONDS = 120.0  # that a profile should take, as far as the smallest plan allows
 DRAWN = 160  # random schedules out of which whole models, and sites for every variant, are chosen
 CHEAP = (0.2, 0.3, 0.4, 0.5)  # MACs of further schedules, as shares of the backbone's
-VARIANTS = 17  # of reductions, about
+VARIANTS = 20  # of reductions, about
 SITES = 6  # where each variant is timed
 TOGETHER = 3  # whole models in one round
 OPERATORS_TOGETHER = 8
