@@ -264,7 +264,7 @@ class _Lesson:
             share = costs.macs(self.shape, constant(self.shape, removed)) / whole
             both = self.judges.right(ours), self.judges.right(theirs)
             right.append(Right(removed, share, *(int(one.sum()) for one in both)))
-            comparisons.append(Comparison.of(f"{share:.0%} of the MACs", *both))
+            comparisons.append(Comparison.of(f"{share:.0%}", *both))
         return tuple(right), Verdict(rival=RIVAL, comparisons=tuple(comparisons), by_backbone=self.by_backbone)
 
     def _merging(self, schedule: Schedule) -> ReducedViT:
