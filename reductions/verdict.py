@@ -4,8 +4,6 @@ McNemar, "Note on the sampling error of the difference between correlated propor
 its exact form: of the images that only one of the two answers rightly, were both equally good, each would win half, so that the
 wins are binomial with a share of 1/2. The images must have chosen nothing, neither weights nor epoch nor rate; and each rate is
 asked once, which is why `objectives/quality/paired.py`, for looks that are repeated, has another test.
-
-Starts without torch.
 """
 
 from typing import Any, Literal, Self, get_args
