@@ -1,4 +1,4 @@
-"""Photographs of 32 x 32 pixels for `search.py`, and the backbone that is trained on them.
+"""Photographs of 32 x 32 pixels for `search.py` and `merge_embedding.py`, and the backbone that is trained on them.
 
 The file is the caller's: an .npz with `images` (40000, 32, 32, 3) of bytes and `labels` (40000,) of ten classes, for example of
 CIFAR-10. The first 28,000 are trained on, the next 8,000 searched on, and the last 4,000 confirm. The backbone has the digits'
@@ -15,7 +15,7 @@ import timm
 import torch
 from safetensors.torch import save
 
-from vittle.objectives.quality.images import Images, Splits, stratified
+from vittle.objectives.quality.images import Images, Splits, TrainingSplits, stratified
 from vittle.reductions import digits
 from vittle.reductions.device import choose_device
 from vittle.spaces.errors import VittleError
@@ -37,6 +37,17 @@ def splits(path: Path) -> Splits:
     """
     search, held_out = _read(path, "search", "held-out")
     return Splits(stratified(search), held_out)
+
+
+def training_splits(path: Path, validation: int) -> TrainingSplits:
+    """Those to train on, as many of those to search on as validate, and those held out, which give the verdict.
+
+    Raises:
+        VittleError: not such a file.
+    """
+    (images,), searched = _read(path, "train"), splits(path)
+    first, labels = searched.search.pixels[:validation], searched.search.labels
+    return TrainingSplits(images, Images(first, None if labels is None else labels[:validation]), searched.held_out)
 
 
 def train(path: Path, output: Path, *, epochs: int = EPOCHS, progress: bool = True) -> None:

@@ -101,7 +101,9 @@ def launch(
     ] = True,
     reductions: Annotated[
         str,
-        typer.Option(metavar="NAMES", rich_help_panel=SEARCH, help="What to search, separated by commas: merging, pruning, sparsity."),
+        typer.Option(
+            metavar="NAMES", rich_help_panel=SEARCH, help="What to search, separated by commas: merging, pruning, sparsity."
+        ),
     ] = "merging",
     adapter: Adapters = None,
     trials: Annotated[int, typer.Option(min=1, metavar="N", rich_help_panel=SEARCH, help="Schedules to try.")] = 40,

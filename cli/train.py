@@ -1,7 +1,8 @@
 """`vittle train ...`: train what a reduction or the demo needs."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -9,6 +10,11 @@ from vittle.cli.options import DIGITS, Checkpoint, Classes, Data, Device, ImageS
 from vittle.dashboards.terminal.console import counting, escape, note, out, working
 from vittle.spaces.files import check_writable
 from vittle.spaces.inputs import parse_image_size
+
+if TYPE_CHECKING:
+    from vittle.reductions.backbone import Backbone
+    from vittle.reductions.trained_adapter import TrainedAdapter
+    from vittle.training.judging import Parts
 
 HINT = "give --output a file in an existing folder"
 
@@ -62,41 +68,98 @@ def train_merge_embedding(
     where, given, size = source(model, data), weights(checkpoint), parse_image_size(image_size)
     check_writable(output, HINT)
     with working("loading"):
-        from vittle.objectives.measurement import proportion
-        from vittle.objectives.quality.images import load_training_images
-        from vittle.reductions.backbone import load_backbone
         from vittle.reductions.device import choose_device
-        from vittle.reductions.vit import check_identity
         from vittle.training import merge_embedding
-    place = choose_device(device)
-    backbone = load_backbone(model, given, size)
-    note(backbone.notes)
-    check_identity(backbone.model)
-    with counting("images") as progress:
-        images = load_training_images(
-            where, backbone.preprocessing, backbone.classes, class_names=resolved(classes), seed=seed, progress=progress
-        )
-    note(images.notes)
-    parts = ((part.pixels, part.labels) for part in (images.train, images.validation, images.verdict))
+    backbone, parts = _material(model, given, size, where, resolved(classes), seed)
     trained = merge_embedding.train(
         backbone,
-        merge_embedding.Parts(*parts),
+        parts,
         output=output,
         epochs=epochs or (merge_embedding.EPOCHS_ON_DIGITS if where == DIGITS else merge_embedding.EPOCHS),
         removed=removed,
         batch_size=batch_size,
         seed=seed,
-        device=place,
+        device=choose_device(device),
     )
-    n, mode = trained.images, trained.embedding.mode
-    answered = " answered as the backbone does" if trained.verdict.by_backbone else ""
     for one in trained.right:
         at = f"{one.macs:.0%} of the MACs, {one.removed} tokens merged per block"
-        out.print(f"{at}, {n} images{answered}:", highlight=False, soft_wrap=True)
-        for metric, correct in ((f"decoupled ({mode})", one.decoupled), ("key", one.key)):
-            share = proportion("accuracy", correct, n, {})
-            interval = f"95 %: {share.low:.2%} to {share.high:.2%}"
-            out.print(f"  {metric:<19} {share.value:.2%}  ({interval})", highlight=False)
-    out.print(f"best epoch: {trained.best_epoch} of {len(trained.losses)}", highlight=False)
-    out.print(escape(trained.embedding.verdict()[1]), highlight=False, soft_wrap=True)
-    out.print(f"wrote {escape(str(output))}: {trained.embedding.name}", highlight=False, soft_wrap=True)
+        counts = {f"decoupled ({trained.embedding.mode})": one.decoupled, "key": one.key}
+        _tell_right(at, counts, trained.images, by_backbone=trained.verdict.by_backbone)
+    _tell_adapter(trained.embedding, output, trained.best_epoch, len(trained.losses))
+
+
+@train_app.command("sparsity")
+def train_sparsity(
+    output: Annotated[Path, typer.Option(metavar="FILE", help="The .safetensors file to write.")],
+    model: Model = DIGITS,
+    checkpoint: Checkpoint = None,
+    image_size: ImageSize = None,
+    data: Data = None,
+    classes: Classes = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Of at most 50 steps each, at most. Default: 8.", show_default=False),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Images of a training step.")] = 32,
+    device: Device = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of the split of the images and of their order.")] = 0,
+) -> None:
+    """Learn which keys matter (Sparsifiner). The same command continues a training that was interrupted."""
+    where, given, size = source(model, data), weights(checkpoint), parse_image_size(image_size)
+    check_writable(output, HINT)
+    with working("loading"):
+        from vittle.reductions.device import choose_device
+        from vittle.training import sparsity
+    backbone, parts = _material(model, given, size, where, resolved(classes), seed)
+    trained = sparsity.train(
+        backbone,
+        parts,
+        output=output,
+        epochs=epochs or sparsity.EPOCHS,
+        batch_size=batch_size,
+        seed=seed,
+        device=choose_device(device),
+    )
+    for one in trained.right:
+        at = f"{one.share:.0%} of the keys, {one.macs:.0%} of the MACs"
+        counts = {"trained": one.trained, "sampled": one.sampled, "random": one.random}
+        _tell_right(at, counts, trained.images, by_backbone=trained.verdict.by_backbone)
+    _tell_adapter(trained.predictor, output, trained.best_epoch, len(trained.losses))
+
+
+def _material(
+    model: str, checkpoint: str | None, image_size: Any, data: str, classes: str | None, seed: int
+) -> "tuple[Backbone, Parts]":
+    """The backbone that an adapter is trained for, and images in three parts; what they have to say is told."""
+    from vittle.objectives.quality.images import load_training_images
+    from vittle.reductions.backbone import load_backbone
+    from vittle.reductions.vit import check_identity
+    from vittle.training.judging import Parts
+
+    backbone = load_backbone(model, checkpoint, image_size)
+    note(backbone.notes)
+    check_identity(backbone.model)
+    with counting("images") as progress:
+        images = load_training_images(
+            data, backbone.preprocessing, backbone.classes, class_names=classes, seed=seed, progress=progress
+        )
+    note(images.notes)
+    return backbone, Parts(*((part.pixels, part.labels) for part in (images.train, images.validation, images.verdict)))
+
+
+def _tell_right(at: str, counts: Mapping[str, int], images: int, *, by_backbone: bool) -> None:
+    """How many of the verdict's images were answered rightly at one rate, by each of several rivals."""
+    from vittle.objectives.measurement import proportion
+
+    answered = " answered as the backbone does" if by_backbone else ""
+    out.print(f"{at}, {images} images{answered}:", highlight=False, soft_wrap=True)
+    for name, correct in counts.items():
+        share = proportion("accuracy", correct, images, {})
+        interval = f"95 %: {share.low:.2%} to {share.high:.2%}"
+        out.print(f"  {name:<19} {share.value:.2%}  ({interval})", highlight=False)
+
+
+def _tell_adapter(adapter: "TrainedAdapter", output: Path, best_epoch: int, epochs: int) -> None:
+    out.print(f"best epoch: {best_epoch} of {epochs}", highlight=False)
+    out.print(escape(adapter.verdict()[1]), highlight=False, soft_wrap=True)
+    out.print(f"wrote {escape(str(output))}: {adapter.name}", highlight=False, soft_wrap=True)

@@ -4,11 +4,9 @@ McNemar, "Note on the sampling error of the difference between correlated propor
 its exact form: of the images that only one of the two answers rightly, were both equally good, each would win half, so that the
 wins are binomial with a share of 1/2. The images must have chosen nothing, neither weights nor epoch nor rate; and each rate is
 asked once, which is why `objectives/quality/paired.py`, for looks that are repeated, has another test.
-
-Starts without torch.
 """
 
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +22,7 @@ class Comparison(BaseModel):
     """Trained weights and their rival, asked for the same images at one rate.
 
     Attributes:
-        at: the rate, in words, such as `45 % of the MACs`.
+        at: the rate, such as `45%`; of what, the verdict says.
         images: n.
         both: images that both answer rightly.
         ours: only by the trained weights.
@@ -66,16 +64,13 @@ class Comparison(BaseModel):
             return "cannot be told from"
         return "beats" if self.ours > self.theirs else "loses to"
 
-    def told(self, rival: str) -> str:
-        """Where, and both discordant counts."""
-        return f"{self.at} ({self.ours} images only by it, {self.theirs} only by {rival})"
-
 
 class Verdict(BaseModel):
     """A rival, and how trained weights did against it at each rate; no rates where they were not compared.
 
     Attributes:
         rival: what needs no training, such as `the metric key`.
+        share: what the rates are shares of, such as `of the MACs`.
         comparisons: one for each rate, all on the same images.
         by_backbone: whether an answer is right where it is the backbone's, for want of labels.
     """
@@ -83,6 +78,7 @@ class Verdict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rival: str
+    share: str = "of the MACs"
     comparisons: tuple[Comparison, ...] = ()
     by_backbone: bool = False
 
@@ -100,13 +96,14 @@ class Verdict(BaseModel):
         """
         if not self.comparisons:
             return False, f"{name} was not compared with {self.rival}; {otherwise}"
-        told = [
-            f"{outcome} {self.rival} at {' and '.join(one.told(self.rival) for one in found)}"
-            for outcome in ("beats", "loses to", "cannot be told from")
-            if (found := self._at(outcome))
-        ]
-        images = f"{self.comparisons[0].images} images{' answered as the backbone does' if self.by_backbone else ''}"
-        sentence = f"{name} {', '.join(told)}, of {images}"
+        told = list[str]()
+        for outcome in get_args(Outcome):
+            if found := self._at(outcome):
+                rates = [self._rate(one, brief=bool(told or place)) for place, one in enumerate(found)]
+                told.append(f"{outcome} {'it' if told else self.rival} at {' and '.join(rates)}")
+        first = self.comparisons[0]
+        of = f"{first.images} images{' answered as the backbone does' if self.by_backbone else ''}"
+        sentence = f"{name} {', '.join(told)}, of {of}"
         return self.worth_it, sentence if self.worth_it else f"{sentence}; {otherwise}"
 
     def document(self) -> dict[str, Any]:
@@ -117,3 +114,9 @@ class Verdict(BaseModel):
         """The rates that ended so; they share the level, so that asking at many makes no false "beats" likelier."""
         level = LEVEL / max(1, len(self.comparisons))
         return [one for one in self.comparisons if one.outcome(level) == outcome]
+
+    def _rate(self, one: Comparison, *, brief: bool) -> str:
+        """Where, and both discordant counts; what they are is said once in a sentence."""
+        if brief:
+            return f"{one.at} ({one.ours}, {one.theirs})"
+        return f"{one.at} {self.share} ({one.ours} images only by it, {one.theirs} only by {self.rival})"

@@ -1,7 +1,7 @@
 """Images that judge what is trained: who answers them rightly. No gradient is kept, and nothing is learned from them."""
 
 import hashlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +17,14 @@ AT_ONCE = 128  # images
 
 LabelledImages = tuple[NDArray[np.uint8], NDArray[np.int64] | None]
 """Images (n, h, w, 3) at the backbone's size, and labels (n,); where there are none the backbone's answers stand in."""
+
+
+class Parts(NamedTuple):
+    """Images in three parts: what is learned from, what chooses the epoch, and what decides nothing and gives the verdict."""
+
+    train: LabelledImages
+    validation: LabelledImages
+    verdict: LabelledImages
 
 
 class Judge:

@@ -33,7 +33,7 @@ from vittle.spaces.merging import Merging, most_merged
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
 from vittle.training import resumable
-from vittle.training.judging import Judge, LabelledImages, digest, logits
+from vittle.training.judging import Judge, Parts, digest, logits
 from vittle.training.resumable import Judged
 from vittle.training.soft_merging import soft_forward
 from vittle.training.supervised import Augmentation, batches, channels, check_batch, decaying
@@ -47,14 +47,6 @@ WEIGHT_DECAY = 1e-4
 GRADIENT_NORM = 5.0
 AUGMENTATION = Augmentation()
 SHARES = (0.6, 0.4, 0.3, 0.2)  # of the backbone's MACs, at which it is judged; it is trained from the first to the last
-
-
-class Parts(NamedTuple):
-    """Images in three parts: what is learned from, what chooses the epoch, and what decides nothing and gives the verdict."""
-
-    train: LabelledImages
-    validation: LabelledImages
-    verdict: LabelledImages
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +256,7 @@ class _Lesson:
             share = costs.macs(self.shape, constant(self.shape, removed)) / whole
             both = self.judges.right(ours), self.judges.right(theirs)
             right.append(Right(removed, share, *(int(one.sum()) for one in both)))
-            comparisons.append(Comparison.of(f"{share:.0%} of the MACs", *both))
+            comparisons.append(Comparison.of(f"{share:.0%}", *both))
         return tuple(right), Verdict(rival=MergeEmbedding.rival, comparisons=tuple(comparisons), by_backbone=self.by_backbone)
 
     def _merging(self, schedule: Schedule) -> ReducedViT:

@@ -130,8 +130,8 @@ def run(
     steps = lesson.steps
     columns = (TextColumn("epoch {task.fields[epoch]}"), BarColumn(), TextColumn("{task.fields[note]}"), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), disable=not progress) as bar:
-        told = {"epoch": f"{course.epoch}/{epochs}", "note": _note(course, rivals)}
-        task = bar.add_task("", total=epochs * steps, completed=course.epoch * steps, **told)
+        begun, note = f"{course.epoch}/{epochs}", _note(course, rivals)
+        task = bar.add_task("", total=epochs * steps, completed=course.epoch * steps, epoch=begun, note=note)
         while course.epoch < epochs and course.epoch - course.best_epoch < patience:
             bar.update(task, epoch=f"{course.epoch + 1}/{epochs}")
             course.losses.append(lesson.learn(lambda: bar.advance(task)))

@@ -157,7 +157,11 @@ def standing(ranking: Ranking, searched: Sequence[str]) -> list[str]:
     not on it: a sentence for each that is known.
     """
     curse, grown, unpaid = ranking.optimism(), ranking.growth(), ranking.unpaid(searched)
-    known = [None if curse is None else text.optimism(curse), None if grown is None else text.outlook(grown), text.unpaid(unpaid)]
+    known = [
+        None if curse is None else text.optimism(curse),
+        None if grown is None else text.outlook(grown),
+        text.unpaid(unpaid),
+    ]
     return [sentence for sentence in known if sentence]
 
 

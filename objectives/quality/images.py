@@ -146,8 +146,9 @@ def load_training_images(
         VittleError: as `load_images`.
     """
     if source == EMBEDDED:
-        train, validation, verdict = _digits(("train", "search", "held-out"), classes, class_names)
-        return TrainingSplits(*(_fit(part, preprocessing) for part in (train, validation, verdict)))
+        parts = _digits(("train", "search", "held-out"), classes, class_names)
+        train, validation, verdict = (_fit(part, preprocessing) for part in parts)
+        return TrainingSplits(train, validation, verdict)
     splits = load_images(source, preprocessing, classes, class_names=class_names, seed=seed, progress=progress)
     count = max(1, round(len(splits.search) * VALIDATION_SHARE))
     train, validation = _take(splits.search, slice(count, None)), _take(splits.search, slice(count))

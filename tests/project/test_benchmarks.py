@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -11,6 +12,7 @@ from torch import nn
 import latency
 import merge_embedding
 import merging
+import photographs
 from models import make_model
 from static_checks import ROOT
 from tome import PlainToMe
@@ -70,20 +72,26 @@ def test_aims_of_prediction_are_met_by_the_rows_that_meet_them() -> None:
 
 
 def test_the_merge_embedding_is_compared_with_the_keys(tmp_path, monkeypatch) -> None:
-    parts = {name: (images[:64], labels[:64]) for name, (images, labels) in digits.splits().items()}
-    monkeypatch.setattr(digits, "splits", lambda: parts)
-    monkeypatch.setattr(merge_embedding, "REMOVED", (3, 6))
-    merge_embedding.compare(epochs=1, output=tmp_path / "merge_embedding.json")
+    images, labels = (np.concatenate(parts) for parts in zip(*digits.splits().values(), strict=True))
+    np.savez(tmp_path / "p.npz", images=images[:160], labels=labels[:160])
+    monkeypatch.setattr(photographs, "PARTS", {"train": slice(64), "search": slice(64, 96), "held-out": slice(96, 160)})
+    monkeypatch.setattr(merge_embedding, "REMOVED", (4, 16))
+    monkeypatch.setattr(merge_embedding, "VALIDATION", 20)
+    given = {"backbone": digits.WEIGHTS, "epochs": 1, "output": tmp_path / "merge_embedding.json"}
+    merge_embedding.compare(tmp_path / "p.npz", **given)
     document = json.loads((tmp_path / "merge_embedding.json").read_text())
-    assert [(row["removed"], row["images"]) for row in document["rows"]] == [
-        (3, "search"), (3, "held-out"), (6, "search"), (6, "held-out")
-    ]  # fmt: skip
-    for row in document["rows"]:
-        assert (row["mode"], row["n"], row["left"]) == ("modular", 64, {3: 29, 6: 3}[row["removed"]])
+    for row, left, share in zip(document["rows"], (17, 2), (0.61, 0.20), strict=True):
+        assert (row["n"], row["left"], round(row["macs"], 2)) == (64, left, share)
         assert 48 < row["key"] <= 64
-        assert 48 < row["decoupled"] <= 64
-    search = [row for row in document["rows"] if row["images"] == "search"]
-    assert document["summary"][0]["met"] == all(row["decoupled"] >= row["key"] for row in search)
+        assert row["decoupled"] - row["key"] == row["only_decoupled"] - row["only_key"]
+        assert row["difference"][0] == round((row["decoupled"] - row["key"]) / 64, 4)
+        assert row["difference"][1] <= row["difference"][0] <= row["difference"][2]
+    (summary,) = document["summary"]
+    assert summary["images"] == {"train": 64, "validation": 20, "verdict": 64}
+    assert summary["met"] == ("beats" in summary["sentence"])
+    monkeypatch.setattr("vittle.training.merge_embedding.train", None)  # what is there is not trained again
+    merge_embedding.compare(tmp_path / "p.npz", **given)
+    assert json.loads((tmp_path / "merge_embedding.json").read_text()) == document
 
 
 @pytest.mark.parametrize("removed", [0, 5, 20])

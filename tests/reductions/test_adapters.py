@@ -61,7 +61,7 @@ def save(path: Path, ours: int = 12) -> MergeEmbedding:
     """A merge embedding of the digits backbone as it starts, said to be alone right on `ours` images, the keys on 2."""
     backbone = load_backbone()
     embedding = MergeEmbedding.from_keys(backbone.model)
-    compared = Comparison(at="45 % of the MACs", images=449, both=430, ours=ours, theirs=2)
+    compared = Comparison(at="45%", images=449, both=430, ours=ours, theirs=2)
     verdict = Verdict(rival="the metric key", comparisons=(compared,))
     embedding.save(path, {"backbone": backbone.fingerprint, "removed": [6], "verdict": verdict.document()})
     return embedding
@@ -80,7 +80,7 @@ def test_one_that_does_not_is_left_out_and_the_user_is_told(tmp_path) -> None:
     assert job.subject.adapters == {}
     (note,) = job.notes
     assert note == (
-        f"merge embedding {embedding.name} cannot be told from the metric key at 45 % of the MACs "
+        f"merge embedding {embedding.name} cannot be told from the metric key at 45% of the MACs "
         "(8 images only by it, 2 only by the metric key), of 449 images; the search keeps metric key"
     )
 

@@ -11,7 +11,7 @@ from vittle.reductions.verdict import LEVEL, Comparison, Verdict
 RIVAL, KEEPS = "the metric key", "the search keeps metric key"
 
 
-def compared(ours: int, theirs: int, at: str = "half of the MACs", images: int = 4000) -> Comparison:
+def compared(ours: int, theirs: int, at: str = "50%", images: int = 4000) -> Comparison:
     return Comparison(at=at, images=images, both=images // 2, ours=ours, theirs=theirs)
 
 
@@ -59,29 +59,22 @@ def test_equals_are_seldom_said_to_differ() -> None:
 
 
 def test_a_tie_does_not_beat() -> None:
-    for ours, theirs in ((0, 0), (15, 0 + 15), (1282 - 1150, 1267 - 1150)):
+    for ours, theirs in ((0, 0), (15, 15), (1282 - 1150, 1267 - 1150)):
         worth_it, sentence = Verdict(rival=RIVAL, comparisons=(compared(ours, theirs),)).tell("scores", KEEPS)
         assert not worth_it
         assert sentence == (
-            f"scores cannot be told from the metric key at half of the MACs ({ours} images only by it, "
+            f"scores cannot be told from the metric key at 50% of the MACs ({ours} images only by it, "
             f"{theirs} only by the metric key), of 4000 images; the search keeps metric key"
         )
 
 
 def test_it_is_said_where_it_wins_and_where_not() -> None:
-    rates = (
-        compared(30, 60, "61 % of the MACs"),
-        compared(40, 45, "45 %"),
-        compared(90, 91, "35 %"),
-        compared(300, 220, "20 %"),
-    )
+    rates = (compared(30, 60, "61%"), compared(40, 45, "45%"), compared(90, 91, "35%"), compared(300, 220, "20%"))
     verdict = Verdict(rival=RIVAL, comparisons=rates)
     assert verdict.tell("scores", KEEPS) == (
         True,
-        "scores beats the metric key at 20 % (300 images only by it, 220 only by the metric key), "
-        "loses to the metric key at 61 % of the MACs (30 images only by it, 60 only by the metric key), "
-        "cannot be told from the metric key at 45 % (40 images only by it, 45 only by the metric key) "
-        "and 35 % (90 images only by it, 91 only by the metric key), of 4000 images",
+        "scores beats the metric key at 20% of the MACs (300 images only by it, 220 only by the metric key), "
+        "loses to it at 61% (30, 60), cannot be told from it at 45% (40, 45) and 35% (90, 91), of 4000 images",
     )
     assert Verdict.model_validate(verdict.document()) == verdict
 

@@ -21,8 +21,8 @@ from vittle.spaces import costs
 from vittle.spaces.errors import VittleError
 from vittle.spaces.schedule import Schedule
 from vittle.training import merge_embedding
-from vittle.training.judging import LabelledImages
-from vittle.training.merge_embedding import SHARES, Parts, Trained, constant, decoupled, rate, train
+from vittle.training.judging import LabelledImages, Parts
+from vittle.training.merge_embedding import SHARES, Trained, constant, decoupled, rate, train
 from vittle.training.resumable import Judged
 from vittle.training.supervised import Augmentation
 
@@ -121,7 +121,7 @@ def test_the_verdict_is_of_images_that_chose_nothing(backbone: Backbone, tmp_pat
         theirs = answers(ReducedViT(backbone.model, schedule), images) == labels
         assert (one.decoupled, one.key) == (ours.sum(), theirs.sum())
         assert (compared.ours, compared.theirs) == ((ours & ~theirs).sum(), (theirs & ~ours).sum())
-        assert compared.at == f"{costs.macs(backbone.shape, schedule) / costs.macs(backbone.shape, Schedule()):.0%} of the MACs"
+        assert compared.at == f"{costs.macs(backbone.shape, schedule) / costs.macs(backbone.shape, Schedule()):.0%}"
     assert MergeEmbedding.load(tmp_path / "e").compared == trained.verdict
     # They decide nothing: with other ones the weights are the same.
     other = train(
