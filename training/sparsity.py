@@ -3,7 +3,7 @@
 Wei et al., "Sparsifiner: Learning Sparse Instance-Dependent Attention for Efficient Vision Transformers", arXiv 2303.13755,
 whose first phase this is: the backbone computes dense attention, and the predictor learns what it is. For each block and head,
 
-    loss = cross-entropy from t to softmax(score),    t_j ~ |v_j - mean of v over the part of j| * mean over queries of attention_j
+    loss = cross-entropy from t to softmax(score),    t_j ~ |v_j - mean of v over the part of j| * mean attention that j is paid
 
 where t is what form `keys` wants: how much the output changes if key j is not read but stands in a rest. One predictor serves
 every share. The bases of form `queries` are fitted to the first images and not learned.
