@@ -18,6 +18,7 @@ paired, image by image, with 95 % intervals.
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -106,9 +107,9 @@ def speed(output: Output = OUTPUT) -> None:
             dense = ReducedViT(model, Schedule((), "prefix"))  # with the class-token tail, as the sparse ones
             for batch in BATCHES:
                 pixels = torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(0))
-                calls = [lambda one=one, pixels=pixels: one(pixels) for one in sparse]  # type: ignore[misc]
+                reference, *calls = (partial(one, pixels) for one in (dense, *sparse))
                 with torch.inference_mode():
-                    turns = take_turns(lambda pixels=pixels: dense(pixels), calls, torch.device("cpu"), rounds=ROUNDS)  # type: ignore[misc]
+                    turns = take_turns(reference, calls, torch.device("cpu"), rounds=ROUNDS)
                 about = {"model": name, "size": size, "batch": batch, "dense_ms": round(float(np.median(turns.reference)), 2)}
                 for (share, rests), ratios, one in zip(cases, turns.ratios.T, sparse, strict=True):
                     low, middle, high = np.quantile(1 / ratios, (0.025, 0.5, 0.975))

@@ -153,7 +153,7 @@ def trial_note(trial: Trial, goals: Goals) -> str:
 
 
 def standing(ranking: Ranking, searched: Sequence[str]) -> list[str]:
-    """What the front is worth on other images, what more trials would add, what never paid: a sentence for each that is known."""
+    """What the front is worth on other images, what more trials would add, what never paid: a sentence for each known."""
     curse, grown, unpaid = ranking.optimism(), ranking.growth(), ranking.unpaid(searched)
     known = [
         None if curse is None else text.optimism(curse),
