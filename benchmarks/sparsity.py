@@ -7,8 +7,8 @@
 images, which chose nothing, are answered as the backbone answers them, and how many rightly. `sampled` and `trained` are what
 the product has. Its controls are `random` keys, `nothing` (rests alone, no key of a patch is read) and `attention` (the mean
 attention of all queries, which no cheap rule can know); `dense` chooses with all queries by the rule of `sampled`. In form
-`queries`, `attention` is each query's own. Trained predictors and random keys have three seeds. The differences of `sampled` are
-paired, image by image, with 95 % intervals.
+`queries`, `attention` is each query's own. Trained predictors and random keys have three seeds. The differences of `sampled`
+are paired, image by image, with 95 % intervals.
 
 `speed`: whole models at 384 and 512 pixels against their fused dense selves, timed in turn on one thread.
 

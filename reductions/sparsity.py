@@ -16,7 +16,7 @@ that is by how much the output would change if the rest stood for j, with the m 
 photographs it chooses as well as the attention of all queries does (`benchmarks/sparsity.py`).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -81,7 +81,8 @@ class Sparsify(Operator):
 
     def scores(self, patches: Heads) -> Tensor:
         """How much each key matters: (b, h, p), or (b, h, p, p) to each query. Only their order counts."""
-        for predictor in self._predictor:
+        known: Any = self._predictor
+        for predictor in known:
             if self.form == "queries":
                 found: Tensor = predictor.logits(patches.queries, patches.keys) * patches.scale
                 return found if patches.log_sizes is None else found + patches.log_sizes
@@ -94,8 +95,9 @@ class Sparsify(Operator):
         queries, keys, values, log_sizes, scale, form = heads
         p = self.prefix
         # Several products need keys and values head by head; they are copied once for all of them, and only where they have to.
-        apart = (one[:, :, p:].flatten(0, 1).unflatten(0, one.shape[:2]) for one in (keys, values))
-        patches = Heads(queries[:, :, p:], *apart, None if log_sizes is None else log_sizes[..., p:], scale, form)
+        by_head = [one[:, :, p:].flatten(0, 1).view(*one.shape[:2], -1, one.shape[3]) for one in (keys, values)]
+        of_patches = None if log_sizes is None else log_sizes[..., p:]
+        patches = Heads(queries[:, :, p:], by_head[0], by_head[1], of_patches, scale, form)
         if not p:
             return None, patches
         return weighted_attention(queries[:, :, :p], keys, values, log_sizes, scale=scale, dropout=0.0, form=form), patches
@@ -175,7 +177,8 @@ def apart(values: Tensor, parts: Tensor, log_sizes: Tensor | None = None) -> Ten
     # |v - m|^2 = |v|^2 - 2 v.m + |m|^2, in which nothing as large as the values is made.
     product = ((values @ mean.mT).float() * where.mT).sum(-1)
     of_values, of_mean = (torch.linalg.vector_norm(one, dim=-1, dtype=torch.float32).square() for one in (values, mean))
-    return (of_values - 2 * product + of_mean @ where).clamp(min=0).sqrt()
+    squared: Tensor = of_values - 2 * product + of_mean @ where
+    return squared.clamp(min=0).sqrt()
 
 
 def parts_of(grid: tuple[int, int], side: int) -> Tensor:

@@ -237,7 +237,7 @@ class Reduction(BaseModel, ABC):
         return ()
 
     @classmethod
-    def joined(cls, parts: Sequence[Self]) -> Self | None:
+    def joined(cls, parts: Sequence[Any]) -> Self | None:
         """Settings that do in each block what the settings of these probes, of different blocks, do in theirs.
 
         None where that cannot be, or a plan is made otherwise. Called for every plan of a search.

@@ -249,12 +249,12 @@ class Sparsity(Reduction):
     @classmethod
     def starting_points(cls, context: Context, end: float) -> tuple[Start, ...]:
         # `end` is how far the shares fall, from 1 down to the least that is searched.
-        share = LEAST ** (1 - end)
         names = _names(context)
         delayed = names[len(names) // 3 :]
-        neutral = cls.neutral(context)
-        starts = [Start("constant", {**neutral, **dict.fromkeys(names, share)})]
-        starts += [Start("delayed", {**neutral, **dict.fromkeys(delayed, share)})]
+        neutral: dict[str, Value] = dict(cls.neutral(context))
+        share: Value = LEAST ** (1 - end)
+        starts = [Start("constant", neutral | {name: share for name in names})]
+        starts += [Start("delayed", neutral | {name: share for name in delayed})]
         if cls.name in context.adapters:
             starts += [Start("learned", {**starts[0].values, "sparsity.selection": "trained"})]
         return tuple(starts)
@@ -273,7 +273,7 @@ class Sparsity(Reduction):
         return list(found.values())
 
     @classmethod
-    def joined(cls, parts: Sequence[Self]) -> Self | None:
+    def joined(cls, parts: Sequence[Any]) -> Self | None:
         shares = tuple(min(each) for each in zip(*(part.shares for part in parts), strict=True))
         return parts[0].model_copy(update={"shares": shares}) if parts else None
 
