@@ -253,8 +253,8 @@ class Sparsity(Reduction):
         delayed = names[len(names) // 3 :]
         neutral: dict[str, Value] = dict(cls.neutral(context))
         share: Value = LEAST ** (1 - end)
-        starts = [Start("constant", neutral | {name: share for name in names})]
-        starts += [Start("delayed", neutral | {name: share for name in delayed})]
+        starts = [Start("constant", neutral | dict.fromkeys(names, share))]
+        starts += [Start("delayed", neutral | dict.fromkeys(delayed, share))]
         if cls.name in context.adapters:
             starts += [Start("learned", {**starts[0].values, "sparsity.selection": "trained"})]
         return tuple(starts)
