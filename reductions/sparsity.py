@@ -150,14 +150,14 @@ class Sparsify(Operator):
             logits = logits + heads.log_sizes
         logits = torch.cat([logits[..., :p], logits[..., p:].masked_fill(passed_over, -torch.inf)], -1)
         if not self.side:
-            return logits.softmax(-1, dtype=torch.float32).to(logits.dtype) @ heads.values
+            return logits.softmax(-1, dtype=_wide(logits)).to(logits.dtype) @ heads.values
         weights = choice.passed_over
         if patches.log_sizes is not None:
             weights = weights * patches.log_sizes.exp()
         counts = weights.sum(-1, keepdim=True)  # (b, h, p, 1)
         mean = (weights / counts.clamp(min=TINY)).to(logits.dtype)
         rest = (patches.queries * (mean @ patches.keys)).sum(-1, keepdim=True) * heads.scale + counts.log().to(logits.dtype)
-        shares = torch.cat([logits, rest], -1).softmax(-1, dtype=torch.float32).to(logits.dtype)
+        shares = torch.cat([logits, rest], -1).softmax(-1, dtype=_wide(logits)).to(logits.dtype)
         return shares[..., :-1] @ heads.values + shares[..., -1:] * (mean @ patches.values)
 
 
@@ -166,19 +166,25 @@ def attended(patches: Heads, sample: Tensor) -> Tensor:
     logits = patches.queries[:, :, sample] @ patches.keys.mT * patches.scale
     if patches.log_sizes is not None:
         logits = logits + patches.log_sizes
-    return logits.softmax(-1, dtype=torch.float32).mean(2)
+    return logits.softmax(-1, dtype=_wide(logits)).mean(2)
 
 
 def apart(values: Tensor, parts: Tensor, log_sizes: Tensor | None = None) -> Tensor:
-    """How far values (b, h, p, c) are from the mean of their part, by size: (b, h, p), float32."""
+    """How far values (b, h, p, c) are from the mean of their part, by size: (b, h, p), in single precision at least."""
     where = parts if len(parts) else parts.new_ones(1, parts.shape[1])  # without rests: of all
     weights = where if log_sizes is None else where * log_sizes[:, :, 0, None].exp()  # (r, p), or (b, 1, r, p)
     mean = (weights / weights.sum(-1, keepdim=True)).to(values.dtype) @ values  # (b, h, r, c)
     # |v - m|^2 = |v|^2 - 2 v.m + |m|^2, in which nothing as large as the values is made.
-    product = ((values @ mean.mT).float() * where.mT).sum(-1)
-    of_values, of_mean = (torch.linalg.vector_norm(one, dim=-1, dtype=torch.float32).square() for one in (values, mean))
-    squared: Tensor = of_values - 2 * product + of_mean @ where
+    wide = _wide(values)
+    product = ((values @ mean.mT).to(wide) * where.mT).sum(-1)
+    of_values, of_mean = (torch.linalg.vector_norm(one, dim=-1, dtype=wide).square() for one in (values, mean))
+    squared: Tensor = of_values - 2 * product + of_mean @ where.to(wide)
     return squared.clamp(min=0).sqrt()
+
+
+def _wide(values: Tensor) -> torch.dtype:
+    """At least single precision."""
+    return torch.promote_types(values.dtype, torch.float32)
 
 
 def parts_of(grid: tuple[int, int], side: int) -> Tensor:
