@@ -19,6 +19,9 @@ const perSecond = value => `${value < 10 ? value.toFixed(1) : Math.round(value).
 const megabytes = value => `${Math.round(value).toLocaleString("en")} MB`;
 const interval = ({ low, high }) => `${(100 * low).toFixed(1)}–${(100 * high).toFixed(1)}`;
 
+// --- addresses ---
+const askingFor = (address, asked) => asked ? `${address}?${asked.name}=${encodeURIComponent(asked.value)}` : address;
+
 // --- elements ---
 const escaped = text => String(text).replace(/[&<>]/g, letter => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;" })[letter]);
 const colour = name => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();

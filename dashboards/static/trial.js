@@ -5,8 +5,10 @@ const AGAIN_MS = 2000;
 const UNFINISHED = ["running", "interrupted"];
 const twin = byId("trial").dataset.twin;
 let trial = null; // the JSON twin as it was last read
-const asks = new URLSearchParams(location.search).get("budget"); // what the study page was asked for when it led here
-const wanted = /^(\d+(\.\d+)?|\.\d+)(%|ms)$/.test(asks ?? "") ? asks : null; // null: the study's own
+const ASKS = { budget: /^(\d+(\.\d+)?|\.\d+)(%|ms)$/, max_accuracy_drop: /^\d+(\.\d+)?%$/ };
+const asks = Object.keys(ASKS).map(name => ({ name, value: new URLSearchParams(location.search).get(name) ?? "" }));
+const wanted = asks.find(({ name, value }) => ASKS[name].test(value)); // what the study page was asked for when it led here
+const wantedText = () => wanted.name === "budget" ? wanted.value : t("study.loss_of", { points: wanted.value.slice(0, -1) });
 let received = ""; // its text, to see whether anything is new
 
 // --- words and numbers ---
@@ -206,12 +208,12 @@ function drawHeader() {
   ].filter(Boolean).map(text => element("span", {}, text)));
   byId("reason").hidden = !trial.reason;
   byId("reason").textContent = trial.reason ?? "";
-  const keeping = address => address && (wanted ? `${address}?budget=${encodeURIComponent(wanted)}` : address);
+  const keeping = address => address && askingFor(address, wanted);
   const way = (href, text, properties = {}) => href && element("a", { href, className: "way", ...properties }, text);
   byId("ways").replaceChildren(...[
     way(keeping(trial.previous), `← ${t("trial.previous")}`, { rel: "prev" }), way(keeping(trial.next), `${t("trial.next")} →`, { rel: "next" }),
     way(`${study.url}#trial-${trial.number}`, t("trial.in_study")), way(trial.compare, t("trial.compare")),
-    way(keeping(trial.export), wanted ? t("trial.export_for", { budget: wanted }) : t("trial.export"), { className: "button", download: "" }),
+    way(keeping(trial.export), wanted ? t("trial.export_for", { budget: wantedText() }) : t("trial.export"), { className: "button", download: "" }),
   ].filter(Boolean));
 }
 
