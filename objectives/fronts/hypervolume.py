@@ -124,8 +124,8 @@ def outlook(volumes: Volumes, spread: float, more: int = 100) -> Outlook:
 
     The interval spans both laws and what chance adds to them. A front improves in jumps, whose number is Poisson; with w the
     part of a doubling that is to come, their sum is known to (w + w^2) times the sum of squared jumps of the last doubling. One
-    more, as large as the largest of the last two doublings, stands for those that happened not to fall into it. Nothing of it is
-    more than is left up to 1, the baseline's quality at no cost.
+    more, as large as the largest of the last two doublings, stands for those that happened not to fall into it. Nothing is more
+    than what is left up to 1, the baseline's quality at no cost.
 
     Args:
         volumes: (n,) the hypervolume after each trial.
