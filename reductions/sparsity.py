@@ -16,12 +16,14 @@ that is by how much the output would change if the rest stood for j, with the m 
 photographs it chooses as well as the attention of all queries does (`benchmarks/sparsity.py`).
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from vittle.reductions.attention import weighted_attention
+from vittle.reductions.sparsity_explained import explained
 from vittle.reductions.sparsity_predictor import SparsityPredictor
 from vittle.reductions.tokens import Heads, Operator, Site
 from vittle.spaces.sparsity import SAMPLED, Sparsity
@@ -45,6 +47,8 @@ class Choice(NamedTuple):
 class Sparsify(Operator):
     """A block's attention, in which patch queries read some keys and the rests of the others."""
 
+    measures: ClassVar[tuple[str, ...]] = ("recall", "mass")
+
     parts: Tensor
     sample: Tensor
 
@@ -56,8 +60,9 @@ class Sparsify(Operator):
         self.form = settings.form
         self.read = settings.read(row.index, patches)
         self.side = settings.side(shape, row)
-        grid = shape.grid if row.keys == shape.tokens else (1, patches)
-        self.register_buffer("parts", parts_of(grid, self.side), persistent=False)
+        self.grid = shape.grid if row.keys == shape.tokens else (1, patches)
+        self.blocks = shape.depth
+        self.register_buffer("parts", parts_of(self.grid, self.side), persistent=False)
         self.register_buffer("sample", spread(patches, SAMPLED), persistent=False)
         # In a tuple, since they are the adapter's weights, and none of the model's.
         self._predictor = () if predictor is None else (predictor.blocks[row.visit.block],)
@@ -72,6 +77,12 @@ class Sparsify(Operator):
             return mixed
         # Token by token, as fused kernels leave it, so that joining the heads copies nothing.
         return torch.cat([prefix.transpose(1, 2), mixed.transpose(1, 2)], 1).transpose(1, 2)
+
+    def explain(self, *given: Any) -> Mapping[str, Tensor]:
+        """What `vittle.reductions.sparsity_explained` says of what is read."""
+        (heads,) = given
+        choice = self.choose(self._split(heads)[1])
+        return explained(heads, self.prefix, choice.positions, choice.passed_over, self.grid, self.blocks)
 
     def choose(self, patches: Heads) -> Choice:
         """Which keys the queries of the patches read."""
