@@ -88,13 +88,12 @@ def train_merge_embedding(
         seed=seed,
         device=place,
     )
-    n, mode = trained.images, trained.embedding.mode
     answered = " answered as the backbone does" if trained.verdict.by_backbone else ""
-    for one in trained.right:
-        at = f"{one.macs:.0%} of the MACs, {one.removed} tokens merged per block"
-        out.print(f"{at}, {n} images{answered}:", highlight=False, soft_wrap=True)
-        for metric, correct in ((f"decoupled ({mode})", one.decoupled), ("key", one.key)):
-            share = proportion("accuracy", correct, n, {})
+    for merged, one in zip(trained.removed, trained.verdict.comparisons, strict=True):
+        at = f"{one.at} of the MACs, {merged} tokens merged per block, {one.images} images{answered}:"
+        out.print(at, highlight=False, soft_wrap=True)
+        for metric, correct in ((f"decoupled ({trained.embedding.mode})", one.right), ("key", one.rival_right)):
+            share = proportion("accuracy", correct, one.images, {})
             interval = f"95 %: {share.low:.2%} to {share.high:.2%}"
             out.print(f"  {metric:<19} {share.value:.2%}  ({interval})", highlight=False)
     out.print(f"best epoch: {trained.best_epoch} of {len(trained.losses)}", highlight=False)

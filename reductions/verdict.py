@@ -51,6 +51,16 @@ class Comparison(BaseModel):
         return cls(at=at, images=len(ours), both=both, ours=only_ours, theirs=only_theirs)
 
     @property
+    def right(self) -> int:
+        """Images that the trained weights answer rightly."""
+        return self.both + self.ours
+
+    @property
+    def rival_right(self) -> int:
+        """Images that the rival answers rightly."""
+        return self.both + self.theirs
+
+    @property
     def p_value(self) -> float:
         """Two-sided: how often chance alone parts the two at least as far."""
         from scipy import special  # here, because it takes long to import

@@ -71,31 +71,20 @@ class Recipe:
     device: str
 
 
-class Right(NamedTuple):
-    """How many of the verdict's images are answered rightly at one rate."""
-
-    removed: int  # tokens a block
-    macs: float  # share of the backbone's
-    decoupled: int
-    key: int
-
-
 @dataclass(frozen=True)
 class Trained:
     """A finished training.
 
     Attributes:
         embedding: of the best epoch.
-        images: n, on which the verdict was found.
-        right: by rate, the most MACs first.
-        verdict: against the keys, at the same rates.
+        removed: tokens merged in each block at the rates of the verdict, the most MACs first.
+        verdict: against the keys.
         best_epoch: 0 where no epoch was better than the start.
         losses: mean training loss of each epoch.
     """
 
     embedding: MergeEmbedding
-    images: int
-    right: tuple[Right, ...]
+    removed: tuple[int, ...]
     verdict: Verdict
     best_epoch: int
     losses: tuple[float, ...]
@@ -179,7 +168,7 @@ def train(
     lesson = _Lesson(backbone, parts, recipe)
     rivals = {"key": lesson.validation.judge(*lesson.by_key()).share}
     course = resumable.run(lesson, output, settings, epochs=epochs, patience=patience, rivals=rivals, progress=progress)
-    right, verdict = lesson.compare()
+    verdict = lesson.compare()
     embedding = lesson.module.cpu().requires_grad_(False)
     about = {
         "backbone": backbone.fingerprint,
@@ -196,7 +185,7 @@ def train(
     embedding.save(output, about)
     embedding.metadata = MergeEmbedding.load(output).metadata
     resumable.part_of(output).unlink()
-    return Trained(embedding, len(parts.verdict[0]), right, verdict, course.best_epoch, tuple(course.losses))
+    return Trained(embedding, rates, verdict, course.best_epoch, tuple(course.losses))
 
 
 class _Lesson:
@@ -256,16 +245,14 @@ class _Lesson:
         """The backbone that merges by the embedding as it is, at each rate."""
         return [self._merging(decoupled(constant(self.shape, removed), self.module)) for removed in self.recipe.removed]
 
-    def compare(self) -> tuple[tuple[Right, ...], Verdict]:
+    def compare(self) -> Verdict:
         """Ask both for the images that chose nothing."""
-        right, comparisons = list[Right](), list[Comparison]()
+        comparisons = list[Comparison]()
         whole = costs.macs(self.shape, Schedule())
         for removed, ours, theirs in zip(self.recipe.removed, self.by_embedding(), self.by_key(), strict=True):
             share = costs.macs(self.shape, constant(self.shape, removed)) / whole
-            both = self.judges.right(ours), self.judges.right(theirs)
-            right.append(Right(removed, share, *(int(one.sum()) for one in both)))
-            comparisons.append(Comparison.of(f"{share:.0%}", *both))
-        return tuple(right), Verdict(rival=RIVAL, comparisons=tuple(comparisons), by_backbone=self.by_backbone)
+            comparisons.append(Comparison.of(f"{share:.0%}", self.judges.right(ours), self.judges.right(theirs)))
+        return Verdict(rival=RIVAL, comparisons=tuple(comparisons), by_backbone=self.by_backbone)
 
     def _merging(self, schedule: Schedule) -> ReducedViT:
         # The fastest form is measured and each rounds differently: the best epoch must not depend on which it was.
