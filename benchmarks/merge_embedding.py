@@ -99,7 +99,7 @@ def _row(backbone: Backbone, embedding: MergeEmbedding, judge: Judge, removed: i
         "only_decoupled": comparison.ours,
         "only_key": comparison.theirs,
         "difference": [round(value, 4) for value in paired.difference(ours, theirs)],
-        "p": round(comparison.p_value, 4),
+        "p": float(f"{comparison.p_value:.2g}"),
     }
     return row, comparison
 

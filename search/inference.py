@@ -92,9 +92,8 @@ class InferenceProblem(ScheduleProblem):
 
     @property
     def notes(self) -> list[str]:  # type: ignore[override]
-        verdicts = [one.verdict() for one in self.backbone.adapters.values()]
-        doubts = (sentence for worth_it, sentence in verdicts if not worth_it)
-        return [*self.backbone.notes, *self.splits.notes, *doubts]
+        verdicts = (one.verdict()[1] for one in self.backbone.adapters.values())
+        return [*self.backbone.notes, *self.splits.notes, *verdicts]
 
     def check(self, study: Study, *, other_images: bool = False) -> None:
         if self.backbone.fingerprint != study.backbone.fingerprint:
