@@ -90,7 +90,7 @@ def train_merge_embedding(
     )
     answered = " answered as the backbone does" if trained.verdict.by_backbone else ""
     for merged, one in zip(trained.removed, trained.verdict.comparisons, strict=True):
-        at = f"{one.at} of the MACs, {merged} tokens merged per block, {one.images} images{answered}:"
+        at = f"{one.at} of the MACs (decoupled merges {merged} tokens per block), {one.images} images{answered}:"
         out.print(at, highlight=False, soft_wrap=True)
         for metric, correct in ((f"decoupled ({trained.embedding.mode})", one.right), ("key", one.rival_right)):
             share = proportion("accuracy", correct, one.images, {})
