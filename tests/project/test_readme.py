@@ -6,6 +6,7 @@ import statistics
 
 import pytest
 import timm
+import torch
 import yaml
 from typer.main import get_command
 
@@ -94,6 +95,14 @@ def test_the_numbers_of_the_merge_embedding_are_in_their_file() -> None:
         in text
     )
     assert f"takes {won['macs']['decoupled'] / won['macs']['key'] - 1:.0%} more MACs" in text
+    with torch.device("meta"):
+        base = timm.create_model("vit_base_patch16_224")
+    learned = {"metric": "decoupled", "embedding": "modular-0123456789ab", "embedding_width": 64}
+    dearer = (
+        vittle.macs(base, vittle.presets.constant(base, 16, **learned)) / vittle.macs(base, vittle.presets.constant(base, 16))
+        - 1
+    )
+    assert f"a published ViT-B spends {dearer:.1%} on it" in text
     first, *others = [row for row in document["rows"] if row["equal"] == "macs"]
     said = [f"at {first['macs']['decoupled']:.0%} of the MACs {first['only_decoupled']} images only by it"]
     said.append(f"and {first['only_key']} only by the keys")
