@@ -16,6 +16,7 @@ that is by how much the output would change if the rest stood for j, with the m 
 photographs it chooses as well as the attention of all queries does (`benchmarks/sparsity.py`).
 """
 
+import copy
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
@@ -58,14 +59,16 @@ class Sparsify(Operator):
         patches = row.keys - shape.prefix
         self.prefix = shape.prefix
         self.form = settings.form
-        self.read = settings.read(row.index, patches)
+        self.read = settings.read(row.visit.block, patches)
         self.side = settings.side(shape, row)
         self.grid = shape.grid if row.keys == shape.tokens else (1, patches)
         self.blocks = shape.depth
         self.register_buffer("parts", parts_of(self.grid, self.side), persistent=False)
         self.register_buffer("sample", spread(patches, SAMPLED), persistent=False)
-        # In a tuple, since they are the adapter's weights, and none of the model's.
-        self._predictor = () if predictor is None else (predictor.blocks[row.visit.block],)
+        # A copy, which follows the model to its device and data type; no gradient passes a choice.
+        self.predictor: Any = None
+        if predictor is not None:
+            self.predictor = copy.deepcopy(predictor.blocks[row.visit.block]).requires_grad_(False)
 
     def attend(self, heads: Heads) -> Tensor:
         prefix, patches = self._split(heads)
@@ -84,22 +87,22 @@ class Sparsify(Operator):
         choice = self.choose(self._split(heads)[1])
         return explained(heads, self.prefix, choice.positions, choice.passed_over, self.grid, self.blocks)
 
+    @torch.no_grad()
     def choose(self, patches: Heads) -> Choice:
         """Which keys the queries of the patches read."""
         scores = self.scores(patches)
         positions = scores.argsort(dim=-1, descending=True, stable=True)[..., : self.read]
-        return Choice(positions, torch.ones_like(scores).scatter(-1, positions, 0.0))
+        return Choice(positions, torch.ones_like(scores, dtype=torch.float32).scatter(-1, positions, 0.0))
 
     def scores(self, patches: Heads) -> Tensor:
         """How much each key matters: (b, h, p), or (b, h, p, p) to each query. Only their order counts."""
-        known: Any = self._predictor
-        for predictor in known:
-            if self.form == "queries":
-                found: Tensor = predictor.logits(patches.queries, patches.keys) * patches.scale
-                return found if patches.log_sizes is None else found + patches.log_sizes
-            found = predictor.scores(patches.keys)
-            return found if patches.log_sizes is None else found + patches.log_sizes[:, :, 0]
-        return attended(patches, self.sample) * apart(patches.values, self.parts, patches.log_sizes)
+        if self.predictor is None:
+            return attended(patches, self.sample) * apart(patches.values, self.parts, patches.log_sizes)
+        if self.form == "queries":
+            found: Tensor = self.predictor.logits(patches.queries * patches.scale, patches.keys)
+            return found if patches.log_sizes is None else found + patches.log_sizes
+        found = self.predictor.scores(patches.keys)
+        return found if patches.log_sizes is None else found + patches.log_sizes[:, :, 0]
 
     def _split(self, heads: Heads) -> tuple[Tensor | None, Heads]:
         """What the prefix queries mix of all values, None where there are none, and the heads of the patches alone."""
@@ -156,7 +159,8 @@ class Sparsify(Operator):
         """What the patch queries mix (b, h, p, c) where each reads keys of its own: dense attention with a mask."""
         p = self.prefix
         passed_over = choice.passed_over.bool()
-        logits = patches.queries @ heads.keys.mT * heads.scale  # (b, h, p, n)
+        queries = patches.queries * heads.scale
+        logits = queries @ heads.keys.mT  # (b, h, p, n)
         if heads.log_sizes is not None:
             logits = logits + heads.log_sizes
         logits = torch.cat([logits[..., :p], logits[..., p:].masked_fill(passed_over, -torch.inf)], -1)
@@ -167,14 +171,14 @@ class Sparsify(Operator):
             weights = weights * patches.log_sizes.exp()
         counts = weights.sum(-1, keepdim=True)  # (b, h, p, 1)
         mean = (weights / counts.clamp(min=TINY)).to(logits.dtype)
-        rest = (patches.queries * (mean @ patches.keys)).sum(-1, keepdim=True) * heads.scale + counts.log().to(logits.dtype)
+        rest = (queries * (mean @ patches.keys)).sum(-1, keepdim=True) + counts.log().to(logits.dtype)
         shares = torch.cat([logits, rest], -1).softmax(-1, dtype=_wide(logits)).to(logits.dtype)
         return shares[..., :-1] @ heads.values + shares[..., -1:] * (mean @ patches.values)
 
 
 def attended(patches: Heads, sample: Tensor) -> Tensor:
     """The attention that some of the patch queries, at `sample` (m,), pay to the patch keys on average: (b, h, p)."""
-    logits = patches.queries[:, :, sample] @ patches.keys.mT * patches.scale
+    logits = patches.queries[:, :, sample] * patches.scale @ patches.keys.mT  # scaled first: half precision ends at 65504
     if patches.log_sizes is not None:
         logits = logits + patches.log_sizes
     return logits.softmax(-1, dtype=_wide(logits)).mean(2)
@@ -182,14 +186,15 @@ def attended(patches: Heads, sample: Tensor) -> Tensor:
 
 def apart(values: Tensor, parts: Tensor, log_sizes: Tensor | None = None) -> Tensor:
     """How far values (b, h, p, c) are from the mean of their part, by size: (b, h, p), in single precision at least."""
-    where = parts if len(parts) else parts.new_ones(1, parts.shape[1])  # without rests: of all
-    weights = where if log_sizes is None else where * log_sizes[:, :, 0, None].exp()  # (r, p), or (b, 1, r, p)
-    mean = (weights / weights.sum(-1, keepdim=True)).to(values.dtype) @ values  # (b, h, r, c)
-    # |v - m|^2 = |v|^2 - 2 v.m + |m|^2, in which nothing as large as the values is made.
     wide = _wide(values)
-    product = ((values @ mean.mT).to(wide) * where.mT).sum(-1)
+    where = (parts if len(parts) else parts.new_ones(1, parts.shape[1])).to(wide)  # without rests: of all
+    weights = where if log_sizes is None else where * log_sizes[:, :, 0, None].to(wide).exp()  # (r, p), or (b, 1, r, p)
+    # A part is empty where a grid has fewer rows than parts.
+    mean = (weights / weights.sum(-1, keepdim=True).clamp(min=TINY)).to(values.dtype) @ values  # (b, h, r, c)
+    # |v - m|^2 = |v|^2 - 2 v.m + |m|^2, in which nothing as large as the values is made.
     of_values, of_mean = (torch.linalg.vector_norm(one, dim=-1, dtype=wide).square() for one in (values, mean))
-    squared: Tensor = of_values - 2 * product + of_mean @ where.to(wide)
+    differing = of_mean[..., None] - 2 * (mean @ values.mT).to(wide)  # (b, h, r, p)
+    squared: Tensor = of_values + (differing * where).sum(-2)
     return squared.clamp(min=0).sqrt()
 
 

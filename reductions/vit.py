@@ -105,7 +105,7 @@ class ReducedViT(nn.Module):
         # Where nothing is added to logits, nothing is measured.
         weighted = self.proportional or any(row.at("attention") for row in self.work)
         self.form: Form = form or (weighted_form(model, shape) if schedule.reductions and weighted else "mask")
-        self.operators = operators_of(schedule, shape, self.work, adapters or {})
+        self.operators = operators_of(schedule, shape, self.work, adapters or {}).to(next(backbone.parameters()))
         self.projections = projections_of(backbone, self.work, self.operators)
         self.num_classes: int = model.num_classes
         self.num_features: int = model.num_features

@@ -132,12 +132,13 @@ class Space:
     def _cheapest(self, start: Start) -> Schedule:
         """No token kept by what a starting point reduces, and of every other parameter the end or option that costs least."""
         best = dict(start.values)
-        counting = [one.name for one in self._settings if issubclass(one, TokenReduction)]
-        for name in counting:
-            if min(shares.read(name, self.context, best)) < 1:
-                best |= shares.written(name, [0.0] * self.context.blocks)
         schedule = self.schedule(best)
-        for parameter in self.parameters:
+        acting = [one for one in self._settings if any(isinstance(part, one) for part in schedule.reductions)]
+        for settings in acting:
+            if issubclass(settings, TokenReduction):
+                best |= shares.written(settings.name, [0.0] * self.context.blocks)
+        schedule = self.schedule(best)
+        for parameter in (parameter for settings in acting for parameter in settings.parameters(self.context)):
             for end in parameter.options if isinstance(parameter, Choice) else (parameter.low, parameter.high):
                 tried = self.schedule({**best, parameter.name: end})
                 if self.macs_share(tried) < self.macs_share(schedule):

@@ -16,7 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from vittle.spaces.errors import VittleError
+from vittle.spaces.errors import ScheduleError, VittleError
 from vittle.spaces.reduction import Choice, Context, Parameter, Probe, Reduction, Start, Value, Values
 from vittle.spaces.shape import BackboneShape
 from vittle.spaces.validation import ShortName
@@ -193,16 +193,17 @@ class Sparsity(Reduction):
         return self
 
     @property
-    def depth(self) -> int:
-        return len(self.shares)
-
-    @property
     def adapter(self) -> str | None:
         return self.predictor
 
+    def check(self, shape: BackboneShape) -> None:
+        # Of blocks, not of visits: a block that runs again reads as many.
+        if len(self.shares) != shape.depth:
+            raise ScheduleError(f"sparsity has shares for {len(self.shares)} blocks, the model has {shape.depth}")
+
     def act(self, shape: BackboneShape, row: BlockWork) -> BlockWork:
         patches = row.keys - shape.prefix
-        read, side = self.read(row.index, patches), self.side(shape, row)
+        read, side = self.read(row.visit.block, patches), self.side(shape, row)
         if read + side**2 >= patches or row.queries < row.keys:  # a prefix tail has no patch queries
             return row
         pairs = shape.prefix * row.keys + patches * (shape.prefix + read + side**2)
@@ -219,9 +220,9 @@ class Sparsity(Reduction):
         )
         return row.acting(act, key_share=1.0 if self.form == "queries" else pairs / (row.queries * row.keys))
 
-    def read(self, visit: int, patches: int) -> int:
-        """Patch keys that a visit reads of those that enter."""
-        return max(1, round(self.shares[visit] * patches))
+    def read(self, block: int, patches: int) -> int:
+        """Patch keys that a block reads of those that enter."""
+        return max(1, round(self.shares[block] * patches))
 
     def side(self, shape: BackboneShape, row: BlockWork) -> int:
         """Into how many parts each side of the grid is cut for the rests of a visit; 0 for no rests."""
@@ -236,8 +237,8 @@ class Sparsity(Reduction):
         rests = 2 * side**2 * patches * width
         if self.selection == "trained":
             return patches * (width * (HIDDEN + 1) + shape.heads * HIDDEN) + rests
-        # The sample's logits, and how far values are from the mean of their part of the grid.
-        return patches * width * (SAMPLED + max(1, side) ** 2 + 1) + rests
+        # The sample's logits, the mean value of each part of the grid, and its products with all values.
+        return patches * width * (min(SAMPLED, patches) + 2 * max(1, side) ** 2) + rests
 
     def _parameters(self, shape: BackboneShape) -> int:
         channels = shape.attention_width // shape.heads
@@ -279,6 +280,8 @@ class Sparsity(Reduction):
     def propose(cls, context: Context, values: Values) -> Self | None:
         searched = [round(share, 2) if (share := float(values[name])) <= MOST else 1.0 for name in _names(context)]
         shares = searched + [1.0] * (context.shape.depth - len(searched))
+        if context.tail == "prefix":  # the last block, which may be the only one, has no patch queries
+            shares[-1] = 1.0
         if min(shares) == 1:
             return None
         trained = context.adapters.get(cls.name) if values.get("sparsity.selection") == "trained" else None
@@ -301,6 +304,8 @@ class Sparsity(Reduction):
         if any(MOST < share < 1 for share in self.shares):
             raise VittleError(f"shares above {MOST:g} are not searched; accepted: {LEAST:g} to {MOST:g}, or 1")
         values: dict[str, Value] = {**self.neutral(context), **dict(zip(_names(context), self.shares, strict=False))}
+        if min(self.shares[: context.blocks]) == 1:
+            return values
         values["sparsity.rests"] = self.rests
         if there is not None:
             values["sparsity.selection"] = self.selection
