@@ -14,15 +14,18 @@ from vittle.spaces import BackboneShape, Choice, Schedule, Space, VittleError, m
 from vittle.spaces.curve import Curve
 from vittle.spaces.reduction import AdapterRecord
 from vittle.spaces.table import REDUCTIONS
+from vittle.spaces.token_reduction import TokenReduction
 
 SHAPES = {name: shape_of(make_model(name)) for name in FAMILIES} | {"digits": SHAPE}
-ADAPTERS = {"merging": AdapterRecord("modular-0123456789ab", 8)}
+ADAPTERS = {"sparsity": AdapterRecord("scored-0123456789ab", 16), "merging": AdapterRecord("modular-0123456789ab", 8)}
 DEIT = BackboneShape(
     depth=12, width=384, heads=6, grid=(14, 14), prefix=1, attention_width=384, key_macs=294912, query_macs=294912,
     mlp_macs=1179648, embed_macs=57802752, head_macs=384000, reads_prefix_only=True,
 )  # fmt: skip
 PRUNED, MERGED = published.PRUNED[0], published.MERGED[0]
 MERGING = "merging: {kept: [49, 49, 49, 49, 49, 49, 49, 49, 49, 49, 49, 49], "
+# Those that remove tokens have shares of them in common.
+COUNTING = [name for name in REDUCTIONS if issubclass(REDUCTIONS[name].settings, TokenReduction)]
 COMBINATIONS = [*((name,) for name in REDUCTIONS), tuple(REDUCTIONS)]
 FITTING = [
     pytest.param((shape, names), id=f"{label}-{'+'.join(names)}")
@@ -39,6 +42,12 @@ def space(request: pytest.FixtureRequest) -> Space:
 
 @pytest.fixture(params=[fitting for fitting in FITTING if len(fitting.values[0][1]) == 1])
 def single(request: pytest.FixtureRequest) -> Space:
+    return Space(*request.param, adapters=ADAPTERS)
+
+
+@pytest.fixture(params=[fitting for fitting in FITTING if fitting.values[0][1][0] in COUNTING])
+def counting(request: pytest.FixtureRequest) -> Space:
+    """Of one reduction that removes tokens."""
     return Space(*request.param, adapters=ADAPTERS)
 
 
@@ -61,39 +70,39 @@ def test_every_value_within_its_range_is_feasible(space: Space) -> None:
         counts = tokens(space.shape, schedule)
         assert all(before >= after > 0 for before, after in zip((space.shape.tokens, *counts), counts, strict=False))
         assert counts[-1] >= space.shape.prefix
-        embedding = sum(row.extra_macs for row in work(space.shape, schedule))
-        assert 0 < macs(space.shape, schedule) <= dense + embedding
-        assert embedding == 0 or any(part.adapter for part in schedule.reductions)
+        assert 0 < macs(space.shape, schedule) <= dense + extra(space.shape, schedule)
+        assert all(0 < act.strength <= 1 and act.macs >= 0 for row in work(space.shape, schedule) for act in row.acts)
         assert Schedule.from_dict(schedule.to_dict()) == schedule
 
 
 def test_the_ends_of_every_range_are_feasible(single: Space) -> None:
-    others = [one for one in single.parameters if ".kept." not in one.name]
+    by_block = [one for one in single.parameters if one.name.rpartition(".")[2].isdigit()]
+    others = [one for one in single.parameters if one not in by_block]
     ranges = [one.options if isinstance(one, Choice) else (one.low, one.high) for one in others]
-    blocks = single.context.blocks
-    for whole, *values in itertools.product(range(blocks + 1), *ranges):
-        kept = shares.written(single.reductions[0], [1.0] * whole + [0.0] * (blocks - whole))
-        work(single.shape, single.schedule(kept | {one.name: value for one, value in zip(others, values, strict=True)}))
+    assert len(by_block) == single.context.blocks
+    for turn, *values in itertools.product(range(len(by_block) + 1), *ranges):
+        high = {one.name: one.high if block < turn else one.low for block, one in enumerate(by_block)}
+        work(single.shape, single.schedule(high | {one.name: value for one, value in zip(others, values, strict=True)}))
 
 
 def test_the_order_of_the_shares_means_nothing(space: Space) -> None:
     rng = np.random.default_rng(0)
     values = space.draw(rng)
-    for name in space.reductions:
+    for name in set(space.reductions) & set(COUNTING):
         kept = shares.read(name, space.context, values)
         assert kept == sorted(kept, reverse=True)
         assert space.schedule({**values, **shares.written(name, rng.permutation(kept).tolist())}) == space.schedule(values)
 
 
-def test_neighbours_are_neighbours(single: Space) -> None:
+def test_neighbours_are_neighbours(counting: Space) -> None:
     rng = np.random.default_rng(0)
-    step = 0.4 / single.shape.patches  # moves each count by one, or not
+    step = 0.4 / counting.shape.patches  # moves each count by one, or not
     moved = 0
     for _ in range(100):
-        values = {**single.draw(rng), **({"merging.local": 0} if single.reductions == ("merging",) else {})}
+        values = {**counting.draw(rng), **({"merging.local": 0} if counting.reductions == ("merging",) else {})}
         kept = {name: share for name, share in values.items() if ".kept." in name}
         near = {name: float(np.clip(share + rng.uniform(-step, step), 0, 1)) for name, share in kept.items()}
-        counts, others = (tokens(single.shape, single.schedule({**values, **one})) for one in (kept, near))
+        counts, others = (tokens(counting.shape, counting.schedule({**values, **one})) for one in (kept, near))
         assert max(abs(count - other) for count, other in zip(counts, others, strict=True)) <= 1
         moved += counts != others
     assert moved > 20
@@ -112,7 +121,7 @@ def test_a_schedule_has_one_point_that_stands_for_it(space: Space, free: bool) -
         assert space.schedule(encoded) == schedule
         assert space.encode(space.schedule(encoded)) == encoded
         assert encoded.keys() == neutral(space).keys()
-        for name in space.reductions:
+        for name in set(space.reductions) & set(COUNTING):
             kept = [encoded[one.name] for one in space.parameters if one.name.startswith(f"{name}.kept.")]
             assert kept == shares.read(name, space.context, encoded)  # they fall
         windows += any(getattr(part, "window", None) is not None for part in schedule.reductions)
@@ -184,22 +193,42 @@ def test_a_lower_end_lowers_the_cost(single: Space) -> None:
     (settings,) = (REDUCTIONS[name].settings for name in single.reductions)
     ends = np.linspace(0, 1, 30).tolist()
     for turned in zip(*(settings.starting_points(single.context, end) for end in ends), strict=True):
-        costs = [macs(single.shape, single.schedule(start.values)) for start in turned]
-        assert costs == sorted(costs) or turned[0].origin == "learned"  # an embedding costs where a block merges
+        schedules = [single.schedule(start.values) for start in turned]
+        costs = [macs(single.shape, schedule) for schedule in schedules]
+        # What is chosen by an adapter, or at a cost of its own, costs wherever it acts.
+        free = [cost for cost, schedule in zip(costs, schedules, strict=True) if not extra(single.shape, schedule)]
+        assert free == sorted(free)
         assert costs[0] < costs[-1] == macs(single.shape, Schedule((), single.context.tail))
-        for end, start in zip(ends, turned, strict=True):
-            assert min(shares.read(settings.name, single.context, start.values)) == pytest.approx(end)
+        bare = [cost - extra(single.shape, schedule) for cost, schedule in zip(costs, schedules, strict=True)]
+        assert bare == sorted(bare)
+
+
+def extra(shape: BackboneShape, schedule: Schedule) -> int:
+    """MACs of what reductions compute besides."""
+    return sum(row.extra_macs for row in work(shape, schedule))
+
+
+def test_an_end_is_the_share_of_the_tokens_left(counting: Space) -> None:
+    settings = REDUCTIONS[counting.reductions[0]].settings
+    for end in np.linspace(0, 1, 30).tolist():
+        for start in settings.starting_points(counting.context, end):
+            assert min(shares.read(settings.name, counting.context, start.values)) == pytest.approx(end)
 
 
 def test_starting_points_meet_their_cost() -> None:
-    space = Space(SHAPE, tuple(REDUCTIONS), adapters=ADAPTERS)
-    for share in (0.8, 0.6):
-        reached = [macs(SHAPE, space.schedule(start.values)) / DENSE for start in space.starting_points([share])]
-        assert all(share - 0.05 < cost <= share for cost in reached)
-        assert len(reached) >= 3
+    for names in COMBINATIONS:
+        space = Space(SHAPE, names, adapters=ADAPTERS)
+        least = [macs(SHAPE, space.schedule(start.values)) / DENSE for start in space.starting_points([0.0])]
+        assert min(least) < 0.9
+        for share in (0.8, 0.6, 1.1 * min(least)):
+            starts = list(space.starting_points([share]))
+            for start, lowest in zip(starts, least, strict=True):
+                cost = macs(SHAPE, space.schedule(start.values)) / DENSE
+                assert share - 0.05 < cost <= share if lowest <= share else cost == lowest, start.origin
+        assert len(starts) >= 3
 
 
-@pytest.mark.parametrize("name", REDUCTIONS)
+@pytest.mark.parametrize("name", COUNTING)
 def test_starting_points_meet_any_cost_with_the_most_kept(name: str) -> None:
     space = Space(SHAPE, (name,))
 
@@ -222,9 +251,13 @@ def test_where_nothing_costs_as_little_the_cheapest_is_tried() -> None:
     space = Space(SHAPE, tuple(REDUCTIONS), adapters=ADAPTERS)
     points = [list(space.starting_points([0.0], cost)) for cost in (None, lambda _: 0.9)]
     assert points[0] == points[1]
-    for start in points[0]:
-        ends = {min(shares.read(name, space.context, start.values)) for name in REDUCTIONS}
-        assert ends in ({0.0}, {0.0, 1.0})  # each alone, or all together
+    least = {name: REDUCTIONS[name].settings.starting_points(space.context, 0.0) for name in space.reductions}
+    alone = [{**neutral(space), **start.values} for starts in least.values() for start in starts]
+    assert [start.values for start in points[0]][: len(alone)] == alone
+    together = points[0][len(alone) :]
+    assert together
+    for start in together:  # each reduction as where it is alone, at an end of this origin
+        assert all(any(one.values.items() <= start.values.items() for one in starts) for starts in least.values())
     dense = list(space.starting_points([2.0], lambda _: 1.5))
     assert [start.origin for start in dense] == [start.origin for start in points[0]]
     assert all(space.schedule(start.values).reductions == () for start in dense)
@@ -347,7 +380,7 @@ def test_a_choice_that_needs_what_is_missing_is_not_offered() -> None:
 
 
 def test_a_reduction_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(VittleError, match="pruning does not fit this model: .* has none; accepted: merging"):
+    with pytest.raises(VittleError, match="pruning does not fit this model: .* has none; accepted: sparsity, merging"):
         Space(SHAPES["pooled, no class token"], ("pruning",))
 
 
