@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import vittle
 import vittle.cli.commands
-from refusals import refusal
+from refusals import ADAPTED, refusal
 from vittle import Schedule, VittleError, presets
 from vittle.cli.options import parse_adapters
 from vittle.objectives.latency.environment import environment
@@ -170,7 +170,7 @@ def test_an_option_names_a_reduction_or_is_a_merge_embedding(tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--adapter", "mergin=e"], "no reduction 'mergin' has an adapter; accepted: merging"),
+        (["--adapter", "mergin=e"], f"no reduction 'mergin' has an adapter; accepted: {ADAPTED}"),
         (["--adapter", "merging=e"], "no adapter of merging at "),
         (["--adapter", "a", "--adapter", "b"], "two files are given as adapter of merging; accepted: one for each reduction"),
         (

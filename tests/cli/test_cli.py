@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 import vittle.cli.commands
 import vittle.cli.running
 from recorded import SHAPE, coordinate, make_study, run
-from refusals import refusal
+from refusals import KNOWN, refusal
 from vittle import Schedule, VittleError, presets
 from vittle.search.reporter import Reporter
 from vittle.storage.records import Study
@@ -61,14 +61,14 @@ def studied(finished: Path, home: Path) -> str:
         (["launch", "--latency-budget", "fast"], "latency budget 'fast' is not a time"),
         (["launch", "--latency-budget", "0%"], "latency budget '0%' is not a time"),
         (["launch", "--model", "vit_tiny_patch16_224"], "model 'vit_tiny_patch16_224' needs images; give --data"),
-        (["launch", "--model", "vit_nothing", "--data", "x"], "unknown model 'vit_nothing'"),
+        (["launch", "--model", "vit_nothing", "--data", "digits"], "unknown model 'vit_nothing'"),
         (["launch", "--model", "resnet18", "--data", "x", "--checkpoint", "nowhere.pth"], "no checkpoint at "),
         (["launch", "--data", "nowhere.npz"], "no file at nowhere.npz; accepted: digits, a folder of images"),
         (["launch", "--data", "wrong.npz"], "the labels of"),
         (["launch", "--storage", "nonsense"], "storage 'nonsense' is not a database; accepted: a SQLAlchemy URL"),
         (["launch", "--storage", "sqlite:////nowhere/x.db"], "cannot open storage"),
         (["launch", "--device", "tpu"], "unknown device 'tpu'; accepted: cpu, cuda"),
-        (["launch", "--reductions", "magic"], "unknown reduction 'magic'; accepted: pruning, merging"),
+        (["launch", "--reductions", "magic"], f"unknown reduction 'magic'; accepted: {KNOWN}"),
         (["launch", "--study", "a/b"], "study name 'a/b' cannot be used; accepted: up to 100 letters"),
         (["launch", "--study", "x.json"], "study name 'x.json' cannot be used"),
         (["launch", "--time-limit", "soon"], "time limit 'soon' is not a time; accepted: 90s, 10m or 2h"),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from recorded import coordinate, make_study, run
+from refusals import KNOWN
 from vittle.storage.store import Store
 
 SEARCHING = ("torch", "timm", "ray", "optuna", "scipy", "sklearn", "fastapi", "uvicorn", "plotly")
@@ -56,7 +57,7 @@ def test_help_loads_neither_a_database_nor_what_searches(folder: Path) -> None:
 def test_a_mistake_in_what_is_written_is_told_before_anything_heavy_is_loaded(folder: Path) -> None:
     mistakes = {
         ("launch", "--latency-budget", "fast"): "latency budget 'fast' is not a time",
-        ("launch", "--reductions", "wings"): "unknown reduction 'wings'; accepted: pruning, merging",
+        ("launch", "--reductions", "wings"): f"unknown reduction 'wings'; accepted: {KNOWN}",
         ("launch", "--reductions", ","): "no reduction to search",
         ("launch", "--dtype", "int4"): "unknown dtype 'int4'",
         ("launch", "--device", "tpu"): "unknown device 'tpu'",

@@ -16,8 +16,9 @@ from vittle.objectives.quality.accuracy import to_input
 from vittle.objectives.quality.images import load_images
 from vittle.reductions import digits
 from vittle.reductions.adapters import Adapter, load_adapters
-from vittle.reductions.backbone import Backbone, load_backbone
+from vittle.reductions.backbone import Backbone, load_backbone, shape_of
 from vittle.reductions.merge_embedding import MergeEmbedding
+from vittle.reductions.sparsity_predictor import SparsityPredictor
 from vittle.reductions.verdict import Comparison, Verdict
 from vittle.search.inference import InferenceProblem
 from vittle.spaces.reduction import AdapterRecord
@@ -200,7 +201,8 @@ def test_what_cannot_be_loaded_is_one_line(two, tmp_path) -> None:
     (tmp_path / "scores").write_text("-1")
     good, scores, backbone = tmp_path / "good.safetensors", tmp_path / "scores", load_backbone()
     for files, message in (
-        ({"sparsity": good}, "no reduction 'sparsity' has an adapter; accepted: pruning, merging"),
+        ({"magic": good}, "no reduction 'magic' has an adapter; accepted: sparsity, pruning, merging"),
+        ({"sparsity": good}, "good.safetensors is not a sparsity predictor; accepted: what vittle train sparsity writes"),
         ({"merging": scores}, "scores is not a merge embedding; accepted: what vittle train merge-embedding writes"),
         ({"merging": good, "pruning": scores}, "the scores were not trained for digits"),
         ({"merging": tmp_path / "gone"}, "no merge embedding at .*gone; put it there, or make one with: vittle train"),
@@ -212,18 +214,25 @@ def test_what_cannot_be_loaded_is_one_line(two, tmp_path) -> None:
 
 
 def test_a_reduction_without_one_says_which_have() -> None:
-    with pytest.raises(VittleError, match="no reduction 'pruning' has an adapter; accepted: merging"):
+    with pytest.raises(VittleError, match="no reduction 'pruning' has an adapter; accepted: sparsity, merging"):
         load_adapters({"pruning": "scores"})
 
 
 def test_every_class_of_the_table_is_an_adapter(tiny: nn.Module, two) -> None:
-    found = [MergeEmbedding.from_keys(tiny), Scores(1.0)]
+    trained = [SparsityPredictor.for_backbone(shape_of(tiny)), MergeEmbedding.from_keys(tiny)]
+    found = [*trained, Scores(1.0)]
     named = {entry.adapter.rpartition(":")[2] for entry in REDUCTIONS.values() if entry.adapter is not None}
     assert {type(one).__name__ for one in found} == named
     assert all(isinstance(one, Adapter) for one in found)
-    worth_it, sentence = found[0].verdict()
-    assert not worth_it
-    assert sentence.endswith("was not compared with the metric key; the search keeps metric key")
+    for one, otherwise in zip(
+        trained,
+        (
+            "keys chosen by a sample of queries; the search keeps selection sampled",
+            "the metric key; the search keeps metric key",
+        ),
+        strict=True,
+    ):
+        assert one.verdict() == (False, f"{one.kind} {one.name} was not compared with {otherwise}")
 
 
 @torch.inference_mode()

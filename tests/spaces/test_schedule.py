@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from refusals import KNOWN
 from vittle import Schedule, ScheduleError
 from vittle.spaces import Merging, Pruning
 
@@ -77,7 +78,7 @@ def test_an_exported_document_says_where_its_adapters_lie(tmp_path) -> None:
     ("text", "message"),
     [
         ("tail: short", "tail is 'short'; accepted: full, prefix"),
-        ("magic: {kept: [1]}", "unknown key 'magic' in a schedule; accepted: tail, pruning, merging"),
+        ("magic: {kept: [1]}", f"unknown key 'magic' in a schedule; accepted: tail, {KNOWN}"),
         ("merging: {kept: [5, 6]}", "merging.kept: rises from 5 to 6 tokens in block 1; counts can only fall"),
         ("merging: {kept: [5, 0]}", "merging.kept: ends at 0 tokens, at least 1 must be left"),
         ("merging: {kept: []}", "merging.kept: needs one token count per block"),
@@ -88,7 +89,7 @@ def test_an_exported_document_says_where_its_adapters_lie(tmp_path) -> None:
         ("merging: {kept: [5], window: 1, global_from: 1}", "window 1 until block 1; accepted: a side of 2 or more"),
         ("merging: {kept: [5], global_from: 1}", "merges globally from block 1, but no window is given"),
         ("merging: 3", "merging: Input should be a valid dictionary"),
-        ("- 1", "holds no schedule; accepted keys: tail, pruning, merging"),
+        ("- 1", f"holds no schedule; accepted keys: tail, {KNOWN}"),
         ("{", "is not YAML"),
         ("!!python/object/apply:os.system ['true']", "is not YAML"),
     ],

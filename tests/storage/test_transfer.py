@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 import vittle.cli.commands
 from dashboard_study import made_merge_start
 from recorded import BACKBONE, coordinate, latency_profile, make_study, outcome, run
+from refusals import ADAPTED, KNOWN
 from vittle import VittleError
 from vittle.objectives.measurement import Measurement
 from vittle.objectives.parameter_importance import Importance
@@ -170,14 +171,14 @@ STUDY, TRIAL = 0, 1
         (STUDY, "created", "yesterday", "study.created: Input should be a valid datetime"),
         (STUDY, "settings.latency_budget", "nonsense", "latency budget 'nonsense' is not a time"),
         (STUDY, "settings.latency_budget", "9" * 400 + "%", "latency_budget: String should have at most 100 characters"),
-        (STUDY, "settings.reductions", ["sorcery"], "unknown reduction 'sorcery'; accepted: pruning, merging"),
-        (STUDY, "settings.reductions", [], "no reduction to search; accepted: pruning, merging"),
+        (STUDY, "settings.reductions", ["sorcery"], f"unknown reduction 'sorcery'; accepted: {KNOWN}"),
+        (STUDY, "settings.reductions", [], f"no reduction to search; accepted: {KNOWN}"),
         (STUDY, "settings.trials", 10**40, "trials: Input should be less than or equal to 2147483647"),
         (STUDY, "settings.trials", -1, "trials: Input should be greater than or equal to 0"),
         (STUDY, "settings.workers", 0, "workers: Input should be greater than or equal to 1"),
         (STUDY, "settings.time_limit", float("nan"), "Out of range float values"),
         (STUDY, "settings.dtype", "float3", "unknown dtype 'float3'; accepted: float32, bfloat16, float16"),
-        (STUDY, "settings.adapters", {"pruning": "p"}, "no reduction 'pruning' has an adapter; accepted: merging"),
+        (STUDY, "settings.adapters", {"pruning": "p"}, f"no reduction 'pruning' has an adapter; accepted: {ADAPTED}"),
         (STUDY, "settings.image_size", "huge", "image size 'huge' is no size in pixels; accepted: 224, or 192x320"),
         (STUDY, "settings.image_size", [0, 8], "image_size.0: Input should be greater than or equal to 1"),
         (STUDY, "settings.tolerance", "much", "'much' is no amount of accuracy; accepted: percentage points"),

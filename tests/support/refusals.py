@@ -1,10 +1,14 @@
-"""How the command line refuses bad input."""
+"""How the command line refuses bad input, and what it says would be accepted."""
 
 import sys
 
 import pytest
 
 import vittle.cli.commands
+from vittle.spaces.table import REDUCTIONS
+
+KNOWN = ", ".join(REDUCTIONS)
+ADAPTED = ", ".join(name for name, entry in REDUCTIONS.items() if entry.adapter is not None)
 
 
 def refusal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2) -> str:

@@ -13,6 +13,7 @@ from vittle.objectives.backbones.sensitivity import TYPICAL, Point, Sensitivity,
 from vittle.spaces import BackboneShape, Schedule, Space, VittleError, work
 from vittle.spaces.reduction import Context
 from vittle.spaces.table import REDUCTIONS
+from vittle.spaces.token_reduction import TokenReduction
 
 SHAPE = BackboneShape(
     depth=4, width=8, heads=2, grid=(4, 4), prefix=1, attention_width=8, key_macs=128, query_macs=128, mlp_macs=512,
@@ -71,14 +72,33 @@ def test_a_single_point_loses_with_the_typical_power() -> None:
 
 
 @pytest.mark.parametrize(("tail", "blocks"), [("prefix", 3), ("full", 4)])
-@pytest.mark.parametrize(("name", "shares"), [("merging", [1 / 2]), ("pruning", [1 / 2, 15 / 16])])
-def test_probes_reduce_one_block_alone(name: str, shares: list[float], tail: str, blocks: int) -> None:
-    found = REDUCTIONS[name].settings.probes(context(tail))
-    assert [(one.block, one.strength) for one in found] == [(block, share) for block in range(blocks) for share in shares]
+@pytest.mark.parametrize("name", REDUCTIONS)
+def test_probes_reduce_one_block_alone(name: str, tail: str, blocks: int) -> None:
+    kind = REDUCTIONS[name].settings
+    found = kind.probes(context(tail))
+    assert {one.block for one in found} == set(range(blocks))
     for block, strength, settings in found:
         (act,) = (act for row in work(SHAPE, Schedule((settings,), tail)) for act in row.acts)
-        assert (act.reduction, act.leaving, act.strength) == (name, 17 - round(strength * 16), strength)
+        assert (act.reduction, act.strength) == (name, strength)
+        assert act.leaving == (17 - round(strength * 16) if issubclass(kind, TokenReduction) else 17)
         assert work(SHAPE, Schedule((settings,), tail))[block].acts == (act,)
+    strengths = {(one.block, one.strength) for one in found}
+    assert len(strengths) == len(found)
+    wanted = {"merging": [1 / 2], "pruning": [1 / 2, 15 / 16], "sparsity": [12 / 16, 14 / 16, 15 / 16]}
+    assert strengths == {(block, share) for block in range(blocks) for share in wanted[name]} or name not in wanted
+
+
+@pytest.mark.parametrize("name", REDUCTIONS)
+def test_probes_of_different_blocks_are_joined(name: str) -> None:
+    kind = REDUCTIONS[name].settings
+    probes = list({one.block: one for one in kind.probes(context("full"))}.values())
+    joined = kind.joined([one.settings for one in probes])
+    if joined is None:  # planned otherwise
+        assert issubclass(kind, TokenReduction)
+        return
+    assert kind.joined([]) is None
+    alone = [work(SHAPE, Schedule((one.settings,)))[one.block].acts for one in probes]
+    assert [row.acts for row in work(SHAPE, Schedule((joined,)))] == alone
 
 
 def test_it_measures_the_law_behind_the_losses() -> None:
@@ -88,7 +108,7 @@ def test_it_measures_the_law_behind_the_losses() -> None:
         assert one.loss("pruning", block, 0.3) == pytest.approx(scale(block) * 0.3**1.5)
         assert one.loss("merging", block, 0.5) == pytest.approx(scale(block) * 0.5**1.5)  # the one strength that it looked at
     assert [one.blocks(name) for name in BOTH] == [4, 4]
-    assert one.blocks("sparsity") == 0
+    assert one.blocks("sparsity") == 0  # nobody asked
 
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
