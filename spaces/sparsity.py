@@ -176,7 +176,7 @@ class Sparsity(Reduction):
         channels = shape.attention_width // shape.heads
         if self.form == "queries":
             return 2 * shape.attention_width * RANK
-        scorer = channels * HIDDEN + 2 * HIDDEN + channels + 1
+        scorer = channels * HIDDEN + 2 * HIDDEN + channels
         return shape.heads * scorer if self.selection == "trained" else 0
 
     def without_last_block(self) -> Self:
