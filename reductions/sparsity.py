@@ -157,23 +157,20 @@ class Sparsify(Operator):
 
     def _attend_each(self, heads: Heads, patches: Heads, choice: Choice) -> Tensor:
         """What the patch queries mix (b, h, p, c) where each reads keys of its own: dense attention with a mask."""
-        p = self.prefix
-        passed_over = choice.passed_over.bool()
-        queries = patches.queries * heads.scale
-        logits = queries @ heads.keys.mT  # (b, h, p, n)
-        if heads.log_sizes is not None:
-            logits = logits + heads.log_sizes
-        logits = torch.cat([logits[..., :p], logits[..., p:].masked_fill(passed_over, -torch.inf)], -1)
+        p, passed_over = self.prefix, choice.passed_over
+        found = patches.queries * heads.scale @ heads.keys.mT  # (b, h, p, n)
+        logits = found if heads.log_sizes is None else found + heads.log_sizes
+        logits = torch.cat([logits[..., :p], logits[..., p:].masked_fill(passed_over.bool(), -torch.inf)], -1)
         if not self.side:
             return logits.softmax(-1, dtype=_wide(logits)).to(logits.dtype) @ heads.values
-        weights = choice.passed_over
-        if patches.log_sizes is not None:
-            weights = weights * patches.log_sizes.exp()
+        weights = passed_over if patches.log_sizes is None else passed_over * patches.log_sizes.exp()
         counts = weights.sum(-1, keepdim=True)  # (b, h, p, 1)
-        mean = (weights / counts.clamp(min=TINY)).to(logits.dtype)
-        rest = (queries * (mean @ patches.keys)).sum(-1, keepdim=True) + counts.log().to(logits.dtype)
-        shares = torch.cat([logits, rest], -1).softmax(-1, dtype=_wide(logits)).to(logits.dtype)
-        return shares[..., :-1] @ heads.values + shares[..., -1:] * (mean @ patches.values)
+        mean = weights / counts.clamp(min=TINY)
+        # A query's product with a mean of keys is the mean of its products; a share of a mean value is one of each value.
+        rest = (mean * found[..., p:]).sum(-1, keepdim=True) + counts.log()
+        shares = torch.cat([logits, rest], -1).softmax(-1, dtype=_wide(logits))
+        read, of_rest = shares[..., :-1], shares[..., -1:]
+        return torch.cat([read[..., :p], read[..., p:] + of_rest * mean], -1).to(found.dtype) @ heads.values
 
 
 def attended(patches: Heads, sample: Tensor) -> Tensor:

@@ -231,9 +231,8 @@ class Sparsity(Reduction):
     def _macs(self, shape: BackboneShape, patches: int, side: int) -> int:
         """Of choosing, and of the rests."""
         width = shape.attention_width
-        if self.form == "queries":  # both projections, every pair, and the rest of each query
-            channels = 2 * patches * width * RANK
-            return channels + patches**2 * (shape.heads * RANK + 2 * width * side) + 2 * patches * width * side
+        if self.form == "queries":  # both projections, and every pair; a rest is made of logits and weights that are there
+            return 2 * patches * width * RANK + patches**2 * shape.heads * RANK
         rests = 2 * side**2 * patches * width
         if self.selection == "trained":
             return patches * (width * (HIDDEN + 1) + shape.heads * HIDDEN) + rests
@@ -244,7 +243,7 @@ class Sparsity(Reduction):
         channels = shape.attention_width // shape.heads
         if self.form == "queries":
             return 2 * shape.attention_width * RANK
-        scorer = channels * HIDDEN + 2 * HIDDEN + channels + 1
+        scorer = channels * HIDDEN + 2 * HIDDEN + channels
         return shape.heads * scorer if self.selection == "trained" else 0
 
     def without_last_block(self) -> Self:

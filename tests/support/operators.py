@@ -1,4 +1,4 @@
-"""Every way to reduce tokens, as schedules that fit any of the small models."""
+"""Every way to reduce, as schedules that fit any of the small models."""
 
 from collections.abc import Callable, Mapping
 
@@ -7,10 +7,12 @@ from torch import nn
 
 from vittle import Schedule, presets
 from vittle.reductions.backbone import shape_of
+from vittle.reductions.sparsity_predictor import SparsityPredictor
 from vittle.reductions.vit import ReducedViT
-from vittle.spaces import Pruning
+from vittle.spaces import Pruning, Sparsity
 
 LEARNED = {"metric": "decoupled", "embedding": "modular-0123456789ab", "embedding_width": 8}
+SCORED = {"selection": "trained", "predictor": "scored-0123456789ab"}
 
 
 class Embedding(nn.Module):
@@ -24,9 +26,32 @@ class Embedding(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(width, 8) for _ in range(depth))
 
 
+class Predictor(SparsityPredictor):
+    """A sparsity predictor with random weights."""
+
+    name = SCORED["predictor"]
+
+    @classmethod
+    def of_model(cls, model: nn.Module) -> "Predictor":
+        found = cls.for_backbone(shape_of(model))
+        generator = torch.Generator().manual_seed(5)
+        with torch.no_grad():
+            for weight in found.parameters():
+                weight.copy_(torch.randn(weight.shape, generator=generator))
+        return found.requires_grad_(False)
+
+
+def sparse(model: nn.Module, share: float = 0.25, **choices: object) -> Schedule:
+    return Schedule((Sparsity(shares=(share,) * shape_of(model).depth, **choices),))
+
+
 def prune(model: nn.Module) -> Schedule:
     shape = shape_of(model)
     return Schedule((Pruning(kept=tuple(shape.tokens - 7 * (block + 1) for block in range(shape.depth))),))
+
+
+def combine(*schedules: Schedule) -> Schedule:
+    return Schedule(tuple(part for one in schedules for part in one.reductions))
 
 
 def prune_and_merge(model: nn.Module, **choices: object) -> Schedule:
@@ -51,6 +76,13 @@ OPERATORS: Mapping[str, Callable[[nn.Module], Schedule]] = {
         model, metric="key", matching="bipartite", weights="size"
     ),
     "pruning and merging by embedding": lambda model: prune_and_merge(model, matching="bipartite", **LEARNED),
+    "sparsity": sparse,
+    "sparsity, many rests, trained": lambda model: sparse(model, 0.1, rests="4x4", **SCORED),
+    "sparsity of each query": lambda model: sparse(model, form="queries", rests="one", **SCORED),
+    "sparsity and merging": lambda model: combine(sparse(model), presets.constant(model, 7)),
+    "sparsity, trained, no rests, pruning and merging": lambda model: combine(
+        sparse(model, rests="none", **SCORED), prune_and_merge(model)
+    ),
 }
 NEED_CLASS = {name for name in OPERATORS if "pruning" in name or name == "importance"}
 CONSERVING = {name for name in OPERATORS if "pruning" not in name and name != "equal weights"}
@@ -61,4 +93,5 @@ def reduced(model: nn.Module, name: str, tail: str = "full") -> ReducedViT:
     schedule = OPERATORS[name](model)
     schedule = Schedule(schedule.reductions, tail)
     shape = shape_of(model)
-    return ReducedViT(model, schedule, {"merging": Embedding(shape.depth, shape.width)})
+    adapters = {"merging": Embedding(shape.depth, shape.width), "sparsity": Predictor.of_model(model)}
+    return ReducedViT(model, schedule, adapters)
