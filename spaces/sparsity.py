@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from vittle.spaces.errors import VittleError
 from vittle.spaces.reduction import Choice, Context, Parameter, Probe, Reduction, Start, Value, Values
 from vittle.spaces.shape import BackboneShape
-from vittle.spaces.validation import Count, ShortName
+from vittle.spaces.validation import ShortName
 from vittle.spaces.work import Act, BlockWork
 
 Form = Literal["keys", "queries"]

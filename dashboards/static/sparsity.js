@@ -4,7 +4,7 @@
 const FINEST = 255; // a byte of w is a share of (w / 255)^2
 const VEIL = { read: 0.45, unread: 0.8 }; // that much of the picture is hidden, so that heat on dark and on light looks alike
 const HEAT = [0.06, 0.85]; // of the weakest key and of the strongest one
-const STEPS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }; // in rows and columns
+const ARROWS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }; // in rows and columns
 
 function unpacked({ type, shape, data }) {
   const bytes = Uint8Array.from(atob(data), letter => letter.charCodeAt(0));
@@ -128,6 +128,7 @@ PICTURES.sparsity = async (box, shown) => {
   const [headPicker, head] = picker(t("pictures.sparsity.head"), recalls.map((_, one) => [one, `${one + 1}`]));
   const numbers = element("dl", { className: "rates" });
   const fewer = element("p", { className: "hint" });
+  block.value = blocks[Math.floor(blocks.length / 2)];
   const drifting = element("div", { className: "sideways", role: "group", tabIndex: 0, ariaLabel: t("pictures.sparsity.drift") });
 
   const drawOne = figure => {
@@ -163,7 +164,7 @@ PICTURES.sparsity = async (box, shown) => {
     if (patch >= 0) move(figure, patch);
   };
   const step = (figure, event) => {
-    const [down, across] = STEPS[event.key] ?? [];
+    const [down, across] = ARROWS[event.key] ?? [];
     if (down === undefined) return;
     event.preventDefault();
     const [row, column] = [Math.floor(figure.patch / columns) + down, figure.patch % columns + across];
