@@ -360,7 +360,9 @@ class TestSparsity:
             expect(canvas).to_have_attribute("aria-valuetext", text)
         expect(page.locator(".drawn")).to_contain_text("2 of 4 patches can be asked")
 
-    @pytest.mark.parametrize(("language", "scheme"), zip(words.languages(), itertools.cycle(["light", "dark"]), strict=False))
+    @pytest.mark.parametrize(
+        ("language", "scheme"), list(zip(words.languages(), itertools.cycle(["light", "dark"]), strict=False))
+    )
     def test_it_fits_a_phone_and_axe_finds_nothing(
         self, browser: BrowserContext, address: str, scheme: Any, language: str
     ) -> None:
