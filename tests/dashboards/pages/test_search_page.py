@@ -42,7 +42,7 @@ def test_what_the_front_is_worth(client: TestClient, store: Store) -> None:
     assert [twin["optimism"][name] for name in curse._fields] == list(curse)
     assert [twin["outlook"][name] for name in grown.outlook._fields] == list(grown.outlook)
     assert (twin["outlook"]["hypervolume"], twin["outlook"]["trials"]) == (grown.volume, 100)
-    assert [twin[name]["text"] for name in ("optimism", "outlook")] == standing(ranked(trials, budget))
+    assert [twin[name]["text"] for name in ("optimism", "outlook")] == standing(ranked(trials, budget), ["merging"])
 
 
 def test_a_front_says_where_its_schedules_come_from(store: Store) -> None:
@@ -102,6 +102,6 @@ def test_what_the_best_trial_loses_most_and_what_the_front_is_worth(page: Page, 
     assert best is not None
     label, lost, images = best.measurements["confirmation"]["accuracy_drop"].protocol["worst"][0]
     expect(page.locator("#panel")).to_contain_text(f"Loses most in class {label}: {lost:.1%} of {images} images.")
-    expect(page.locator("#standing p")).to_have_text(standing(ranked(trials, budget)))
+    expect(page.locator("#standing p")).to_have_text(standing(ranked(trials, budget), ["merging"]))
     row = page.locator("#front tr", has_text=f"Trial {best.number}")
     expect(row.locator("td").nth(6)).to_have_text(best.origin)

@@ -104,7 +104,7 @@ class TestTwin:
         catalog = words().catalog["reductions"]
         assert set(catalog) == set(REDUCTIONS)
         rules = {rule for one in catalog.values() for rule in one["rules"]}
-        assert rules == {"bipartite", "energy", "importance", "windows", "pruning"}
+        assert rules == {"bipartite", "energy", "importance", "windows", "pruning", "sampled", "trained", "queries"}
 
     def test_neighbours(self, client: TestClient, store: Store) -> None:
         last = len(store.trials(NAME)) - 1
