@@ -1,9 +1,10 @@
-"""Named schedules that people try by hand, for a timm model: `constant`, `linear`, `delayed`, `curve`, `kept` and `published`.
+"""Named schedules that people try by hand, for a timm model.
 
-A block can merge at most half of its patch tokens. Where a preset asks for more, the block merges that half, as is usual;
-`vittle.tokens(model, schedule)` says what is left. Presets keep `tail="full"` unless told otherwise, so that their costs are
-the published ones. Every preset takes the other settings of `vittle.spaces.Merging` by name: `metric="feature"`,
-`matching="energy"`, `proportional="off"`.
+`constant`, `linear`, `delayed`, `curve`, `kept` and `published` merge tokens. A block can merge at most half of its patch
+tokens. Where a preset asks for more, the block merges that half, as is usual; `vittle.tokens(model, schedule)` says what is
+left. They take the other settings of `vittle.spaces.Merging` by name: `metric="feature"`, `matching="energy"`,
+`proportional="off"`. `sparse` reads fewer keys. Presets keep `tail="full"` unless told otherwise, so that their costs are the
+published ones.
 """
 
 import itertools
@@ -26,6 +27,7 @@ from vittle.spaces.pruning import Pruning
 from vittle.spaces.reduction import Context, Reduction, Tail
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
+from vittle.spaces.sparsity import Rests, Sparsity
 
 Model = nn.Module | BackboneShape
 DETECTED_AT_ONCE = 32  # images
@@ -182,6 +184,20 @@ def published(model: Model, path: str | Path, entry: str | None = None, *, tail:
         )
     rates = entries[entry]
     return kept(model, rates["merge_kept_num"], rates["prune_kept_num"], tail=tail)
+
+
+def sparse(model: Model, share: float, *, start: int = 0, rests: Rests = "2x2", tail: Tail = "full") -> Schedule:
+    """Read a `share` of the keys from block `start` on, chosen by a sample of the queries; see `vittle.spaces.Sparsity`.
+
+    Raises:
+        ScheduleError: a share that is none, or a block that there is not.
+    """
+    depth = shape_of(model).depth
+    if not 0 < share <= 1:
+        raise ScheduleError(f"share is {share}; accepted: above 0, up to 1")
+    if not 0 <= start < depth:
+        raise ScheduleError(f"start is {start}; accepted: 0 to {depth - 1}")
+    return Schedule((Sparsity(shares=(1.0,) * start + (share,) * (depth - start), rests=rests),), tail)
 
 
 def _rates(document: Any, path: str) -> Iterator[tuple[str, Mapping[str, list[int]]]]:

@@ -77,6 +77,12 @@ def pruned_and_merged(**choices: Any) -> Callable[[nn.Module], Schedule]:
     return build
 
 
+def sparse_and_merged(model: nn.Module) -> Schedule:
+    """A quarter of the keys are read, and seven tokens merge away, in each block."""
+    parts = (vittle.presets.sparse(model, 0.25), vittle.presets.constant(model, 7))
+    return Schedule(tuple(part for schedule in parts for part in schedule.reductions))
+
+
 SCHEDULES: Mapping[str, Callable[[nn.Module], Schedule]] = {
     "key": constant(),
     "key, prefix tail": constant(tail="prefix"),
@@ -93,6 +99,11 @@ SCHEDULES: Mapping[str, Callable[[nn.Module], Schedule]] = {
     "pruning and merging": pruned_and_merged(),
     "pruning and merging, prefix tail": pruned_and_merged(tail="prefix"),
     "pruning and merging by key": pruned_and_merged(metric="key", matching="bipartite", weights="size"),
+    "sparsity, one rest": lambda model: vittle.presets.sparse(model, 0.25, rests="one"),
+    "sparsity, no rest": lambda model: vittle.presets.sparse(model, 0.5, rests="none"),
+    "sparsity, 2x2 rests": lambda model: vittle.presets.sparse(model, 0.1),
+    "sparsity, 4x4 rests, prefix tail": lambda model: vittle.presets.sparse(model, 0.1, rests="4x4", tail="prefix"),
+    "sparsity and merging": sparse_and_merged,
     "random embedding": constant(**DECOUPLED),
     "embedding from keys": constant(**DECOUPLED),
     "pruning, random embedding": pruned_and_merged(matching="bipartite", **DECOUPLED),

@@ -31,12 +31,15 @@ from vittle.reductions.vit import ReducedViT
 from vittle.search.feasibility import find_profile, stand_of
 from vittle.spaces.errors import VittleError
 from vittle.spaces.schedule import Schedule
+from vittle.spaces.sparsity import Rests
 from vittle.storage.settings import Settings
 from vittle.storage.store import Store
 
 PACKAGES = ("torch", "timm", "triton", "ray", "optuna", "numpy", "sqlalchemy")
 REMOVED = (8, 13)  # tokens a block
+SPARSE: tuple[tuple[float, Rests], ...] = ((0.25, "one"), (0.25, "2x2"), (0.1, "one"), (0.1, "2x2"), (0.05, "4x4"))
 ROUNDS = 7
+SPARE = 6.0  # seconds that one more row of sparse attention takes at most
 COMPILING = {"cuda": 30.0, "cpu": math.inf}  # seconds that two models take to compile; a rehearsal does without
 PEAKS = Effort(rounds=5)
 UNSEEN = Effort(rounds=5, precision=0.01)
@@ -98,11 +101,11 @@ def _agreement(name: str, device: torch.device) -> str:
     return f"within {merging.TOLERANCE} of the largest logit in float32"
 
 
-def _backbone(name: str, task: Task) -> nn.Module:
+def _backbone(name: str, task: Task, **arguments: Any) -> nn.Module:
     torch.manual_seed(0)
     if task.device == "cuda":
         torch.cuda.empty_cache()
-    return timm.create_model(name).eval().to(task.device, torch.float32 if task.small else torch.bfloat16)
+    return timm.create_model(name, **arguments).eval().to(task.device, torch.float32 if task.small else torch.bfloat16)
 
 
 def _compare(name: str, batch: int, task: Task) -> Row:
@@ -129,6 +132,33 @@ def _compare(name: str, batch: int, task: Task) -> Row:
     row |= {"model": name, "batch": batch, "form": models["merged 13"].form}
     _tell(row)
     return row
+
+
+def measure_sparsity(task: Task) -> Row:
+    """Sparse attention in turn with the backbone, where images are large enough for it."""
+    names, sizes, batches = (
+        (("test_vit",), (160,), (1, 2))
+        if task.small
+        else (("deit_tiny_patch16_224", "deit_small_patch16_224"), (384, 512), (1, 8, 64))
+    )
+    result: Row = {"rows": []}
+    for name, size, batch in ((name, size, batch) for name in names for size in sizes for batch in batches):
+        if task.left < SPARE:
+            result["rows"].append({"model": name, "size": size, "batch": batch, "skipped": "no time was left"})
+            continue
+        backbone = _backbone(name, task, img_size=size)
+        dense = vittle.apply(backbone, Schedule((), "prefix"))
+        models: dict[str, Callable[[Tensor], Any]] = {"dense, prefix tail": dense}
+        for share, rests in SPARSE:
+            models[f"sparse {share:g}, {rests}"] = ReducedViT(
+                backbone, vittle.presets.sparse(backbone, share, rests=rests, tail="prefix")
+            )
+        row = _in_turn(backbone, models, random_images(backbone, batch), 2 if task.small else ROUNDS)
+        row |= {"model": f"{name} at {size}", "batch": batch}
+        result["rows"].append(row)
+        _tell(row)
+        task.save(result)
+    return result
 
 
 def _compare_compiled(name: str, batch: int, task: Task) -> Row:

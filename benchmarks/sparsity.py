@@ -72,6 +72,7 @@ class Answers(NamedTuple):
 def quality(
     images: Annotated[Path, typer.Argument(help="The photographs, see photographs.py.")],
     backbone: Annotated[Path, typer.Option(help="Weights that were trained on them.")] = HERE / "photographs.safetensors",
+    trained: Annotated[int, typer.Option(min=1, max=len(SEEDS), help="Seeds of trained predictors.")] = len(SEEDS),
     output: Output = OUTPUT,
 ) -> None:
     """How well keys are chosen."""
@@ -87,7 +88,7 @@ def quality(
         ("digits", load_backbone(), of_digits),
         ("photographs", load_backbone(checkpoint=backbone), of_photographs),
     ):
-        for row in _quality(model, parts, images.parent, name):
+        for row in _quality(model, parts, images.parent, name, SEEDS[:trained]):
             rows.append({"backbone": name, **row})
             print(" ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
     _keep(output, "quality", rows)
@@ -122,10 +123,10 @@ def speed(output: Output = OUTPUT) -> None:
     _keep(output, "speed", rows)
 
 
-def _quality(backbone: Backbone, parts: Parts, folder: Path, name: str) -> Iterator[dict[str, Any]]:
+def _quality(backbone: Backbone, parts: Parts, folder: Path, name: str, trained: Sequence[int]) -> Iterator[dict[str, Any]]:
     model, held_out = backbone.model.eval(), parts.verdict
     expected = logits(model, held_out[0], backbone.preprocessing).argmax(-1).numpy()
-    predictors = [_predictor(backbone, parts, folder / f"{name}.{seed}.sparsity.safetensors", seed) for seed in SEEDS]
+    predictors = [_predictor(backbone, parts, folder / f"{name}.{seed}.sparsity.safetensors", seed) for seed in trained]
 
     def ask(share: float, rests: Rests, rule: Rule | None = None, *, by: SparsityPredictor | None = None, form: Form = "keys",
             read: int | None = None) -> Answers:  # fmt: skip
@@ -155,7 +156,7 @@ def _quality(backbone: Backbone, parts: Parts, folder: Path, name: str) -> Itera
                 "agree_less_nothing": _differences(sampled, [nothing]),
             }
             yield from (row(found, **about, selection="random", seed=seed) for seed, found in zip(SEEDS, chance, strict=True))
-            for seed, predictor in zip(SEEDS, predictors, strict=True):
+            for seed, predictor in zip(trained, predictors, strict=True):
                 yield row(ask(share, rests, by=predictor), **about, selection="trained", seed=seed)
             yield row(ask(share, rests, _by_all), **about, selection="attention")
             yield row(ask(share, rests, _dense(rests, backbone.shape)), **about, selection="dense")

@@ -41,7 +41,7 @@ def export(
         explain_unmet(found, ranking, asked)
         raise typer.Exit(1)
     chosen = choice.recommended
-    exported = kinds.document(found, chosen, ranking, asked.budget, output.name)
+    exported = kinds.document(found, chosen, ranking, asked, output.name)
     adapters = {output.with_name(file): _adapter(found, chosen, name) for name, file in exported.get("adapters", {}).items()}
     if adapters and output == STANDARD_OUTPUT:
         raise VittleError(f"trial {chosen.number} needs copies of its trained weights beside it; give --output a file")

@@ -161,11 +161,14 @@ def list_profiles(storage: Storage = None, as_json: Json = False) -> None:
     """List the latency profiles of all devices: what `vittle launch --target` can search for."""
     from vittle.dashboards.terminal import latency_tables
 
-    profiles = open_store(storage).profiles()
+    found = open_store(storage).all_profiles()
+    profiles = [one for one in found if one is not None]
     if as_json:
         print_json([one.to_dict() for one in profiles])
     else:
         out.print(latency_tables.profiles_table(profiles))
+    if len(profiles) < len(found):
+        note([f"{len(found) - len(profiles)} of {len(found)} latency profiles cannot be read; vittle profile measures anew"])
 
 
 @latency_app.command(rich_help_panel=PANEL)

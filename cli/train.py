@@ -81,10 +81,10 @@ def train_merge_embedding(
         seed=seed,
         device=choose_device(device),
     )
-    for one in trained.right:
-        at = f"{one.macs:.0%} of the MACs, {one.removed} tokens merged per block"
-        counts = {f"decoupled ({trained.embedding.mode})": one.decoupled, "key": one.key}
-        _tell_right(at, counts, trained.images, by_backbone=trained.verdict.by_backbone)
+    for merged, one in zip(trained.removed, trained.verdict.comparisons, strict=True):
+        at = f"{one.at} of the MACs (decoupled merges {merged} tokens per block)"
+        counts = {f"decoupled ({trained.embedding.mode})": one.right, "key": one.rival_right}
+        _tell_right(at, counts, one.images, by_backbone=trained.verdict.by_backbone)
     _tell_adapter(trained.embedding, output, trained.best_epoch, len(trained.losses))
 
 

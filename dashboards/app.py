@@ -91,7 +91,7 @@ async def _unreadable(request: Request, error: Exception) -> Response:
         raise error
     speak = spoken(request)
     said = speak(f"sentences.unreadable.{error.what}", name=repr(error.name), reason=error.reason)
-    return await _refused(request, AnyHTTPException(HTTPStatus.NOT_FOUND, said))
+    return await _refused(request, AnyHTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, said))
 
 
 async def _not_accepted(_request: Request, error: Exception) -> Response:

@@ -24,8 +24,8 @@ STRETCHES = 3  # of free tokens that a sentence names
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """0.978 is 97.8%."""
-    return f"{100 * share:.{digits}f}%"
+    """0.978 is 97.8%, and what rounds to nothing has no sign."""
+    return f"{100 * share:z.{digits}f}%"
 
 
 def milliseconds(value: float) -> str:

@@ -11,6 +11,9 @@ from typing import Self
 from vittle.objectives.measurement import OBJECTIVES, Measurement
 from vittle.spaces.errors import VittleError
 
+DIGITS = 12  # significant ones of a budget as it is written
+FEWEST = 3  # of a cost that is told beside it
+
 
 class Budget(ABC):
     """The most that a candidate may cost in one objective, of which less is better; `str` gives it as it is written.
@@ -20,6 +23,13 @@ class Budget(ABC):
     """
 
     limit: float
+
+    def __str__(self) -> str:
+        return self.written(self.limit)
+
+    @abstractmethod
+    def written(self, cost: float, digits: int = DIGITS) -> str:
+        """A cost in the unit of the limit, as a budget of so much is written, to so many significant digits."""
 
     @property
     @abstractmethod
@@ -34,6 +44,12 @@ class Budget(ABC):
     def limited(self, measurements: Mapping[str, Measurement]) -> Measurement:
         """What of these measurements it limits."""
         return measurements[self.objective]
+
+    def told(self, measurements: Mapping[str, Measurement]) -> str:
+        """What of these measurements it limits, as `written`, to as many digits as tell it from the limit."""
+        cost = self.limited(measurements).value
+        texts = (self.written(cost, digits) for digits in range(FEWEST, DIGITS))
+        return next((text for text in texts if text != str(self)), self.written(cost))
 
     def excess(self, measurements: Mapping[str, Measurement]) -> float:
         """How far the measured value is above the limit, as a share of the limit; 0 or less is within the budget."""
@@ -77,8 +93,8 @@ class CostBudget(Budget):
         step = 10.0 ** (math.floor(math.log10(high)) - 1) if high > 0 else 1.0
         return CostBudget(math.ceil(high / step) * step, self.cost)
 
-    def __str__(self) -> str:
-        return f"{self.limit:g} {OBJECTIVES[self.cost].unit}"
+    def written(self, cost: float, digits: int = DIGITS) -> str:
+        return f"{_plain(cost, digits)} {OBJECTIVES[self.cost].unit}"
 
 
 LATENCY = re.compile(
@@ -175,11 +191,11 @@ class LatencyBudget(Budget):
         step = 0.01 if self.relative else 10.0 ** (math.floor(math.log10(high)) - 1)
         return replace(self, limit=math.ceil(high / step) * step)
 
-    def __str__(self) -> str:
+    def written(self, cost: float, digits: int = DIGITS) -> str:
         if self.batch is not None:
-            return f"{_plain(1000 * self.batch / self.limit)} images/s"
-        share = f"{_plain(self.limit * 100)}%"
-        return share if self.relative else f"{'p95 ' if self.tail else ''}{_plain(self.limit)}ms"
+            return f"{_plain(1000 * self.batch / cost, digits)} images/s"
+        share = f"{_plain(cost * 100, digits)}%"
+        return share if self.relative else f"{'p95 ' if self.tail else ''}{_plain(cost, digits)}ms"
 
 
 def p95(latency: Measurement) -> Measurement | None:
@@ -198,5 +214,5 @@ def _limit(match: re.Match[str], batch_size: int | None) -> float:
     return 1000 * batch_size / number if number > 0 and batch_size else 0.0
 
 
-def _plain(number: float) -> str:
-    return f"{Decimal(f'{number:.12g}'):f}"  # never with an exponent, so that `parse` reads it
+def _plain(number: float, digits: int) -> str:
+    return f"{Decimal(f'{number:.{digits}g}'):f}"  # never with an exponent, so that `parse` reads it

@@ -165,6 +165,12 @@ def parse_quality(text: str, objective: str) -> float:
     return float(match[1]) / scale
 
 
+def write_quality(amount: float, objective: str) -> str:
+    """The same the other way round: 0.005 of a share is `0.5%`."""
+    unit = OBJECTIVES[objective].unit
+    return f"{100 * amount:.12g}%" if unit == "share" else f"{amount:.12g} {unit}"
+
+
 def inference_goals(budget: LatencyBudget, tolerance: str = TOLERANCE, most_lost: str | None = None) -> Goals:
     """Accuracy against latency and MACs. Latency is compared as a ratio, because the machine's drift cancels in it.
 

@@ -17,12 +17,14 @@ photographs it chooses as well as the attention of all queries does (`benchmarks
 """
 
 import copy
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from vittle.reductions.attention import weighted_attention
+from vittle.reductions.sparsity_explained import explained
 from vittle.reductions.sparsity_predictor import SparsityPredictor
 from vittle.reductions.tokens import Heads, Operator, Site
 from vittle.spaces.sparsity import SAMPLED, Sparsity
@@ -46,6 +48,8 @@ class Choice(NamedTuple):
 class Sparsify(Operator):
     """A block's attention, in which patch queries read some keys and the rests of the others."""
 
+    measures: ClassVar[tuple[str, ...]] = ("recall", "mass")
+
     parts: Tensor
     sample: Tensor
 
@@ -57,8 +61,9 @@ class Sparsify(Operator):
         self.form = settings.form
         self.read = settings.read(row.visit.block, patches)
         self.side = settings.side(shape, row)
-        grid = shape.grid if row.keys == shape.tokens else (1, patches)
-        self.register_buffer("parts", parts_of(grid, self.side), persistent=False)
+        self.grid = shape.grid if row.keys == shape.tokens else (1, patches)
+        self.blocks = shape.depth
+        self.register_buffer("parts", parts_of(self.grid, self.side), persistent=False)
         self.register_buffer("sample", spread(patches, SAMPLED), persistent=False)
         # A copy, which follows the model to its device and data type; no gradient passes a choice.
         self.predictor: Any = None
@@ -75,6 +80,12 @@ class Sparsify(Operator):
             return mixed
         # Token by token, as fused kernels leave it, so that joining the heads copies nothing.
         return torch.cat([prefix.transpose(1, 2), mixed.transpose(1, 2)], 1).transpose(1, 2)
+
+    def explain(self, *given: Any) -> Mapping[str, Tensor]:
+        """What `vittle.reductions.sparsity_explained` says of what is read."""
+        (heads,) = given
+        choice = self.choose(self._split(heads)[1])
+        return explained(heads, self.prefix, choice.positions, choice.passed_over, self.grid, self.blocks)
 
     @torch.no_grad()
     def choose(self, patches: Heads) -> Choice:
@@ -151,13 +162,13 @@ class Sparsify(Operator):
         logits = found if heads.log_sizes is None else found + heads.log_sizes
         logits = torch.cat([logits[..., :p], logits[..., p:].masked_fill(passed_over.bool(), -torch.inf)], -1)
         if not self.side:
-            return logits.softmax(-1, dtype=torch.float32).to(logits.dtype) @ heads.values
+            return logits.softmax(-1, dtype=_wide(logits)).to(logits.dtype) @ heads.values
         weights = passed_over if patches.log_sizes is None else passed_over * patches.log_sizes.exp()
         counts = weights.sum(-1, keepdim=True)  # (b, h, p, 1)
         mean = weights / counts.clamp(min=TINY)
         # A query's product with a mean of keys is the mean of its products; a share of a mean value is one of each value.
         rest = (mean * found[..., p:]).sum(-1, keepdim=True) + counts.log()
-        shares = torch.cat([logits, rest], -1).softmax(-1, dtype=torch.float32)
+        shares = torch.cat([logits, rest], -1).softmax(-1, dtype=_wide(logits))
         read, of_rest = shares[..., :-1], shares[..., -1:]
         return torch.cat([read[..., :p], read[..., p:] + of_rest * mean], -1).to(found.dtype) @ heads.values
 
@@ -167,19 +178,26 @@ def attended(patches: Heads, sample: Tensor) -> Tensor:
     logits = patches.queries[:, :, sample] * patches.scale @ patches.keys.mT  # scaled first: half precision ends at 65504
     if patches.log_sizes is not None:
         logits = logits + patches.log_sizes
-    return logits.softmax(-1, dtype=torch.float32).mean(2)
+    return logits.softmax(-1, dtype=_wide(logits)).mean(2)
 
 
 def apart(values: Tensor, parts: Tensor, log_sizes: Tensor | None = None) -> Tensor:
-    """How far values (b, h, p, c) are from the mean of their part, by size: (b, h, p), float32."""
-    where = (parts if len(parts) else parts.new_ones(1, parts.shape[1])).float()  # without rests: of all
-    weights = where if log_sizes is None else where * log_sizes[:, :, 0, None].float().exp()  # (r, p), or (b, 1, r, p)
+    """How far values (b, h, p, c) are from the mean of their part, by size: (b, h, p), in single precision at least."""
+    wide = _wide(values)
+    where = (parts if len(parts) else parts.new_ones(1, parts.shape[1])).to(wide)  # without rests: of all
+    weights = where if log_sizes is None else where * log_sizes[:, :, 0, None].to(wide).exp()  # (r, p), or (b, 1, r, p)
     # A part is empty where a grid has fewer rows than parts.
     mean = (weights / weights.sum(-1, keepdim=True).clamp(min=TINY)).to(values.dtype) @ values  # (b, h, r, c)
     # |v - m|^2 = |v|^2 - 2 v.m + |m|^2, in which nothing as large as the values is made.
-    of_values, of_mean = (torch.linalg.vector_norm(one, dim=-1, dtype=torch.float32).square() for one in (values, mean))
-    differing = of_mean[..., None] - 2 * (mean @ values.mT).float()  # (b, h, r, p)
-    return (of_values + (differing * where).sum(-2)).clamp(min=0).sqrt()
+    of_values, of_mean = (torch.linalg.vector_norm(one, dim=-1, dtype=wide).square() for one in (values, mean))
+    differing = of_mean[..., None] - 2 * (mean @ values.mT).to(wide)  # (b, h, r, p)
+    squared: Tensor = of_values + (differing * where).sum(-2)
+    return squared.clamp(min=0).sqrt()
+
+
+def _wide(values: Tensor) -> torch.dtype:
+    """At least single precision."""
+    return torch.promote_types(values.dtype, torch.float32)
 
 
 def parts_of(grid: tuple[int, int], side: int) -> Tensor:

@@ -1,7 +1,7 @@
 """What flows from block to block, what a reduction sees of a block's attention, and what every operator is."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -177,7 +177,13 @@ class Operator(nn.Module):
     It is made from the reduction's settings, its `Site`, and the trained weights of the reduction, None where there are none.
     It must not depend on how many images a batch has, nor have shapes that depend on their content, so that it can be compiled
     and exported. What it precomputes is a buffer that is not saved, so that it follows the model to its device.
+
+    Attributes:
+        measures: names of what it explains that say how well it does, (b, h) shares; pictures show how they fall on images
+            that are blurred, noisy or pale.
     """
+
+    measures: ClassVar[tuple[str, ...]] = ()
 
     def projection(self) -> nn.Linear | None:
         """A layer (d to e) to be made of the normalised tokens together with queries, keys and values; `Attended.embedding`.

@@ -6,6 +6,7 @@ wins are binomial with a share of 1/2. The images must have chosen nothing, neit
 asked once, which is why `objectives/quality/paired.py`, for looks that are repeated, has another test.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
@@ -49,6 +50,16 @@ class Comparison(BaseModel):
         counts = (int(np.count_nonzero(one)) for one in (ours & theirs, ours & ~theirs, theirs & ~ours))
         both, only_ours, only_theirs = counts
         return cls(at=at, images=len(ours), both=both, ours=only_ours, theirs=only_theirs)
+
+    @property
+    def right(self) -> int:
+        """Images that the trained weights answer rightly."""
+        return self.both + self.ours
+
+    @property
+    def rival_right(self) -> int:
+        """Images that the rival answers rightly."""
+        return self.both + self.theirs
 
     @property
     def p_value(self) -> float:
@@ -100,7 +111,7 @@ class Verdict(BaseModel):
         for outcome in get_args(Outcome):
             if found := self._at(outcome):
                 rates = [self._rate(one, brief=bool(told or place)) for place, one in enumerate(found)]
-                told.append(f"{outcome} {'it' if told else self.rival} at {' and '.join(rates)}")
+                told.append(f"{outcome} {'it' if told else self.rival} at {_listed(rates)}")
         first = self.comparisons[0]
         of = f"{first.images} images{' answered as the backbone does' if self.by_backbone else ''}"
         sentence = f"{name} {', '.join(told)}, of {of}"
@@ -120,3 +131,8 @@ class Verdict(BaseModel):
         if brief:
             return f"{one.at} ({one.ours}, {one.theirs})"
         return f"{one.at} {self.share} ({one.ours} images only by it, {one.theirs} only by {self.rival})"
+
+
+def _listed(words: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))

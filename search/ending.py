@@ -24,7 +24,7 @@ def _reason(evaluation: Evaluation, goals: Goals) -> str | None:
     measured = evaluation.measurements
     match evaluation.verdict:
         case "over budget":
-            return f"{goals.budget.what} {goals.budget.excess(measured):.0%} over {goals.budget}"
+            return f"{goals.budget.what} is {goals.budget.told(measured)}, the budget {goals.budget}"
         case "beaten":
             seen = measured[goals.quality].n
             return f"trial {evaluation.rival} costs no more and is better, as {seen} {goals.samples} show"

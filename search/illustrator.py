@@ -19,10 +19,11 @@ from PIL import Image
 
 from vittle.objectives.latency import device_lock
 from vittle.objectives.quality.accuracy import finite, to_input
+from vittle.objectives.quality.drift import DIGITS, drift, measures_of
 from vittle.objectives.quality.image_digest import ImageDigest
 from vittle.objectives.quality.images import Images, load_images
 from vittle.reductions.backbone import Backbone
-from vittle.reductions.tokens import Traced
+from vittle.reductions.tokens import Told, Traced
 from vittle.reductions.vit import ReducedViT
 from vittle.search.remeasure import adapters_for, known_backbone
 from vittle.spaces import costs
@@ -33,6 +34,7 @@ from vittle.storage.records import Study
 AT_HAND = 512  # images that are kept, the first ones that a search sees
 FIRST = 6  # that are shown where nobody asks for others
 CPU = torch.device("cpu")
+PACKED = {torch.uint8: np.dtype("u1"), torch.int16: np.dtype("<i2")}
 
 
 @dataclass(frozen=True)
@@ -59,13 +61,15 @@ class Illustrator:
         Returns:
             The schedule's `id`; `grid` (rows, columns); `patch` (height, width) in pixels; the `whole` of tokens before any
             block, of which `prefix` are no patches, and the `tokens` after each; how many `blocks` compute patches, all but the
-            last one of a `prefix` tail; how many images are `available`; and `images`, each with
+            last one of a `prefix` tail; how many images are `available`; the `drift` of what reductions measure of themselves
+            where images are corrupted (`vittle.objectives.quality.drift`); and `images`, each with
 
             * `index`, `label` and `picture`, a data URL,
             * the answers of `backbone` and `schedule`, and whether they `agree`,
             * `blocks`, after each that computes patches: `groups`, the group of every patch in reading order, numbered from 0
-              by first patch, -1 where it was dropped; `sizes`, what each group counts for; and `told`, what each reduction
-              that acted says of it for its own picture.
+              by first patch, -1 where it was dropped; `sizes`, what each group counts for; `told`, what each reduction that
+              acted says of it for its own picture (`plain`); and where one did, `places`: which of the patch tokens that
+              entered the block each patch is part of, -1 where it was dropped before.
 
         Raises:
             VittleError: an image that there is not, or an adapter that is missing.
@@ -80,7 +84,10 @@ class Illustrator:
         with device_lock.shared(CPU), torch.inference_mode():
             given = to_input(pixels, self.backbone.preprocessing, CPU)
             answers = [finite(one(given)).argmax(-1).tolist() for one in (self.backbone.model, model)]
-            traced = [(_groups(one.tokens.source, one.dropped, shape.prefix), one) for one in model.trace(given)]
+            traced = list(model.trace(given))
+        groups = [_groups(one.tokens.source, one.dropped, shape.prefix) for one in traced]
+        untouched = np.arange(shape.patches) + shape.prefix
+        before = [np.broadcast_to(untouched, (len(chosen), shape.patches)), *groups]
         vit: Any = self.backbone.model
         return {
             "id": schedule.id,
@@ -91,6 +98,9 @@ class Illustrator:
             "tokens": list(costs.tokens(shape, schedule)),
             "blocks": len(traced),
             "available": len(self.images),
+            "drift": drift(
+                measures_of(model), pixels, chosen, [one.told for one in traced], lambda seen: self._told(model, seen)
+            ),
             "images": [
                 {
                     "index": index,
@@ -99,11 +109,19 @@ class Illustrator:
                     "backbone": answers[0][place],
                     "schedule": answers[1][place],
                     "agree": answers[0][place] == answers[1][place],
-                    "blocks": [_block(groups[place], one, place) for groups, one in traced],
+                    "blocks": [
+                        _block(after[place], one, place) | _told(entered[place], one, place, shape.prefix)
+                        for entered, after, one in zip(before, groups, traced, strict=False)
+                    ],
                 }
                 for place, index in enumerate(chosen)
             ],
         }
+
+    def _told(self, model: ReducedViT, pixels: NDArray[np.uint8]) -> list[Told]:
+        """What operators say of images. The lock is let go after each call, so that whoever measures here waits for no more."""
+        with device_lock.shared(CPU), torch.inference_mode():
+            return [one.told for one in model.trace(to_input(pixels, self.backbone.preprocessing, CPU))]
 
 
 def illustrate(study: Study, schedule: Schedule, indices: Sequence[int]) -> dict[str, Any]:
@@ -156,23 +174,40 @@ def _groups(source: torch.Tensor | None, dropped: torch.Tensor, prefix: int) -> 
 
 
 def _block(groups: NDArray[np.int64], traced: Traced, place: int) -> dict[str, Any]:
-    """One image after one block, its groups numbered by their first patch, with what the reductions tell of it."""
+    """One image after one block, its groups numbered by their first patch."""
     sizes = traced.tokens.sizes
     tokens, first = np.unique(groups, return_index=True)
     tokens = tokens[np.argsort(first)]
     tokens = tokens[tokens >= 0]
     numbers = {-1: -1, **{int(token): number for number, token in enumerate(tokens)}}
     counted = np.ones(groups.max() + 1) if sizes is None else sizes[place].numpy()
-    told = {
-        reduction: {name: values[place].tolist() for name, values in decided.items()}
-        for reduction, decided in traced.told.items()
-        if decided
-    }
     return {
         "groups": [numbers[token] for token in groups.tolist()],
         "sizes": counted[tokens].astype(float).round(3).tolist(),
-        "told": told,
     }
+
+
+def _told(entered: NDArray[np.int64], traced: Traced, place: int, prefix: int) -> dict[str, Any]:
+    """What the reductions tell of one image in one block, and which of the tokens that they saw each patch was part of."""
+    told = {
+        reduction: {name: plain(values[place]) for name, values in decided.items()}
+        for reduction, decided in traced.told.items()
+        if decided
+    }
+    places = {"places": np.where(entered < 0, -1, entered - prefix).tolist()} if told else {}
+    return {"told": told, **places}
+
+
+def plain(values: torch.Tensor) -> Any:
+    """A tensor for JSON: nested lists of numbers, rounded; whole numbers of one or two bytes, of which there are many, packed.
+
+    What is packed has a `type`, uint8 or int16, a `shape`, and `data`: the numbers in their order, little-endian, in base64.
+    """
+    if values.dtype in PACKED:
+        packed = values.contiguous().numpy().astype(PACKED[values.dtype])
+        data = base64.b64encode(packed.tobytes()).decode()
+        return {"type": packed.dtype.name, "shape": list(packed.shape), "data": data}
+    return values.double().round(decimals=DIGITS).tolist() if values.is_floating_point() else values.tolist()
 
 
 def _picture(pixels: NDArray[np.uint8]) -> str:

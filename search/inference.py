@@ -93,10 +93,9 @@ class InferenceProblem(ScheduleProblem):
 
     @property
     def notes(self) -> list[str]:  # type: ignore[override]
-        verdicts = [one.verdict() for one in self.backbone.adapters.values()]
-        doubts = (sentence for worth_it, sentence in verdicts if not worth_it)
+        verdicts = (one.verdict()[1] for one in self.backbone.adapters.values())
         told = (REDUCTIONS[name].settings.advice(self.backbone.shape) for name in self.settings.reductions)
-        return [*self.backbone.notes, *self.splits.notes, *doubts, *(sentence for sentence in told if sentence)]
+        return [*self.backbone.notes, *self.splits.notes, *verdicts, *(sentence for sentence in told if sentence)]
 
     def check(self, study: Study, *, other_images: bool = False) -> None:
         if self.backbone.fingerprint != study.backbone.fingerprint:

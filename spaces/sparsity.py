@@ -59,7 +59,42 @@ WORDS = {
         "pictures": {
             "sparsity": {
                 "title": "What a patch reads",
-                "hint": "The keys that one patch reads in a block and head. Choose a patch with the pointer.",
+                "hint": (
+                    "Point at a patch, or go there with the arrow keys. Coloured is what it reads in that block and head: the "
+                    "stronger, the more of its attention goes there. What is veiled it does not read by itself."
+                ),
+                "none": "No block leaves keys unread.",
+                "block": "Block",
+                "head": "Head",
+                "head_of": "Head {head}",
+                "patch": "Patch of image {index}",
+                "scale": "from least to most attention; the framed patch is the one that reads",
+                "reads": (
+                    "Row {row}, column {column}: the {count} of {whole} patches that it reads have {share} of its attention, "
+                    "row {most_row}, column {most_column} the most, {most}"
+                ),
+                "gone": "Row {row}, column {column}: dropped before this block",
+                "fewer": "{count} of {whole} patches can be asked, evenly spread; of fewer images, more.",
+                "recall": "Recall",
+                "recall_is": "of the {count} keys that matter most to full attention; by chance {chance}",
+                "mass": "Mass",
+                "mass_is": "of full attention goes to what is read, the prefix tokens with it",
+                "drift": "Blurred, noisy and pale",
+                "drift_is": (
+                    "The images above, corrupted: the mean over them and over all heads, and the change from the images as "
+                    "they are."
+                ),
+                "images": "Images",
+                "in_block": "{name}, block {block}",
+                "in_all": "{name}, all blocks",
+                "as_they_are": "as they are",
+                "corrupted": {
+                    "blur": "blurred over {strength} of the side",
+                    "noise": "noise of {strength} of the range",
+                    "contrast": "contrast cut to {strength}",
+                },
+                "every": "Every block and head",
+                "every_is": "Recall and mass in percent, the mean over the images above.",
             }
         },
     },
@@ -86,7 +121,39 @@ WORDS = {
         "pictures": {
             "sparsity": {
                 "title": "パッチが読むもの",
-                "hint": "ブロックとヘッドごとに、1 つのパッチが読むキー。ポインターでパッチを選びます。",
+                "hint": (
+                    "パッチをポインターで指すか、矢印キーで選びます。色の付いた部分が、そのブロックとヘッドでパッチが読むキーです。"
+                    "色が濃いほど多くの注意が向いています。覆われた部分は個別には読まれません。"
+                ),
+                "none": "読まれないキーのあるブロックはありません。",
+                "block": "ブロック",
+                "head": "ヘッド",
+                "head_of": "ヘッド {head}",
+                "patch": "画像 {index} のパッチ",
+                "scale": "注意の少ない順から多い順。枠で囲んだパッチが読み手です",
+                "reads": (
+                    "{row} 行 {column} 列：読まれる {whole} 個中 {count} 個のパッチに注意の {share} が向き、"
+                    "最も多いのは {most_row} 行 {most_column} 列の {most}"
+                ),
+                "gone": "{row} 行 {column} 列：このブロックの前に除かれました",
+                "fewer": "選べるのは均等に選んだ {whole} 個中 {count} 個のパッチです。画像を減らすと増えます。",
+                "recall": "再現率",
+                "recall_is": "全体のアテンションで最も重要な {count} 個のキーのうち読まれるもの。偶然なら {chance}",
+                "mass": "アテンション量",
+                "mass_is": "全体のアテンションのうち、読まれるキーとプレフィックストークンに向くもの",
+                "drift": "ぼかし、ノイズ、低コントラスト",
+                "drift_is": "上の画像を劣化させた場合。画像とすべてのヘッドの平均と、元の画像からの変化です。",
+                "images": "画像",
+                "in_block": "{name}、ブロック {block}",
+                "in_all": "{name}、全ブロック",
+                "as_they_are": "元のまま",
+                "corrupted": {
+                    "blur": "辺の {strength} のぼかし",
+                    "noise": "値域の {strength} のノイズ",
+                    "contrast": "コントラストを {strength} に",
+                },
+                "every": "すべてのブロックとヘッド",
+                "every_is": "再現率とアテンション量（％）。上の画像の平均です。",
             }
         },
     },

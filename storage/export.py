@@ -7,12 +7,12 @@ from pathlib import PurePath
 from types import MappingProxyType
 from typing import Any
 
-from vittle.objectives.budget import Budget
+from vittle.objectives.goals import Asked
 from vittle.objectives.latency.provenance import ENVIRONMENT
 from vittle.objectives.measurement import Measurement, Phase
 from vittle.spaces import costs, plain_yaml
 from vittle.spaces.schedule import Schedule
-from vittle.storage.plain_export import check_exportable, expected, measured, ranked
+from vittle.storage.plain_export import check_exportable, expected, measured, ranked, wanted
 from vittle.storage.ranking import Ranking
 from vittle.storage.records import Study, Trial
 
@@ -45,7 +45,7 @@ def document(
     study: Study,
     trial: Trial,
     ranking: Ranking | None = None,
-    budget: Budget | None = None,
+    asked: Asked | None = None,
     file: str = "best.yaml",
 ) -> dict[str, Any]:
     """The exported file: the schedule, the backbone it belongs to, and what was measured, how, and with which interval.
@@ -54,7 +54,7 @@ def document(
         study: whose schedule it is.
         trial: the schedule and its measurements.
         ranking: all trials of the study: what ranks this one, and the backbone.
-        budget: what it is exported for, and certified for; the study's own where none was asked for.
+        asked: what it is exported for, and for whose budget it is certified; what the study was launched for where not given.
         file: what the file will be called: those of the schedule's adapters lie beside it and are called after it.
 
     Raises:
@@ -77,7 +77,7 @@ def document(
             "classes": study.backbone.classes,
             "macs": costs.macs(shape, Schedule()),
         },
-        "budget": str(budget or study.budget),
+        **wanted(study, trial, ranking, asked),
         "tokens": list(costs.tokens(shape, trial.schedule)),
         "measured_on": {"images": "held-out" if trial.confirmed else "search", "data": settings.data},
         "measurements": {

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from vittle.objectives.budget import Budget
+from vittle.objectives.goals import Asked
 from vittle.spaces import costs
 from vittle.spaces.candidate import Candidate, SearchSpace
 from vittle.spaces.errors import VittleError
@@ -43,7 +43,7 @@ class Kind:
     problem: str
     check: Callable[[Study, Any], object] = lambda study, candidate: None
     entry: Callable[[Study, Trial, Ranking | None], dict[str, Any]] = plain_export.front_entry
-    document: Callable[[Study, Trial, Ranking | None, Budget | None, str], dict[str, Any]] = plain_export.document
+    document: Callable[[Study, Trial, Ranking | None, Asked | None, str], dict[str, Any]] = plain_export.document
     to_yaml: Callable[[dict[str, Any], Mapping[str, str]], str] = plain_export.to_yaml
 
     @property
@@ -93,7 +93,7 @@ def front_entry(study: Study, trial: Trial, ranking: Ranking | None = None) -> d
 
 
 def document(
-    study: Study, trial: Trial, ranking: Ranking | None = None, budget: Budget | None = None, file: str = "best.yaml"
+    study: Study, trial: Trial, ranking: Ranking | None = None, asked: Asked | None = None, file: str = "best.yaml"
 ) -> dict[str, Any]:
     """What the exported file of one candidate holds, with its evidence.
 
@@ -101,13 +101,13 @@ def document(
         study: whose candidate it is.
         trial: the candidate and its measurements.
         ranking: all trials of the study: what ranks this one, and the baseline.
-        budget: what it is exported for; the study's own where none was asked for.
+        asked: what it is exported for; what the study was launched for where not given.
         file: what the file will be called, after which files that lie beside it are called.
 
     Raises:
         VittleError: its quality was not measured.
     """
-    return find(study.kind).document(study, trial, ranking, budget, file)
+    return find(study.kind).document(study, trial, ranking, asked, file)
 
 
 def to_yaml(study: Study, exported: dict[str, Any], missing: Mapping[str, str] = MappingProxyType({})) -> str:

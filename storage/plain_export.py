@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from vittle.objectives.budget import Budget
+from vittle.objectives.goals import Asked, write_quality
 from vittle.objectives.measurement import Measurement, Phase
 from vittle.spaces import plain_yaml
 from vittle.spaces.errors import VittleError
@@ -29,7 +29,7 @@ def front_entry(study: Study, trial: Trial, ranking: Ranking | None = None) -> d
 
 
 def document(
-    study: Study, trial: Trial, ranking: Ranking | None = None, budget: Budget | None = None, file: str = "best.yaml"
+    study: Study, trial: Trial, ranking: Ranking | None = None, asked: Asked | None = None, file: str = "best.yaml"
 ) -> dict[str, Any]:
     """The exported file: the candidate, and what was measured of it and of the baseline.
 
@@ -37,7 +37,7 @@ def document(
         study: whose candidate it is.
         trial: the candidate and its measurements.
         ranking: all trials of the study: what ranks this one, and the baseline.
-        budget: what it is exported for; the study's own where none was asked for.
+        asked: what it is exported for; what the study was launched for where not given.
         file: what it will be called, where it says that.
 
     Raises:
@@ -50,7 +50,7 @@ def document(
         "kind": study.kind,
         "candidate": trial.candidate.to_dict(),
         "summary": trial.candidate.summary,
-        "budget": str(budget or study.budget),
+        **wanted(study, trial, ranking, asked),
         "measured_on": "held-out" if trial.confirmed else "search",
         "measurements": {
             **measured({**trial.judged, **trial.measurements[phase]}),
@@ -82,6 +82,16 @@ def check_exportable(study: Study, trial: Trial) -> None:
     if quality not in trial.judged:
         reason = f"trial {trial.number} of {study.name} is {trial.state}; accepted: one whose {quality} was measured"
         raise VittleError(reason)
+
+
+def wanted(study: Study, trial: Trial, ranking: Ranking | None, asked: Asked | None) -> dict[str, Any]:
+    """What a trial is exported for, in the words of `vittle export`, and whether it is what is recommended for that."""
+    goals = study.goals
+    asked = asked or goals.asked
+    name, amount = ("tolerance", asked.tolerance) if asked.most_lost is None else (f"max_{goals.quality}_drop", asked.most_lost)
+    choice = None if ranking is None else ranking.choice(asked)
+    recommended = {} if ranking is None else {"recommended": choice is not None and choice.recommended.number == trial.number}
+    return {"budget": str(asked.budget), name: write_quality(amount, goals.quality), **recommended}
 
 
 def ranked(trial: Trial, ranking: Ranking | None, quality: str) -> dict[str, Any]:

@@ -9,14 +9,13 @@ the number, so that one embedding serves every rate that a search may ask for. T
 pairs them by position, so a lower loss may merge worse: each epoch is judged by hard merging at several rates on images that it
 was not trained on, and the best epoch is kept, the start (epoch 0) included. Images are moved and blended as for a backbone
 (`supervised.py`), in place of RandAugment, erasing and CutMix. Whether the best epoch beats the keys is asked of a third part
-of the images, which chose nothing (`reductions/verdict.py`).
+of the images, which chose nothing (`reductions/verdict.py`), at equal MACs where the paper has equal tokens.
 """
 
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -63,31 +62,20 @@ class Recipe:
     device: str
 
 
-class Right(NamedTuple):
-    """How many of the verdict's images are answered rightly at one rate."""
-
-    removed: int  # tokens a block
-    macs: float  # share of the backbone's
-    decoupled: int
-    key: int
-
-
 @dataclass(frozen=True)
 class Trained:
     """A finished training.
 
     Attributes:
         embedding: of the best epoch.
-        images: n, on which the verdict was found.
-        right: by rate, the most MACs first.
-        verdict: against the keys, at the same rates.
+        removed: tokens merged in each block at the rates of the verdict, the most MACs first.
+        verdict: against the keys, at as many MACs.
         best_epoch: 0 where no epoch was better than the start.
         losses: mean training loss of each epoch.
     """
 
     embedding: MergeEmbedding
-    images: int
-    right: tuple[Right, ...]
+    removed: tuple[int, ...]
     verdict: Verdict
     best_epoch: int
     losses: tuple[float, ...]
@@ -107,6 +95,19 @@ def constant(shape: BackboneShape, removed: int) -> Schedule:
     """Merge `removed` tokens by their keys in every block, or the half that can merge."""
     whole = Merging(kept=(shape.tokens,) * shape.depth)
     return Schedule((whole.following(shape, lambda _, tokens: tokens - removed) or whole,))
+
+
+def as_dear(shape: BackboneShape, removed: int, macs: int) -> Schedule:
+    """Merge by the keys what comes nearest to `macs`: `removed` tokens in each block, one fewer in some of the first.
+
+    Making the embedding takes MACs, for which the keys could keep more tokens.
+    """
+    whole = Merging(kept=(shape.tokens,) * shape.depth)
+
+    def sparing(first: int) -> Schedule:
+        return Schedule((whole.following(shape, lambda block, tokens: tokens - removed + (block < first)) or whole,))
+
+    return min(map(sparing, range(shape.depth + 1)), key=lambda schedule: abs(costs.macs(shape, schedule) - macs))
 
 
 def decoupled(schedule: Schedule, embedding: MergeEmbedding) -> Schedule:
@@ -171,7 +172,7 @@ def train(
     lesson = _Lesson(backbone, parts, recipe)
     rivals = {"key": lesson.validation.judge(*lesson.by_key()).share}
     course = resumable.run(lesson, output, settings, epochs=epochs, patience=patience, rivals=rivals, progress=progress)
-    right, verdict = lesson.compare()
+    verdict = lesson.compare()
     embedding = lesson.module.cpu().requires_grad_(False)
     about = {
         "backbone": backbone.fingerprint,
@@ -188,7 +189,7 @@ def train(
     embedding.save(output, about)
     embedding.metadata = MergeEmbedding.load(output).metadata
     resumable.part_of(output).unlink()
-    return Trained(embedding, len(parts.verdict[0]), right, verdict, course.best_epoch, tuple(course.losses))
+    return Trained(embedding, rates, verdict, course.best_epoch, tuple(course.losses))
 
 
 class _Lesson:
@@ -248,16 +249,17 @@ class _Lesson:
         """The backbone that merges by the embedding as it is, at each rate."""
         return [self._merging(decoupled(constant(self.shape, removed), self.module)) for removed in self.recipe.removed]
 
-    def compare(self) -> tuple[tuple[Right, ...], Verdict]:
-        """Ask both for the images that chose nothing."""
-        right, comparisons = list[Right](), list[Comparison]()
-        whole = costs.macs(self.shape, Schedule())
-        for removed, ours, theirs in zip(self.recipe.removed, self.by_embedding(), self.by_key(), strict=True):
-            share = costs.macs(self.shape, constant(self.shape, removed)) / whole
-            both = self.judges.right(ours), self.judges.right(theirs)
-            right.append(Right(removed, share, *(int(one.sum()) for one in both)))
-            comparisons.append(Comparison.of(f"{share:.0%}", *both))
-        return tuple(right), Verdict(rival=MergeEmbedding.rival, comparisons=tuple(comparisons), by_backbone=self.by_backbone)
+    def compare(self) -> Verdict:
+        """Ask both for the images that chose nothing; the keys may keep as many tokens as make them as dear."""
+        comparisons = [self._compare(removed) for removed in self.recipe.removed]
+        return Verdict(rival=MergeEmbedding.rival, comparisons=tuple(comparisons), by_backbone=self.by_backbone)
+
+    def _compare(self, removed: int) -> Comparison:
+        learned = decoupled(constant(self.shape, removed), self.module)
+        macs = costs.macs(self.shape, learned)
+        both = (self._merging(one) for one in (learned, as_dear(self.shape, removed, macs)))
+        share = macs / costs.macs(self.shape, Schedule())
+        return Comparison.of(f"{share:.0%}", *(self.judges.right(model) for model in both))
 
     def _merging(self, schedule: Schedule) -> ReducedViT:
         # The fastest form is measured and each rounds differently: the best epoch must not depend on which it was.

@@ -76,7 +76,7 @@ def find_snapshot(watch: Watch, name: str, speak: Words = ENGLISH) -> Snapshot:
 def find_trial(study: Study, trials: Sequence[Trial], number: str, speak: Words = ENGLISH) -> Trial:
     """The trial with that number, out of the trials of a study; another number is a 404 that says how many there are.
 
-    So is one that nobody here understands, which says why.
+    One that nobody here understands is a 422 that says why.
     """
     trial = next((trial for trial in trials if str(trial.number) == number), None)
     if trial is None:

@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from vittle.dashboards.documents import pictures, study_document, trial_document
 from vittle.dashboards.documents.pictures import Illustrations
 from vittle.dashboards.pages.common import INFERENCE, Spoken, Watching, find_snapshot, find_trial, templates
-from vittle.objectives.budget import Budget, LatencyBudget
+from vittle.objectives.budget import LatencyBudget
 from vittle.objectives.goals import Asked, parse_quality
 from vittle.spaces.errors import VittleError
 from vittle.storage import kinds
@@ -51,14 +51,16 @@ def images(
 
 
 @router.get("/studies/{name:path}/trials/{number}.yaml")
-def exported_schedule(name: str, number: str, watch: Watching, speak: Spoken, budget: str | None = None) -> Response:
-    """One schedule with its evidence, as a file that `vittle.Schedule.load` reads; for the study's budget or another one."""
+def exported_schedule(
+    name: str, number: str, watch: Watching, speak: Spoken, budget: str | None = None, max_accuracy_drop: str | None = None
+) -> Response:
+    """One schedule with its evidence, as a file that `vittle.Schedule.load` reads, for what the study asks or else."""
     study, trials, _ = find_snapshot(watch, name, speak)
     trial = find_trial(study, trials, number, speak)
     if not study_document.exportable(study, trial):
         reason = speak("sentences.no_export", number=number, state=speak(f"states.{trial.state}"))
         raise HTTPException(HTTPStatus.NOT_FOUND, reason)
-    return download(study, trials, trial, wanted(study, budget).budget)
+    return download(study, trials, trial, wanted(study, budget, max_drop=max_accuracy_drop))
 
 
 @router.get("/studies/{name:path}/trials/{number}.json", dependencies=INFERENCE)
@@ -107,18 +109,18 @@ def wanted(study: Study, budget: str | None, tolerance: str | None = None, max_d
         raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from None
 
 
-def download(study: Study, trials: Sequence[Trial], trial: Trial, budget: Budget | None) -> Response:
+def download(study: Study, trials: Sequence[Trial], trial: Trial, asked: Asked) -> Response:
     """The file of a trial's candidate, to be kept."""
     headers = {"Content-Disposition": f'attachment; filename="{file_name(study, trials, trial)}"'}
-    return Response(exported(study, trials, trial, budget), media_type="application/yaml", headers=headers)
+    return Response(exported(study, trials, trial, asked), media_type="application/yaml", headers=headers)
 
 
-def exported(study: Study, trials: Sequence[Trial], trial: Trial, budget: Budget | None = None) -> str:
-    """The file of a trial's candidate, with its evidence, for the study's budget or another one.
+def exported(study: Study, trials: Sequence[Trial], trial: Trial, asked: Asked | None = None) -> str:
+    """The file of a trial's candidate, with its evidence, for what the study asks or for another thing.
 
     Copies of the adapters that it names do not come along; it says which ones to put beside it.
     """
-    found = kinds.document(study, trial, Ranking.of(trials, study.goals), budget, file_name(study, trials, trial))
+    found = kinds.document(study, trial, Ranking.of(trials, study.goals), asked, file_name(study, trials, trial))
     adapters = study.settings.adapters if isinstance(study.settings, Settings) else {}
     return kinds.to_yaml(study, found, missing=adapters)
 

@@ -236,7 +236,7 @@ def export(
     choice = trials.choice(asked)
     if choice is None:
         raise HTTPException(HTTPStatus.NOT_FOUND, _unmet(found, trials, asked))
-    return trial_pages.download(found, trials, choice.recommended, asked.budget)
+    return trial_pages.download(found, trials, choice.recommended, asked)
 
 
 @router.get("/studies/{name:path}", summary="A study with all its trials", response_model=Detailed, responses=FINDS)

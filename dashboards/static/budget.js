@@ -46,11 +46,12 @@ function alsoText() { // the same budget the other way: milliseconds of a share,
   return value === null ? "" : t("study.also", { budget: AXES[other].show(value), ms: milliseconds(study.limit.backbone_ms) });
 }
 
-function askedBudget() { // as `vittle export` takes it, rounded up so that what fits still does; null for the study's own, or none of latency
+function askedFor() { // as an export takes it, rounded up so that what fits still does; null for the study's own, or none of latency
   const units = { latency_ratio: [100, "%"], latency_ms: [1, "ms"] };
+  if (asked?.axis === "loss") return { name: "max_accuracy_drop", value: `${pointsOf(asked.value)}%` };
   if (isOwn() || !(asked.axis in units)) return null;
   const [scale, unit] = units[asked.axis];
-  return `${Math.ceil(1e4 * scale * asked.value) / 1e4}${unit}`;
+  return { name: "budget", value: `${Math.ceil(1e4 * scale * asked.value) / 1e4}${unit}` };
 }
 
 // What is recommended for what is asked, and what it is to be weighed against, as the server has found by its one rule.

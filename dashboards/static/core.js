@@ -12,12 +12,16 @@ function t(key, values = {}) { // the word of that key with its values; of two f
 }
 
 // --- numbers ---
-const percent = share => `${(100 * share).toFixed(1)}%`;
+const tenths = value => value.toFixed(1).replace(/^-(0\.0)$/, "$1"); // a loss of nothing has no sign
+const percent = share => `${tenths(100 * share)}%`;
 const milliseconds = value => `${value.toFixed(value < 10 ? 2 : value < 100 ? 1 : 0)} ms`;
 const macs = value => value >= 1e9 ? `${(value / 1e9).toFixed(2)} G` : `${(value / 1e6).toFixed(1)} M`;
 const perSecond = value => `${value < 10 ? value.toFixed(1) : Math.round(value).toLocaleString("en")} images/s`;
 const megabytes = value => `${Math.round(value).toLocaleString("en")} MB`;
-const interval = ({ low, high }) => `${(100 * low).toFixed(1)}–${(100 * high).toFixed(1)}`;
+const interval = ({ low, high }) => `${tenths(100 * low)}–${tenths(100 * high)}`;
+
+// --- addresses ---
+const askingFor = (address, asked) => asked ? `${address}?${asked.name}=${encodeURIComponent(asked.value)}` : address;
 
 // --- elements ---
 const escaped = text => String(text).replace(/[&<>]/g, letter => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;" })[letter]);

@@ -75,12 +75,17 @@ function watch(url, events, show) {
 const FILES = JSON.parse(byId("files")?.textContent ?? "null"); // in a report, by trial
 let made = { text: null, href: null }; // the last one
 
-// What a link to a trial's file needs; null where it is not to be had here. Without a budget it is for the study's own.
-function exported({ number, export: address }, budget = null) {
-  if (!address || !FILES) return address && { href: budget ? `${address}?budget=${encodeURIComponent(budget)}` : address, download: "" };
+function rewritten(text, { name, value }, recommended) { // what a file is for, as the server says it
+  const told = name === "budget" ? /^budget: .*$/m : /^(tolerance|max_accuracy_drop): .*$/m;
+  return text.replace(told, `${name}: ${value}`).replace(/^recommended: .*$/m, `recommended: ${recommended}`);
+}
+
+// What a link to a trial's file needs; null where it is not to be had here. Where nothing is asked it is for what the study is.
+function exported({ number, export: address }, asked = null, recommended = false) {
+  if (!address || !FILES) return address && { href: askingFor(address, asked), download: "" };
   const file = FILES[number];
   if (!file) return null;
-  const text = budget ? file.text.replace(/^budget: .*$/m, `budget: ${budget}`) : file.text;
+  const text = asked ? rewritten(file.text, asked, recommended) : file.text;
   if (made.text !== text) {
     URL.revokeObjectURL(made.href);
     made = { text, href: URL.createObjectURL(new Blob([text], { type: "application/yaml" })) };

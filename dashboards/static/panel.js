@@ -16,9 +16,8 @@ function nothingFits() {
     element("p", { className: "origin" }, fastest ?? t("study.nothing_measured")), nearest].filter(Boolean);
 }
 
-function about(trial) { // its page, which exports it for the budget that is asked for here
-  const budget = askedBudget();
-  return budget ? `${trial.url}?budget=${encodeURIComponent(budget)}` : trial.url;
+function about(trial) { // its page, which exports it for what is asked for here
+  return askingFor(trial.url, askedFor());
 }
 
 function tagOf(trial) {
@@ -37,7 +36,7 @@ function drawPanel() {
   }
   const { accuracy, latency_ratio: ratio, latency_ms: ms, macs: cost, parameters, throughput, memory } = trial.judged;
   const { kind, held_out: held } = trial;
-  const file = exported(trial, askedBudget());
+  const file = exported(trial, askedFor(), trial === fitting());
   const dense = kind !== "backbone" && backbone()?.judged.macs.value;
   const { expected, backbone_ms: beside } = trial;
   const trade = [fitting(), finest()].includes(trial) && tradeText();

@@ -3,14 +3,6 @@
 
 const LEFT_ALONE = 0.5; // the first block shown is the first that leaves no more than this share of the patches
 const STEP_MS = 700; // between blocks while it plays
-const TINY = 100; // pixels; a smaller picture is scaled up with hard edges
-
-function patchPlaces({ grid: [rows, columns], patch: [high, wide] }, { width, height }) { // of every patch, as far as the picture goes
-  return Array.from({ length: rows * columns }, (_, at) => {
-    const [top, left] = [Math.floor(at / columns) * high, at % columns * wide];
-    return { left: Math.min(left, width), top: Math.min(top, height), right: Math.min(left + wide, width), bottom: Math.min(top + high, height) };
-  });
-}
 
 function patchSums(picture, places) { // red, green, blue and pixels of every patch
   const canvas = element("canvas", { width: picture.width, height: picture.height });
@@ -39,35 +31,11 @@ function groupColours(groups, sums) { // the mean colour of each group of severa
   return new Map(several.map(([group, { sums: [red, green, blue, n] }]) => [group, `rgb(${[red, green, blue].map(sum => Math.round(sum / n)).join(" ")})`]));
 }
 
-function hatch(context, unit) { // the fill of patches that are gone
-  const size = 6 * unit;
-  const tile = element("canvas", { width: size, height: size });
-  const pen = tile.getContext("2d");
-  pen.fillStyle = colour("gone");
-  pen.fillRect(0, 0, size, size);
-  pen.strokeStyle = colour("gone-line");
-  pen.lineWidth = unit;
-  for (const shift of [-size, 0, size]) {
-    pen.beginPath();
-    pen.moveTo(shift, size);
-    pen.lineTo(shift + size, 0);
-    pen.stroke();
-  }
-  return context.createPattern(tile, "repeat");
-}
-
 function paintPatches(canvas, { picture, places, sums, image, grid: [, columns] }, block) {
-  const unit = Math.max(1, Math.round(devicePixelRatio));
-  const wide = Math.max(1, Math.round(canvas.clientWidth * devicePixelRatio));
-  const scale = wide / picture.width;
-  Object.assign(canvas, { width: wide, height: Math.round(picture.height * scale) });
-  const context = canvas.getContext("2d");
-  context.imageSmoothingEnabled = picture.width >= TINY;
-  context.drawImage(picture, 0, 0, canvas.width, canvas.height);
+  const { context, scale, unit } = paintImage(canvas, picture);
   if (block === 0) return;
   const { groups } = image.blocks[Math.min(block, image.blocks.length) - 1];
-  const at = place => Object.fromEntries(Object.entries(place).map(([side, value]) => [side, Math.round(value * scale)]));
-  const drawn = places.map(at);
+  const drawn = placesShown(places, scale);
   const colours = groupColours(groups, sums);
   const gone = hatch(context, unit);
   drawn.forEach(({ left, top, right, bottom }, patch) => {
@@ -81,10 +49,7 @@ function paintPatches(canvas, { picture, places, sums, image, grid: [, columns] 
     if ((patch + 1) % columns && groups[patch + 1] !== groups[patch]) { borders.moveTo(right, top); borders.lineTo(right, bottom); }
     if (groups[patch + columns] !== undefined && groups[patch + columns] !== groups[patch]) { borders.moveTo(left, bottom); borders.lineTo(right, bottom); }
   });
-  for (const [style, width] of [["rgb(0 0 0 / 55%)", 3 * unit], ["#fff", unit]]) { // seen on dark and on light pictures
-    Object.assign(context, { strokeStyle: style, lineWidth: width, lineCap: "square" });
-    context.stroke(borders);
-  }
+  strokeSeen(context, borders, unit);
 }
 
 function patchesText({ tokens, whole, blocks }, block) {
@@ -99,13 +64,6 @@ function canvasText(image, block) {
   return t("trial.patches.canvas", { index: image.index, block, count: sizes.length, gone: groups.filter(group => group < 0).length });
 }
 
-function patchesCaption({ index, label, backbone, schedule, agree }) {
-  const answers = agree ? t("trial.patches.agree", { answer: schedule }) : t("trial.patches.differ", { backbone, schedule });
-  return element("figcaption", {}, element("b", {}, t("trial.patches.image", { index })),
-    label === null ? null : ` ${t("trial.patches.label", { label })}`, element("br"),
-    element("span", { className: agree ? "" : "differs" }, `${agree ? "✓" : "✕"} ${answers}`));
-}
-
 PICTURES.patches = async (box, shown) => {
   const half = shown.tokens.findIndex(count => count - shown.prefix <= LEFT_ALONE * (shown.whole - shown.prefix));
   const first = Math.min(half < 0 ? shown.tokens.length : half + 1, Math.max(1, shown.blocks));
@@ -113,12 +71,8 @@ PICTURES.patches = async (box, shown) => {
   const play = element("button", { type: "button", className: "small" }, t("trial.patches.play"));
   const text = element("output", { className: "number" });
   const figures = await Promise.all(shown.images.map(async image => {
-    const picture = element("img", { src: image.picture });
-    await picture.decode();
-    const places = patchPlaces(shown, picture);
-    const canvas = element("canvas");
+    const { canvas, picture, places } = await imageFrame(shown, image);
     canvas.setAttribute("role", "img");
-    canvas.style.setProperty("aspect-ratio", `${picture.width} / ${picture.height}`);
     return { canvas, picture, places, sums: patchSums(picture, places), image, grid: shown.grid };
   }));
   const draw = () => {
@@ -148,7 +102,7 @@ PICTURES.patches = async (box, shown) => {
   });
   range.addEventListener("input", () => { stop(); draw(); });
   const images = element("div", { className: "images" },
-    ...figures.map(({ canvas, image }) => element("figure", {}, canvas, patchesCaption(image))));
+    ...figures.map(({ canvas, image }) => element("figure", {}, canvas, imageCaption(image))));
   box.replaceChildren(element("div", { className: "blockbar" }, play, range, text), images);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
   new ResizeObserver(draw).observe(images);

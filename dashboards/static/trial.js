@@ -5,16 +5,17 @@ const AGAIN_MS = 2000;
 const UNFINISHED = ["running", "interrupted"];
 const twin = byId("trial").dataset.twin;
 let trial = null; // the JSON twin as it was last read
-const asks = new URLSearchParams(location.search).get("budget"); // what the study page was asked for when it led here
-const wanted = /^(\d+(\.\d+)?|\.\d+)(%|ms)$/.test(asks ?? "") ? asks : null; // null: the study's own
+const ASKS = { budget: /^(\d+(\.\d+)?|\.\d+)(%|ms)$/, max_accuracy_drop: /^\d+(\.\d+)?%$/ };
+const asks = Object.keys(ASKS).map(name => ({ name, value: new URLSearchParams(location.search).get(name) ?? "" }));
+const wanted = asks.find(({ name, value }) => ASKS[name].test(value)); // what the study page was asked for when it led here
+const wantedText = () => wanted.name === "budget" ? wanted.value : t("study.loss_of", { points: wanted.value.slice(0, -1) });
 let received = ""; // its text, to see whether anything is new
 
 // --- words and numbers ---
 const notYet = () => UNFINISHED.includes(trial.state) ? t(`trial.measured.${trial.state}`) : null;
 const nats = value => value >= 0.01 ? value.toFixed(3) : value.toPrecision(2);
-const points = share => `${(100 * share).toFixed(1)}%`;
 const FORMATS = {
-  accuracy: percent, accuracy_drop: points, divergence: nats, latency_ratio: percent, latency_ms: milliseconds, macs, parameters: macs, throughput: perSecond,
+  accuracy: percent, accuracy_drop: percent, divergence: nats, latency_ratio: percent, latency_ms: milliseconds, macs, parameters: macs, throughput: perSecond,
   memory: megabytes,
 };
 const IN_IMAGES = ["accuracy", "accuracy_drop", "divergence"];
@@ -53,7 +54,7 @@ function measuredCell(name, one) {
   const [show, sign] = [FORMATS[name], signOf(name, one)];
   const n = IN_IMAGES.includes(name) ? one.protocol.of ? t("trial.images_of", { count: one.n, of: one.protocol.of }) : t("trial.images", { count: one.n })
     : IN_ROUNDS.includes(name) && one.protocol.source !== "predicted" ? t("trial.rounds", { count: one.n }) : null;
-  const range = one.low < one.high && (show === percent || show === points ? interval(one) : `${show(one.low)} – ${show(one.high)}`);
+  const range = one.low < one.high && (show === percent ? interval(one) : `${show(one.low)} – ${show(one.high)}`);
   return element("span", { className: "cell" },
     element("span", { className: "value" }, sign && element("span", { className: sign[0] === "!" ? "mark noisy" : "mark", title: sign[1] }, sign[0]), show(one.value)),
     (range || n) && element("small", {}, [range, n].filter(Boolean).join(", ")));
@@ -158,7 +159,7 @@ function drawClasses() {
   const most = Math.max(...rows.map(({ lost }) => Math.abs(lost)));
   const head = [{ text: t("trial.classes.class") }, { text: t("trial.classes.lost") }, { text: t("trial.classes.images"), className: "number" }];
   byId("classes").replaceChildren(table(head, rows.map(({ class: label, lost, images }) =>
-    [`${label}`, element("span", { className: "losing" }, lossBar(lost, most), element("span", { className: "number" }, points(lost))), `${images}`]), "classes"));
+    [`${label}`, element("span", { className: "losing" }, lossBar(lost, most), element("span", { className: "number" }, percent(lost))), `${images}`]), "classes"));
 }
 
 // --- log, schedule, environment ---
@@ -206,12 +207,12 @@ function drawHeader() {
   ].filter(Boolean).map(text => element("span", {}, text)));
   byId("reason").hidden = !trial.reason;
   byId("reason").textContent = trial.reason ?? "";
-  const keeping = address => address && (wanted ? `${address}?budget=${encodeURIComponent(wanted)}` : address);
+  const keeping = address => address && askingFor(address, wanted);
   const way = (href, text, properties = {}) => href && element("a", { href, className: "way", ...properties }, text);
   byId("ways").replaceChildren(...[
     way(keeping(trial.previous), `← ${t("trial.previous")}`, { rel: "prev" }), way(keeping(trial.next), `${t("trial.next")} →`, { rel: "next" }),
     way(`${study.url}#trial-${trial.number}`, t("trial.in_study")), way(trial.compare, t("trial.compare")),
-    way(keeping(trial.export), wanted ? t("trial.export_for", { budget: wanted }) : t("trial.export"), { className: "button", download: "" }),
+    way(keeping(trial.export), wanted ? t("trial.export_for", { budget: wantedText() }) : t("trial.export"), { className: "button", download: "" }),
   ].filter(Boolean));
 }
 

@@ -124,7 +124,8 @@ def outlook(volumes: Volumes, spread: float, more: int = 100) -> Outlook:
 
     The interval spans both laws and what chance adds to them. A front improves in jumps, whose number is Poisson; with w the
     part of a doubling that is to come, their sum is known to (w + w^2) times the sum of squared jumps of the last doubling. One
-    more, as large as the largest of the last two doublings, stands for those that happened not to fall into it.
+    more, as large as the largest of the last two doublings, stands for those that happened not to fall into it. Nothing is more
+    than what is left up to 1, the baseline's quality at no cost.
 
     Args:
         volumes: (n,) the hypervolume after each trial.
@@ -146,7 +147,8 @@ def outlook(volumes: Volumes, spread: float, more: int = 100) -> Outlook:
     saturating = min(steady, last * share * (1 - share**thirds) / (1 - share)) if share < 1 else steady
     squares = float((jumps[n // 2 :] ** 2).sum() + jumps[n // 4 :].max() ** 2)
     noise = NORMAL_95 * math.sqrt((doublings + doublings**2) * squares + spread**2)
-    return Outlook((steady + saturating) / 2, max(0.0, saturating - noise), steady + noise)
+    left = max(0.0, 1.0 - float(after[n]))
+    return Outlook(min(left, (steady + saturating) / 2), min(left, max(0.0, saturating - noise)), min(left, steady + noise))
 
 
 def _placed(one: Measured, goals: Goals) -> bool:

@@ -30,5 +30,6 @@ def device_phase(about: Mapping[str, Any]) -> str:
 
 def hardware(about: Mapping[str, Any]) -> str:
     """The device in words: `AMD EPYC, 2 threads`."""
-    units = [f"{about[name]} {name}" for name in HARDWARE[1:] if name in about]
+    counts = {name: about[name] for name in HARDWARE[1:] if name in about}
+    units = [f"{count} {name.removesuffix('s') if count == 1 else name}" for name, count in counts.items()]
     return ", ".join([str(about["device"]), *units])

@@ -7,7 +7,7 @@ from vittle import VittleError
 from vittle.dashboards import text
 from vittle.objectives.budget import CostBudget, LatencyBudget
 from vittle.objectives.fronts.front import front, may_enter_front, tied
-from vittle.objectives.goals import Goals, inference_goals
+from vittle.objectives.goals import Goals, inference_goals, parse_quality, write_quality
 from vittle.objectives.measurement import OBJECTIVES, Measurement, Objective, define, exact, proportion, shown
 
 GOALS = inference_goals(LatencyBudget.parse("60%"))
@@ -255,6 +255,35 @@ def test_a_budget_of_any_cost_holds_beyond_the_noise() -> None:
     assert budget.excess(measured) == pytest.approx(-0.05)
     assert budget.covering(measured) == CostBudget(210.0, "memory")
     assert budget.covering(measured).holds(measured)
+
+
+@pytest.mark.parametrize(
+    ("budget", "cost", "told"),
+    [
+        ("60%", 0.601, "60.1%"),
+        ("60%", 0.75, "75%"),
+        ("60%", 0.60004, "60.004%"),
+        ("60%", 1.2345, "123%"),
+        ("4ms", 5.0, "5ms"),
+        ("4ms", 4.0012, "4.001ms"),
+        ("p95 4ms", 4.56789, "p95 4.57ms"),
+        ("1000 images/s", 64.1, "998 images/s"),
+        ("1000 images/s", 64.01, "999.8 images/s"),
+    ],
+)
+def test_what_is_over_a_budget_is_never_told_as_the_budget(budget: str, cost: float, told: str) -> None:
+    measured = {name: Measurement(name, cost, cost, cost, 5) for name in ("latency_ratio", "latency_ms")}
+    assert LatencyBudget.parse(budget, 64).told(measured) == told
+
+
+def test_an_amount_of_quality_is_written_as_it_is_read() -> None:
+    assert [write_quality(parse_quality(one, "accuracy"), "accuracy") for one in ("0.3%", "0.1", "0", "29%")] == [
+        "0.3%",
+        "0.1%",
+        "0%",
+        "29%",
+    ]
+    assert parse_quality(write_quality(0.02, "divergence"), "divergence") == 0.02
 
 
 def test_goals_name_objectives_that_there_are_and_costs_that_are_costs() -> None:

@@ -6,6 +6,7 @@ import statistics
 
 import pytest
 import timm
+import torch
 import yaml
 from typer.main import get_command
 
@@ -85,10 +86,32 @@ def test_every_folder_and_picture_is_there() -> None:
 
 def test_the_numbers_of_the_merge_embedding_are_in_their_file() -> None:
     document = json.loads((ROOT / "benchmarks" / "results" / "merge_embedding.json").read_text(encoding="utf-8"))
-    row = next(row for row in document["rows"] if (row["images"], row["removed"]) == ("search", 3))
-    assert row["key"] == row["decoupled"]
     text = " ".join(README.split())
-    assert f"with {row['left']} of 65 tokens left the model answers {row['key']} of {row['n']} search images by either" in text
+    won = document["rows"][-2]
+    low_to_high = "{:.1%} of accuracy ({:.1%} to {:.1%})".format(*won["difference"])
+    counts = f"{won['only_decoupled']} images only by it, {won['only_key']} only by the keys"
+    assert (
+        f"at equal {won['equal']} where most are merged, at {won['macs']['key']:.0%} of the MACs: {counts}, {low_to_high}"
+        in text
+    )
+    assert f"takes {won['macs']['decoupled'] / won['macs']['key'] - 1:.0%} more MACs" in text
+    with torch.device("meta"):
+        base = timm.create_model("vit_base_patch16_224")
+    learned = {"metric": "decoupled", "embedding": "modular-0123456789ab", "embedding_width": 64}
+    dearer = (
+        vittle.macs(base, vittle.presets.constant(base, 16, **learned)) / vittle.macs(base, vittle.presets.constant(base, 16))
+        - 1
+    )
+    assert f"a published ViT-B spends {dearer:.1%} on it" in text
+    first, *others = [row for row in document["rows"] if row["equal"] == "macs"]
+    said = [f"at {first['macs']['decoupled']:.0%} of the MACs {first['only_decoupled']} images only by it"]
+    said.append(f"and {first['only_key']} only by the keys")
+    said += [f"at {one['macs']['decoupled']:.0%} {one['only_decoupled']} and {one['only_key']}" for one in others]
+    assert [words for words in said if words not in text] == []
+    assert min(row["p"] for row in (first, *others)) > 0.05
+    assert document["summary"][0]["met"] is False
+    images = document["summary"][0]["images"]
+    assert f"Trained on {images['train']:,} of them and asked for {images['verdict']:,} that chose nothing" in text
 
 
 def test_every_number_on_speed_is_in_the_benchmarks_file() -> None:

@@ -72,7 +72,10 @@ def test_an_embedding_that_beats_the_keys_is_searched_with(tmp_path) -> None:
     embedding = save(tmp_path / "good.safetensors")
     job = InferenceProblem.load(Settings(adapters={"merging": str(tmp_path / "good.safetensors")}))
     assert job.subject.adapters == {"merging": AdapterRecord(embedding.name, 32)}
-    assert job.notes == []
+    assert job.notes == [
+        f"merge embedding {embedding.name} beats the metric key at 45% of the MACs "
+        "(12 images only by it, 2 only by the metric key), of 449 images"
+    ]
 
 
 def test_one_that_does_not_is_left_out_and_the_user_is_told(tmp_path) -> None:
@@ -185,7 +188,8 @@ def test_two_adapters_at_once(two, tmp_path, weight: int) -> None:
     both = {"pruning": AdapterRecord(f"scores-{weight}", 1), "merging": AdapterRecord(embedding.name, 32)}
     worth_it = [name for name in both if name == "merging" or weight > 1]
     assert job.subject.adapters == {name: both[name] for name in worth_it}
-    assert job.notes == ([] if weight > 1 else ["scores-1 are worth 1; the search prunes by attention"])
+    assert job.notes == [adapter.verdict()[1] for adapter in job.backbone.adapters.values()]
+    assert f"scores-{weight} are worth {weight}; the search prunes by attention" in job.notes
     with pytest.raises(VittleError, match="scores is an adapter of pruning, and pruning is not searched"):
         Settings.of(adapters=files)
     evaluator = Evaluator(job.backbone, load_images("digits", job.backbone.preprocessing, 10), device="cpu", batch_size=4)

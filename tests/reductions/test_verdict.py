@@ -69,12 +69,18 @@ def test_a_tie_does_not_beat() -> None:
 
 
 def test_it_is_said_where_it_wins_and_where_not() -> None:
-    rates = (compared(30, 60, "61%"), compared(40, 45, "45%"), compared(90, 91, "35%"), compared(300, 220, "20%"))
+    rates = (
+        compared(30, 60, "61%"),
+        compared(40, 45, "45%"),
+        compared(90, 91, "35%"),
+        compared(7, 7, "29%"),
+        compared(300, 220, "20%"),
+    )
     verdict = Verdict(rival=RIVAL, comparisons=rates)
     assert verdict.tell("scores", KEEPS) == (
         True,
         "scores beats the metric key at 20% of the MACs (300 images only by it, 220 only by the metric key), "
-        "loses to it at 61% (30, 60), cannot be told from it at 45% (40, 45) and 35% (90, 91), of 4000 images",
+        "loses to it at 61% (30, 60), cannot be told from it at 45% (40, 45), 35% (90, 91) and 29% (7, 7), of 4000 images",
     )
     assert Verdict.model_validate(verdict.document()) == verdict
 

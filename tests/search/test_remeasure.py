@@ -254,7 +254,7 @@ def test_a_front_is_timed_again_and_kept_beside_what_the_search_saw(store, url) 
     told: list[tuple[int, int]] = []
     retiming = retime(study, store, "cpu", lambda *done: told.append(done))
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert retiming.before == f"an abacus, {THREADS} threads"
+    assert retiming.before == f"an abacus, {THREADS} thread{'s' * (THREADS != 1)}"
     after = store.trials("a")
     assert [trial.judged for trial in after] == [trial.judged for trial in before]
     (phase,) = set(after[1].measurements) - {"search"}

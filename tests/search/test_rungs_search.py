@@ -376,7 +376,7 @@ def test_a_verdict_says_who_or_why(wrong) -> None:
     ("evaluation", "end"),
     [
         (Evaluation(answered(0)), ("complete", None)),
-        (Evaluation(answered(0, share=0.75), "over budget"), ("infeasible", "latency 25% over 60%")),
+        (Evaluation(answered(0, share=0.75), "over budget"), ("infeasible", "latency is 75%, the budget 60%")),
         (Evaluation(answered(9, 64), "beaten", rival=3), ("stopped", "trial 3 costs no more and is better, as 64 images show")),
         (failed("RuntimeError: no kernel"), ("failed", "RuntimeError: no kernel")),
         (Evaluation(answered(0), "going"), ("running", None)),

@@ -9,7 +9,7 @@ from sqlalchemy import text
 from typer.testing import CliRunner
 
 import vittle.cli.commands
-from dashboard_study import FINGERPRINT, SHAPE, Synthetic, made_merge_start
+from dashboard_study import FINGERPRINT, SHAPE, Synthetic, latency_profile, made_merge_start
 from recorded import coordinate, make_study, run
 from services import BEARER, client_of, make_service
 from vittle.storage import fronts
@@ -129,10 +129,10 @@ def test_a_strange_study_is_shown_by_programs_and_pages(two: Store) -> None:
         assert "&lt;b&gt;soon" in page.text
         assert "<b>soon" not in page.text
         own = program.get("/studies/bad", headers=spoken)
-        assert (own.status_code, said in own.text) == (404, True)
+        assert (own.status_code, said in own.text) == (422, True)
         for address in ("/studies/bad.json", "/api/studies/bad", "/api/studies/bad/activity", "/api/studies/bad/export"):
             answer = program.get(address, headers=spoken)
-            assert (answer.status_code, said in answer.json()["error"]) == (404, True), address
+            assert (answer.status_code, said in answer.json()["error"]) == (422, True), address
     assert program.get("/studies/good").status_code == 200
     assert program.get("/launch").status_code == 200
     assert program.get("/api/jobs").status_code == 200
@@ -177,7 +177,7 @@ def test_a_strange_trial_is_shown_by_programs_and_pages(two: Store) -> None:
         assert reader.get(address).status_code == 200, address
     for address in ("/studies/bad/trials/3", "/studies/bad/trials/3.json", "/studies/bad/trials/3.yaml"):
         answer = reader.get(address)
-        assert answer.status_code == 404
+        assert answer.status_code == 422
         assert "trial 3 cannot be read (unknown key" in answer.text
 
 
@@ -200,3 +200,18 @@ def test_what_is_known_and_not_understood_is_not_known(two: Store) -> None:
         assert two.merge_start(FINGERPRINT) is None
     two.save_merge_start(made_merge_start(FINGERPRINT))
     assert two.merge_start(FINGERPRINT) is not None
+
+
+def test_a_profile_that_is_not_understood_is_told_in_one_line(two: Store, url: str) -> None:
+    two.save_profile(latency_profile())
+    two.save_profile(dataclasses.replace(latency_profile(), key="other"))
+    spoil(two, KNOWLEDGE, "fingerprint = 'other'", {"document": {"sorcery": 1}})
+    for arguments in (["profiles"], ["profiles", "--json"]):
+        told = invoke(*arguments, "--storage", url)
+        assert (told.exit_code, told.stderr) == (
+            0,
+            "note: 1 of 2 latency profiles cannot be read; vittle profile measures anew\n",
+        )
+    assert len(json.loads(told.stdout)) == 1
+    two.save_profile(dataclasses.replace(latency_profile(), key="other"))
+    assert invoke("profiles", "--storage", url).stderr == ""

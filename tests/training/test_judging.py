@@ -8,6 +8,17 @@ from vittle.reductions.backbone import describe_backbone
 from vittle.training.judging import Judge, digest, logits
 
 
+class Turned(torch.nn.Module):
+    """A model with the signs of its answers turned."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return -self.model(images)
+
+
 def test_right_is_what_the_labels_or_the_backbone_say() -> None:
     backbone = describe_backbone(make_model("plain"), "tiny")
     images = np.random.default_rng(0).integers(0, 256, (150, 64, 64, 3), np.uint8)  # more than go through at once
@@ -24,21 +35,7 @@ def test_right_is_what_the_labels_or_the_backbone_say() -> None:
     assert abs(judged.loss - loss.item()) < 1e-5
     bare = Judge(backbone.model, (images, None), backbone.preprocessing)
     assert bare.right(backbone.model).all()
-    assert not bare.right(lambda_of(backbone.model)).all()
-
-
-def lambda_of(model: torch.nn.Module) -> torch.nn.Module:
-    """The model with the signs of its answers turned."""
-
-    class Turned(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
-
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            return -self.model(images)
-
-    return Turned()
+    assert not bare.right(Turned(backbone.model)).all()
 
 
 def test_a_digest_says_which_arrays_they_are() -> None:

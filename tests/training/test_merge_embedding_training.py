@@ -22,7 +22,7 @@ from vittle.spaces.errors import VittleError
 from vittle.spaces.schedule import Schedule
 from vittle.training import merge_embedding
 from vittle.training.judging import LabelledImages, Parts
-from vittle.training.merge_embedding import SHARES, Trained, constant, decoupled, rate, train
+from vittle.training.merge_embedding import SHARES, Trained, as_dear, constant, decoupled, rate, train
 from vittle.training.resumable import Judged
 from vittle.training.supervised import Augmentation
 
@@ -97,8 +97,6 @@ def test_a_bad_training_keeps_the_start(backbone: Backbone, tmp_path: Path, monk
     trained = run(backbone, tmp_path / "e", learning_rate=1.0)
     assert trained.best_epoch == 0
     assert same(trained.embedding, MergeEmbedding.from_keys(backbone.model))
-    assert [one.decoupled for one in trained.right] == [one.key for one in trained.right]
-    assert all((one.ours, one.theirs) == (0, 0) for one in trained.verdict.comparisons)
     worth_it, sentence = trained.embedding.verdict()
     assert not worth_it
     assert "beats" not in sentence
@@ -112,16 +110,16 @@ def answers(model: Callable[[torch.Tensor], torch.Tensor], images: np.ndarray) -
 def test_the_verdict_is_of_images_that_chose_nothing(backbone: Backbone, tmp_path: Path) -> None:
     trained = run(backbone, tmp_path / "e", epochs=4)
     images, labels = PARTS.verdict
-    assert trained.images == 10
     rates = sorted({rate(backbone.shape, share) for share in SHARES})
-    assert [one.removed for one in trained.right] == rates == trained.embedding.metadata["removed"]
-    for one, compared in zip(trained.right, trained.verdict.comparisons, strict=True):
-        schedule = constant(backbone.shape, one.removed)
+    assert list(trained.removed) == rates == trained.embedding.metadata["removed"]
+    for removed, compared in zip(rates, trained.verdict.comparisons, strict=True):
+        schedule = constant(backbone.shape, removed)
+        macs = costs.macs(backbone.shape, decoupled(schedule, trained.embedding))
         ours = answers(hard(backbone, schedule, trained.embedding), images) == labels
-        theirs = answers(ReducedViT(backbone.model, schedule), images) == labels
-        assert (one.decoupled, one.key) == (ours.sum(), theirs.sum())
+        theirs = answers(ReducedViT(backbone.model, as_dear(backbone.shape, removed, macs)), images) == labels
+        assert (compared.images, compared.right, compared.rival_right) == (10, ours.sum(), theirs.sum())
         assert (compared.ours, compared.theirs) == ((ours & ~theirs).sum(), (theirs & ~ours).sum())
-        assert compared.at == f"{costs.macs(backbone.shape, schedule) / costs.macs(backbone.shape, Schedule()):.0%}"
+        assert compared.at == f"{macs / costs.macs(backbone.shape, Schedule()):.0%}"
     assert MergeEmbedding.load(tmp_path / "e").compared == trained.verdict
     # They decide nothing: with other ones the weights are the same.
     other = train(
@@ -147,7 +145,7 @@ def test_each_step_draws_its_rate(backbone: Backbone, tmp_path: Path, monkeypatc
     drawn.clear()
     fixed = run(backbone, tmp_path / "fixed", removed=5)
     assert {removed[0] for removed in drawn} == {5}
-    assert [one.removed for one in fixed.right] == [5]
+    assert fixed.removed == (5,)
 
 
 def test_without_labels_the_backbone_teaches(backbone: Backbone, tmp_path: Path) -> None:
@@ -157,8 +155,9 @@ def test_without_labels_the_backbone_teaches(backbone: Backbone, tmp_path: Path)
     trained = train(backbone, parts, output=tmp_path / "e", removed=1, **given)
     assert trained.verdict.by_backbone
     assert "of 12 images answered as the backbone does" in trained.embedding.verdict()[1]
-    agree = answers(ReducedViT(backbone.model, constant(backbone.shape, 1)), inputs) == answers(backbone.model, inputs)
-    assert trained.right[0].key == agree.sum()
+    macs = costs.macs(backbone.shape, decoupled(constant(backbone.shape, 1), trained.embedding))
+    agree = answers(ReducedViT(backbone.model, as_dear(backbone.shape, 1, macs)), inputs) == answers(backbone.model, inputs)
+    assert trained.verdict.comparisons[0].rival_right == agree.sum()
     # Cross-entropy against the backbone's own soft answers is their entropy, and a little more.
     with torch.no_grad():
         own = backbone.model((torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - 0.5) / 0.5).softmax(1)
@@ -173,6 +172,19 @@ def test_a_rate_is_the_nearest_to_a_share_of_the_cost() -> None:
     dense, removed = costs.macs(shape, Schedule()), rate(shape, 0.5)
     off = [abs(costs.macs(shape, constant(shape, one)) / dense - 0.5) for one in (removed - 1, removed, removed + 1)]
     assert min(off) == off[1]
+
+
+def test_the_keys_are_given_the_macs_that_the_embedding_takes(family: nn.Module) -> None:
+    shape, embedding = shape_of(family), MergeEmbedding.from_keys(family)
+    for removed in (1, 5, 9):
+        key = constant(shape, removed)
+        macs = costs.macs(shape, decoupled(key, embedding))
+        rival = as_dear(shape, removed, macs)
+        steps = sorted(costs.macs(shape, as_dear(shape, removed, one)) for one in range(0, 2 * macs, macs // 50))
+        assert costs.macs(shape, key) == steps[0] < macs
+        assert abs(costs.macs(shape, rival) - macs) == min(abs(one - macs) for one in steps)
+        fewer = [a - b for a, b in zip(costs.tokens(shape, rival), costs.tokens(shape, key), strict=True)]
+        assert min(fewer) >= 0
 
 
 def test_the_schedule_is_the_preset(family: nn.Module) -> None:
@@ -199,7 +211,7 @@ def test_an_interrupted_training_ends_the_same(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["parts.part", "whole"]
     parts = run(backbone, tmp_path / "parts", epochs=3)
     assert (tmp_path / "parts").read_bytes() == (tmp_path / "whole").read_bytes()
-    assert (parts.losses, parts.right, parts.best_epoch) == (whole.losses, whole.right, whole.best_epoch)
+    assert (parts.losses, parts.verdict, parts.best_epoch) == (whole.losses, whole.verdict, whole.best_epoch)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["parts", "whole"]
 
 

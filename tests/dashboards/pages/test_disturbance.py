@@ -92,7 +92,12 @@ def test_a_trial_s_page_exports_it_for_the_budget_that_led_there(browser: Browse
         here = page.url
         page.get_by_role("link", name="Previous").click()
         expect(page).to_have_url(re.compile(r"/trials/\d+\?budget=80%25$"))
-        page.goto(here.split("?")[0] + "?budget=%22%3E%3Cb%3E")
+        page.goto(here.split("?")[0] + "?max_accuracy_drop=0.5%25")
+        expect(button).to_have_text("Export for a loss of 0.5 points")
+        with page.expect_download() as download:
+            button.click()
+        assert "\nmax_accuracy_drop: 0.5%\n" in download.value.path().read_text()
+        page.goto(here.split("?")[0] + "?budget=%22%3E%3Cb%3E&constructor=1&max_accuracy_drop=x")
         expect(button).to_have_text("Export schedule")
         with page.expect_download() as download:
             button.click()

@@ -61,19 +61,19 @@ def measured(ratio: float) -> dict[str, Measurement]:
     return {"latency_ratio": one, "latency_ms": Measurement("latency_ms", 8.2 * ratio, 8.1 * ratio, 8.3 * ratio, 15)}
 
 
-def from_command_line(store: Store, folder: Path, budget: str) -> str:
+def from_command_line(store: Store, folder: Path, value: str, option: str = "--latency-budget") -> str:
     url = store.engine.url.render_as_string(hide_password=False)
-    options = ["--storage", url, "--latency-budget", budget, "--output", str(folder / "best.yaml")]
+    options = ["--storage", url, option, value, "--output", str(folder / "best.yaml")]
     result = CliRunner().invoke(vittle.cli.app, ["export", NAME, *options], catch_exceptions=False)
     assert result.exit_code == 0
     return (folder / "best.yaml").read_text()
 
 
-def from_page(opened: Page, url: str, limit: float) -> str:
-    """What the button of a study's page gives once the slider is at a budget."""
+def from_page(opened: Page, url: str, limit: float, of: str = "budget") -> str:
+    """What the button of a study's page gives once a slider is at a budget, or at a loss."""
     show(opened, url)
-    opened.evaluate("limit => ask(limit)", limit)
-    expect(opened.locator("#budget-value")).to_have_text(f"{limit:.1%}")
+    opened.evaluate("([limit, axis]) => ask(limit, axis ?? undefined)", [limit, "loss" if of == "loss" else None])
+    expect(opened.locator(f"#{of}-value")).to_have_text(f"{100 * limit:g} points" if of == "loss" else f"{limit:.1%}")
     opened.wait_for_timeout(60)  # it is drawn with the next frame
     with opened.expect_download() as download:
         opened.locator("#panel a.button").click()
@@ -101,12 +101,51 @@ def test_all_four_export_the_same_for_the_same_budget(
     for where, exported in texts.items():
         assert documents[where] == documents["command line"], where
         assert (documents[where]["budget"], documents[where]["trial"]) == ("40%", best.number)
+        assert (documents[where]["tolerance"], documents[where]["recommended"]) == ("0.3%", True)
         (tmp_path / "one.yaml").write_text(exported)
         certificate = Certificate.load(tmp_path / "one.yaml")
         assert certificate.schedule == best.schedule
         assert certificate.limit == 0.4
         assert certificate.covers(measured(0.58)) is False
         assert certificate.covers(measured(0.4)) is True
+
+
+def test_all_four_export_the_same_for_the_same_loss(
+    store: Store, page: Page, address: str, program: TestClient, tmp_path: Path
+) -> None:
+    ranking = ranked(store.trials(NAME), store.study(NAME).budget)
+    best = ranking.choice(store.study(NAME).goals.asking(most_lost=0.03))
+    assert best is not None
+    assert best.recommended.number != ranking.best().number
+    (tmp_path / "report.html").write_text(report.render(store, store.study(NAME)), encoding="utf-8")
+    inside = page.context.new_page()  # may read files
+    texts = {
+        "command line": from_command_line(store, tmp_path, "3%", "--max-accuracy-drop"),
+        "dashboard": from_page(page, f"{address}/studies/{NAME}", 0.03, "loss"),
+        "report": from_page(inside, (tmp_path / "report.html").as_uri(), 0.03, "loss"),
+        "service": program.get(f"/api/studies/{NAME}/export", params={"max_accuracy_drop": "3%"}).text,
+    }
+    inside.close()
+    documents = {where: yaml.safe_load(text) for where, text in texts.items()}
+    for where, exported in documents.items():
+        assert exported == documents["command line"], where
+        assert (exported["trial"], exported["recommended"]) == (best.recommended.number, True)
+        assert (exported["budget"], exported["max_accuracy_drop"]) == ("60%", "3%")
+        assert "tolerance" not in exported
+
+
+def test_what_is_not_recommended_is_not_said_to_be(store: Store, reader: TestClient) -> None:
+    best = ranked(store.trials(NAME), store.study(NAME).budget).best()
+    other = next(one for one in ranked(store.trials(NAME)).front() if one.number != best.number)
+    for number, query, recommended in (
+        (best.number, "", True),
+        (best.number, "?budget=40%25", False),
+        (other.number, "", False),
+    ):
+        exported = yaml.safe_load(reader.get(f"/studies/{NAME}/trials/{number}.yaml{query}").text)
+        assert exported["recommended"] is recommended
+    refused = reader.get(f"/studies/{NAME}/trials/0.yaml?max_accuracy_drop=much")
+    assert (refused.status_code, "is no amount of accuracy" in refused.text) == (422, True)
 
 
 def test_without_a_budget_it_is_the_study_s_own(store: Store, reader: TestClient, program: TestClient, tmp_path: Path) -> None:

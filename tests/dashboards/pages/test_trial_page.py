@@ -12,6 +12,7 @@ from browsing import serving
 from dashboard_study import SHAPE, Synthetic, open_store
 from studies_to_show import HOSTILE, HOSTILE_REASON, one_of, store
 from vittle import Schedule
+from vittle.dashboards import text
 from vittle.objectives.measurement import Measurement
 from vittle.spaces import costs
 from vittle.storage.store import Store
@@ -84,6 +85,10 @@ class TestPage:
                 one = trial.measurements[phase][objective]
                 assert shown.startswith(f"{one.value:.1%}")
                 assert f"{100 * one.low:.1f}–{100 * one.high:.1f}" in shown
+
+        nothing = ["0.0%", "0.0–0.1", "-0.1%"]  # has no sign
+        assert page.evaluate("[percent(-0.0004), interval({ low: -0.0004, high: 0.0006 }), percent(-0.0006)]") == nothing
+        assert [text.percent(-0.0004), text.percent(-0.004, 0), text.percent(-0.0006)] == ["0.0%", "0%", "-0.1%"]
 
         drawn = page.evaluate("() => byId('samples-chart').data.map(({ x }) => [...x])")
         kept = [trial.measurements[phase]["latency_ratio"].protocol["samples"] for phase in ("search", "confirmation")]

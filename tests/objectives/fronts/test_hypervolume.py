@@ -173,6 +173,13 @@ def test_the_outlook_covers_what_a_search_will_add(n: int, more: int) -> None:
     assert 0.6 < expected.mean() / gains.mean() < 1.6
 
 
+def test_no_more_is_promised_than_there_is() -> None:
+    for record in ([0.425], [0.1, 0.425], [0.0, 0.1, 0.2, 0.3, 0.9]):
+        gain, low, high = outlook(np.array(record), 0.01, 100)
+        assert 0 <= low <= gain <= high == pytest.approx(1 - record[-1])
+    assert outlook(np.array([0.5, 1.02]), 0.01) == Outlook(0, 0, 0)  # better than the baseline
+
+
 def test_a_search_that_stands_still_promises_its_error_at_most() -> None:
     still = outlook(np.full(200, 0.6), 0.01)
     assert still.gain == still.low == 0

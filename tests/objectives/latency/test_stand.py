@@ -19,6 +19,7 @@ from vittle.objectives.fronts.front import may_enter_front
 from vittle.objectives.goals import inference_goals
 from vittle.objectives.latency import memory
 from vittle.objectives.latency import stand as stand_module
+from vittle.objectives.latency.provenance import hardware
 from vittle.objectives.latency.stand import EFFORTS, Effort, Stand, median
 from vittle.objectives.latency.turns import Turns
 from vittle.objectives.measurement import Measurement, exact
@@ -273,3 +274,9 @@ def test_logits_that_are_not_finite_are_a_failure(tiny, splits) -> None:
     preprocessing = describe_backbone(tiny, "tiny").preprocessing
     with pytest.raises(FloatingPointError, match="not finite"):
         predict(tiny, splits.search.pixels, preprocessing, torch.device("cpu"))
+
+
+def test_a_device_is_named_in_words() -> None:
+    assert hardware({"device": "AMD EPYC", "threads": 2}) == "AMD EPYC, 2 threads"
+    assert hardware({"device": "AMD EPYC", "threads": 1, "torch": "2"}) == "AMD EPYC, 1 thread"
+    assert hardware({"device": "H100", "processors": 132}) == "H100, 132 processors"
