@@ -1,11 +1,12 @@
 """`vittle export`: one schedule; `report`: a study as a page; `export-study` and `import-study`: a study as a file."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vittle.cli.options import Budget, MaxDrop, Storage, StudyName, Tolerance, find_study, open_store, wanted
+from vittle.cli.options import Budget, MaxDrop, Storage, StudyName, Tolerance, find_study, illustrate, open_store, wanted
 from vittle.dashboards.terminal.console import escape, out, working
 from vittle.spaces.errors import VittleError
 from vittle.spaces.files import STANDARD_OUTPUT, write_at_once
@@ -127,6 +128,15 @@ def report(
         ),
     ] = None,
     language: Annotated[str, typer.Option(metavar="NAME", help="en or ja.")] = "en",
+    pictures: Annotated[
+        list[int] | None,
+        typer.Option(
+            metavar="TRIAL",
+            help="Draw what this trial does to images, as its page does; for several trials, repeat it. "
+            "Model and images have to be here.",
+            show_default=False,
+        ),
+    ] = None,
     storage: Storage = None,
 ) -> None:
     """Write a study as one HTML file that needs no server and no network."""
@@ -137,8 +147,17 @@ def report(
     from vittle.storage import records
 
     path = output or Path(f"{records.file_stem(found.name)}.html")
-    page = reports.render(store, found, language).encode()
+    page = reports.render(store, found, language, _pictures(found, store, pictures or [])).encode()
     write_output(path, page, f": study {found.name}, {len(page) / 1e6:.1f} MB")
+
+
+def _pictures(study: "Study", store: "Store", numbers: Sequence[int]) -> dict[int, dict[str, Any]]:
+    """What the pictures of some trials draw, by their numbers."""
+    trials = {trial.number: trial for trial in store.trials(study.name)}
+    unknown = [number for number in numbers if number not in trials]
+    if unknown:
+        raise VittleError(f"no trial {unknown[0]} to draw in study {study.name!r}; accepted: 0 to {max(trials, default=0)}")
+    return {number: illustrate(study, trials[number].schedule, ()) for number in numbers}
 
 
 def _counted(study: "Study", store: "Store") -> str:

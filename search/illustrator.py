@@ -34,7 +34,7 @@ from vittle.storage.records import Study
 AT_HAND = 512  # images that are kept, the first ones that a search sees
 FIRST = 6  # that are shown where nobody asks for others
 CPU = torch.device("cpu")
-PACKED = {torch.uint8: np.dtype("u1"), torch.int16: np.dtype("<i2")}
+PACKED: Mapping[torch.dtype, "np.dtype[Any]"] = {torch.uint8: np.dtype("u1"), torch.int16: np.dtype("<i2")}
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ WORDS = {
                 "patch": "Patch of image {index}",
                 "scale": "from least to most attention; the framed patch is the one that reads",
                 "reads": (
-                    "Row {row}, column {column}: the {count} of {whole} patches that it reads have {share} of its attention, "
+                    "Row {row}, column {column}: the {count} of {whole} keys that it reads have {share} of its attention, "
                     "row {most_row}, column {most_column} the most, {most}"
                 ),
                 "gone": "Row {row}, column {column}: dropped before this block",
@@ -132,7 +132,7 @@ WORDS = {
                 "patch": "画像 {index} のパッチ",
                 "scale": "注意の少ない順から多い順。枠で囲んだパッチが読み手です",
                 "reads": (
-                    "{row} 行 {column} 列：読まれる {whole} 個中 {count} 個のパッチに注意の {share} が向き、"
+                    "{row} 行 {column} 列：{whole} 個中、読まれる {count} 個のキーに注意の {share} が向き、"
                     "最も多いのは {most_row} 行 {most_column} 列の {most}"
                 ),
                 "gone": "{row} 行 {column} 列：このブロックの前に除かれました",

@@ -3,9 +3,9 @@
 Every reduction names its picture (`Reduction.picture`): patches that are one token, or one that it brings. A new one needs
 
 * a script `static/NAME.js` that sets `PICTURES.NAME = (box, document) => ...`, which draws into an element what it is told, and
-  asks for nothing itself, so that a report can hold the document;
+  asks for nothing itself, so that a report can hold the document; `static/images.js` has what all of them draw with;
 * what it draws: whatever the reduction's operator tells (`Operator.explain`) is in the document, in each block of each image
-  under `told` and the name of the reduction;
+  under `told` and the name of the reduction, and its `measures` on corrupted images under `drift`;
 * a title and a hint in the reduction's words, under `pictures`.
 
 The dashboard has no torch. Whoever makes it hands in a function that has (`Illustrate`), and it runs in a process of its own,

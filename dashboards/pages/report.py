@@ -16,6 +16,7 @@ from plotly.offline import get_plotlyjs
 
 from vittle.dashboards import words
 from vittle.dashboards.documents import study_document
+from vittle.dashboards.documents.pictures import drawn
 from vittle.dashboards.pages import plotlyjs, studies
 from vittle.dashboards.pages.common import HERE, templates
 from vittle.dashboards.pages.trials import exported, file_name
@@ -41,7 +42,8 @@ def render(
         store: of the study.
         study: the one to report.
         language: of all that the page says.
-        pictures: by the number of a trial, the JSON document with pictures of its merged patches; none where not given.
+        pictures: by the number of a trial, what its pictures draw (`vittle.dashboards.documents.pictures`); none where not
+            given.
 
     Raises:
         VittleError: there are no words in that language.
@@ -49,7 +51,12 @@ def render(
     if language not in words.languages():
         raise VittleError(f"no words in language {language!r}; accepted: {', '.join(words.languages())}")
     spoken, trials = words.words(language), Ranking.of(store.trials(study.name), study.goals)
-    context = {**studies.context(study, spoken), "t": spoken, "report": datetime.now(UTC)}
+    context = {
+        **studies.context(study, spoken),
+        "t": spoken,
+        "report": datetime.now(UTC),
+        "pictured": {trial.number: drawn(trial.schedule) for trial in trials if trial.number in (pictures or {})},
+    }
     data = {
         "twin": _here(studies.twin(store, study, trials, spoken)),
         "files": {trial.number: _file(study, trials, trial) for trial in _exported(study, trials)},

@@ -4,7 +4,7 @@
 const FINEST = 255; // a byte of w is a share of (w / 255)^2
 const VEIL = { read: 0.45, unread: 0.8 }; // that much of the picture is hidden, so that heat on dark and on light looks alike
 const HEAT = [0.06, 0.85]; // of the weakest key and of the strongest one
-const STEPS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }; // in rows and columns
+const ARROWS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }; // in rows and columns
 
 function unpacked({ type, shape, data }) {
   const bytes = Uint8Array.from(atob(data), letter => letter.charCodeAt(0));
@@ -42,11 +42,11 @@ function reading({ places, asked, positions, weights }, [, columns], head, patch
     share: shares.reduce((sum, one) => sum + one, 0), most: Math.max(...shares) };
 }
 
-function paintReading({ canvas, picture, places, grid: [, columns] }, { places: tokens }, { patch, read, most } = {}) {
+function paintReading({ canvas, picture, places, grid: [, columns] }, { places: tokens }, { patch, read, most }) {
   const { context, scale, unit } = paintImage(canvas, picture);
   const [veil, heat, gone] = [colour("card"), colour("infeasible"), hatch(context, unit)];
   const own = new Path2D();
-  const same = at => at >= 0 && tokens[at] === tokens[patch];
+  const same = at => at === patch || (at >= 0 && tokens[at] >= 0 && tokens[at] === tokens[patch]);
   placesShown(places, scale).forEach(({ left, top, right, bottom }, at) => {
     const share = read?.[at] ?? null;
     const fill = (fillStyle, globalAlpha) => {
@@ -56,7 +56,7 @@ function paintReading({ canvas, picture, places, grid: [, columns] }, { places: 
     if (tokens[at] < 0) fill(gone, 1);
     else fill(veil, share === null ? VEIL.unread : VEIL.read);
     if (share !== null) fill(heat, HEAT[0] + (HEAT[1] - HEAT[0]) * (most > 0 ? Math.sqrt(share / most) : 0));
-    if (!read || !same(at)) return;
+    if (!same(at)) return;
     if (at % columns === 0 || !same(at - 1)) { own.moveTo(left, top); own.lineTo(left, bottom); }
     if ((at + 1) % columns === 0 || !same(at + 1)) { own.moveTo(right, top); own.lineTo(right, bottom); }
     if (!same(at - columns)) { own.moveTo(left, top); own.lineTo(right, top); }
@@ -128,12 +128,13 @@ PICTURES.sparsity = async (box, shown) => {
   const [headPicker, head] = picker(t("pictures.sparsity.head"), recalls.map((_, one) => [one, `${one + 1}`]));
   const numbers = element("dl", { className: "rates" });
   const fewer = element("p", { className: "hint" });
+  block.value = blocks[Math.floor(blocks.length / 2)];
   const drifting = element("div", { className: "sideways", role: "group", tabIndex: 0, ariaLabel: t("pictures.sparsity.drift") });
 
   const drawOne = figure => {
     const told = figure.at(Number(block.value));
     const found = reading(told, shown.grid, Number(head.value), figure.patch);
-    paintReading(figure, told, found ?? undefined);
+    paintReading(figure, told, found ?? { patch: figure.patch });
     figure.text.textContent = readingText(found, shown.grid, figure.patch);
     figure.canvas.setAttribute("aria-valuenow", figure.patch + 1);
     figure.canvas.setAttribute("aria-valuetext", figure.text.textContent);
@@ -163,7 +164,7 @@ PICTURES.sparsity = async (box, shown) => {
     if (patch >= 0) move(figure, patch);
   };
   const step = (figure, event) => {
-    const [down, across] = STEPS[event.key] ?? [];
+    const [down, across] = ARROWS[event.key] ?? [];
     if (down === undefined) return;
     event.preventDefault();
     const [row, column] = [Math.floor(figure.patch / columns) + down, figure.patch % columns + across];

@@ -11,7 +11,7 @@ import vittle.cli.commands
 ROOM = 28  # columns that are left for what an option does
 PAGES = ["", "launch", "resume", "extend", "stop", "studies", "trials", "front", "importance", "export", "export-study"]
 PAGES += ["import-study", "report", "dashboard", "serve", "profile", "profiles", "retime", "verify", "train"]
-PAGES += ["train backbone", "train merge-embedding"]
+PAGES += ["train backbone", "train merge-embedding", "train sparsity"]
 
 
 def page(of: str) -> list[str]:

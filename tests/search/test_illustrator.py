@@ -6,6 +6,7 @@ import itertools
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +17,9 @@ from vittle import Schedule, presets
 from vittle.objectives.quality.accuracy import to_input
 from vittle.objectives.quality.images import Images, load_images
 from vittle.reductions.backbone import load_backbone
+from vittle.reductions.tokens import Traced
 from vittle.reductions.vit import ReducedViT, apply
-from vittle.search.illustrator import FIRST, Illustrator, illustrate
+from vittle.search.illustrator import FIRST, Illustrator, illustrate, plain
 from vittle.spaces import costs
 from vittle.spaces.errors import VittleError
 from vittle.storage.records import BackboneRecord
@@ -140,6 +142,60 @@ def test_pictures_labels_and_answers_are_those_of_the_images(illustrator: Illust
         kind, _, data = image["picture"].partition(",")
         assert kind == "data:image/png;base64"
         assert (np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))) == illustrator.images.pixels[index]).all()
+
+
+SPARSE = {"tail": "prefix", "sparsity": {"shares": [1, 1, *[0.3] * 10]}, **SCHEDULES["pruning and merging"]}
+
+
+@torch.inference_mode()
+def traced(illustrator: Illustrator, schedule: Schedule, indices: list[int]) -> list[Traced]:
+    given = to_input(illustrator.images.pixels[indices], illustrator.backbone.preprocessing, torch.device("cpu"))
+    return list(ReducedViT(illustrator.backbone.model, schedule).trace(given))
+
+
+def test_what_is_told_of_attention_names_the_tokens_that_entered_the_block(illustrator: Illustrator) -> None:
+    schedule = Schedule.from_dict(SPARSE)
+    shown, states = illustrator(schedule, [4, 0]), traced(illustrator, schedule, [4, 0])
+    for at, image in enumerate(shown["images"]):
+        assert ["places" in block for block in image["blocks"]] == [False, False] + [True] * 9
+        for (before, state), block in zip(itertools.pairwise(states[1:]), image["blocks"][2:], strict=True):
+            told, expected = block["told"]["sparsity"], state.told["sparsity"]
+            assert told["recall"] == pytest.approx(expected["recall"][at].tolist(), abs=1e-4)
+            assert told["mass"] == pytest.approx(expected["mass"][at].tolist(), abs=1e-4)
+            for name in ("positions", "asked", "weights"):
+                assert (unpacked(told[name]) == expected[name][at].numpy()).all()
+            places, source = np.array(block["places"]), before.tokens.source
+            assert source is not None
+            dropped = before.dropped[at, 1:].numpy()
+            assert (places[dropped] == -1).all()
+            assert (places[~dropped] == source[at, 1:].numpy()[~dropped] - 1).all()
+            entered = before.tokens.features.shape[1] - 1
+            assert set(places[~dropped].tolist()) == set(range(entered))
+            assert unpacked(told["positions"]).max() < entered
+    json.dumps(shown, allow_nan=False)
+
+
+def test_drift_begins_with_what_the_images_show_as_they_are(illustrator: Illustrator) -> None:
+    shown = illustrator(Schedule.from_dict({"sparsity": {"shares": [0.25] * 12}}), [0, 1, 2])
+    first, *corrupted = shown["drift"]
+    assert len(corrupted) == 9
+    for name in ("recall", "mass"):
+        told = [[image["blocks"][block]["told"]["sparsity"][name] for image in shown["images"]] for block in range(12)]
+        assert first["measured"]["sparsity"][name] == pytest.approx(np.mean(told, axis=(1, 2)), abs=2e-4)
+        assert all(one["measured"]["sparsity"][name] != first["measured"]["sparsity"][name] for one in corrupted)
+    assert illustrator(Schedule.from_dict(SCHEDULES["merging"]), [0])["drift"] == []
+
+
+def unpacked(packed: dict[str, Any]) -> np.ndarray:
+    data = np.frombuffer(base64.b64decode(packed["data"]), {"uint8": "u1", "int16": "<i2"}[packed["type"]])
+    return data.reshape(packed["shape"])
+
+
+def test_small_whole_numbers_are_packed_and_others_are_lists() -> None:
+    for values in (torch.tensor([[1, 255], [0, 7]], dtype=torch.uint8), torch.tensor([-2, 700], dtype=torch.int16)):
+        assert unpacked(plain(values)).tolist() == values.tolist()
+    assert plain(torch.tensor([0.123456, 1.0])) == [0.1235, 1.0]
+    assert plain(torch.tensor([[70_000]])) == [[70_000]]
 
 
 def test_the_same_is_told_twice_whatever_else_is_asked(illustrator: Illustrator) -> None:

@@ -215,9 +215,19 @@ def test_sentences_say_how_sure_they_are() -> None:
 def test_only_what_is_known_is_said() -> None:
     random = np.random.default_rng(6)
     sets = [answers(random, 100, RISING) for _ in range(2)]
-    assert [sentence.split()[0] for sentence in standing(ranked(trials(*sets), BUDGET))] == ["On", "Another"]
-    assert [sentence.split()[0] for sentence in standing(ranked(trials(sets[0]), BUDGET))] == ["Another"]
-    assert standing(ranked([], BUDGET)) == []
+    assert [sentence.split()[0] for sentence in standing(ranked(trials(*sets), BUDGET), ["merging"])] == ["On", "Another"]
+    assert [sentence.split()[0] for sentence in standing(ranked(trials(sets[0]), BUDGET), ["merging"])] == ["Another"]
+    assert standing(ranked([], BUDGET), ["merging", "sparsity"]) == []
+
+
+def test_what_never_paid_is_said_of_what_was_searched() -> None:
+    found = ranked(trials(answers(np.random.default_rng(6), 100, RISING)), BUDGET)
+    assert found.unpaid(["merging"]) == []
+    assert found.unpaid(["sparsity", "merging"]) == ["sparsity"]
+    assert standing(found, ["sparsity", "merging"])[-1] == (
+        "No schedule on the front has sparsity: on this model, device and budget it did not pay."
+    )
+    assert ranked(found[:1], BUDGET).unpaid(["merging"]) == []  # before anything is on a front
 
 
 def test_importance_is_kept_for_each_study(store: Store, url: str) -> None:

@@ -51,12 +51,16 @@ def address(store: Store) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def pictured(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """The embedded model and its images, with three trials that nobody has measured."""
+    """The embedded model and its images, with trials that nobody has measured, the last two sparse."""
     opened = open_store(tmp_path_factory.mktemp("pictured"))
     backbone = load_backbone()
     record = BackboneRecord(backbone.name, backbone.fingerprint, backbone.classes, backbone.shape)
     opened.create_study("real", Settings(), record)
     documents: list[dict[str, Any]] = [{}, {"tail": "prefix", "merging": BOTH["merging"]}, {"tail": "full", **BOTH}]
+    documents += [
+        {"sparsity": {"shares": [0.25] * 12}},
+        {"tail": "prefix", "sparsity": {"shares": [1, 1, *[0.3] * 10]}, **BOTH},
+    ]
     for document in documents:
         opened.start_trial("real", "sampler", Schedule.from_dict(document), {})
     return opened

@@ -1,6 +1,7 @@
 """The process that computes pictures: one, started when it is asked, and gone when nobody asks."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -144,3 +145,17 @@ def test_neither_the_dashboard_nor_the_command_line_loads_torch_for_it() -> None
     )
     ended = subprocess.run([sys.executable, "-c", code], check=False, timeout=120, capture_output=True, text=True)
     assert ended.stderr.strip() == ""
+
+
+def test_scripts_of_pictures_share_no_name_with_other_scripts() -> None:
+    """They stand beside each other on pages and in reports, and the second of two names would end the script."""
+    folder = HERE.parent / "static"
+    names = {
+        path.stem: set(re.findall(r"^(?:async )?(?:const|let|class|function) (\w+)", path.read_text(), re.MULTILINE))
+        for path in folder.glob("*.js")
+    }
+    assert {"patchPlaces", "imageCaption"} <= names["images"]
+    pictures = {"images", "pictured", *(entry.settings.picture for entry in REDUCTIONS.values())}
+    for one in pictures:
+        for other in names.keys() - {one}:
+            assert not names[one] & names[other], (one, other)

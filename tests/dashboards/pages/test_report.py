@@ -14,12 +14,16 @@ from plotly.offline import get_plotlyjs
 from browsing import click, show
 from dashboard_study import Synthetic, importance, latency_profile, made_merge_start, open_store, repeated, sensitivity
 from rankings import ranked
+from studies_to_show import pictured
 from vittle import Schedule, VittleError
 from vittle.cli import commands
+from vittle.cli.options import illustrate
 from vittle.dashboards import words
 from vittle.dashboards.app import create_app
 from vittle.dashboards.pages import report
 from vittle.storage.store import Store
+
+__all__ = ["pictured"]  # a fixture
 
 NAME = "digits-60"
 HOSTILE = '</script><script>alert("1")</script> href="/x" & <!--'
@@ -137,6 +141,15 @@ class TestFile:
         text = report.render(store, store.study(NAME), pictures={3: {"images": []}})
         assert inside(text, "pictures") == {"3": {"images": []}}
 
+    def test_pictures_of_some_trials_stand_in_it(self, store: Store) -> None:
+        text = report.render(store, store.study(NAME), pictures={3: {"images": []}})
+        assert re.findall(r'class="drawn" data-trial="(\d+)" data-picture="(\w+)"', text) == [("3", "patches")]
+        assert "Trial 3: Patches that are one token" in text
+        assert "PICTURES.patches =" in text
+        plain = report.render(store, store.study(NAME))
+        assert "PICTURES.patches =" not in plain
+        assert 'class="drawn"' not in plain
+
 
 class TestCommand:
     def run(self, monkeypatch: pytest.MonkeyPatch, store: Store, *arguments: str) -> int:
@@ -162,6 +175,7 @@ class TestCommand:
             (("nope",), "no study named 'nope'; there are: "),
             ((NAME, "--language", "fr"), "no words in language 'fr'; accepted: en, ja"),
             ((NAME, "--output", "no/such/folder.html"), "give --output a file in an existing folder"),
+            ((NAME, "--pictures", "0", "--pictures", "77"), "no trial 77 to draw in study 'digits-60'; accepted: 0 to 40"),
         ],
     )
     def test_bad_input_is_one_line_and_nothing_is_written(
@@ -183,6 +197,40 @@ class TestCommand:
     def test_an_unknown_language_is_refused(self, store: Store) -> None:
         with pytest.raises(VittleError, match="accepted: en, ja"):
             report.render(store, store.study(NAME), "fr")
+
+
+class TestPictures:
+    """Of a sparse trial, and of one that prunes and merges as well."""
+
+    def test_they_are_drawn_without_a_server(
+        self, page: Page, pictured: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        drawn, url = tmp_path / "real.html", pictured.engine.url.render_as_string(hide_password=False)
+        asked = ["report", "real", "--storage", url, "--output", f"{drawn}", "--pictures", "3", "--pictures", "4"]
+        monkeypatch.setattr("sys.argv", ["vittle", *asked])
+        with pytest.raises(SystemExit, match="0"):
+            commands.main()
+        documents = inside(drawn.read_text(), "pictures")
+        assert isinstance(documents, dict)
+        study, trials = pictured.study("real"), pictured.trials("real")
+        assert documents == {f"{number}": illustrate(study, trials[number].schedule, ()) for number in (3, 4)}
+        page.goto(drawn.as_uri())
+        expect(page.locator(".pictures h2")).to_have_text(
+            ["Trial 3: What a patch reads", "Trial 4: What a patch reads", "Trial 4: Patches that are one token"]
+        )
+        expect(page.locator(".pictures .images canvas")).to_have_count(18)
+        for place, number in ((0, 3), (1, 4)):
+            shown = page.locator(".pictures").nth(place)
+            shown.get_by_role("combobox", name="Head").select_option(label="2")
+            block = int(shown.get_by_role("combobox", name="Block").input_value())
+            told = [image["blocks"][block]["told"]["sparsity"] for image in documents[f"{number}"]["images"]]
+            expected = [f"{100 * sum(one[name][1] for one in told) / len(told):.1f}%" for name in ("recall", "mass")]
+            expect(shown.locator(".rates dd:not(.hint)")).to_have_text(expected)
+            patch = shown.get_by_role("slider", name="Patch of image 0")
+            before = patch.get_attribute("aria-valuetext")
+            patch.focus()
+            page.keyboard.press("ArrowRight")
+            assert patch.get_attribute("aria-valuetext") != before
 
 
 class TestBrowser:
