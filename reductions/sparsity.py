@@ -12,8 +12,8 @@ where nothing is trained, keys are scored by
 
     score_j = |v_j - mean of v over the part of j| * mean over m queries of softmax(q k)_j
 
-that is by how much the output would change if the rest stood for j, with the m queries evenly spread over the image. On
-photographs it chooses as well as the attention of all queries does (`benchmarks/sparsity.py`).
+that is by how much the output would change if the rest stood for j, with the m queries evenly spread over the image.
+`benchmarks/sparsity.py` compares it with the attention of all queries, with a trained scorer and with chance.
 """
 
 import copy
