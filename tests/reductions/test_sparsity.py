@@ -185,6 +185,19 @@ def test_where_tokens_merged_before_all_others_are_one_rest(name: str, sizes: bo
 
 
 @pytest.mark.parametrize("sizes", [False, True])
+@pytest.mark.parametrize("name", ["one rest", "2x2 rests", "4x4 rests", "no rests", "trained"])
+def test_scores_are_what_loops_give(name: str, sizes: bool) -> None:
+    settings = Sparsity(shares=(0.1, 0.1), **SETTINGS[name])
+    operator, heads = operator_of(SHAPE, settings), heads_of(SHAPE, SHAPE.tokens, sizes=sizes)
+    reference = Reference(heads, 1, (8, 8), settings, 6, operator.predictor)
+    scores = operator.scores(operator._split(heads)[1])
+    for image, head in itertools.product(range(2), range(2)):
+        parts = (one[image, head].double().numpy() for one in heads[:3])
+        of_tokens = np.ones(65) if heads.log_sizes is None else heads.log_sizes[image, 0, 0].double().exp().numpy()
+        np.testing.assert_allclose(scores[image, head], reference.scores(*parts, of_tokens, head), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("sizes", [False, True])
 @pytest.mark.parametrize("name", SETTINGS)
 def test_to_read_all_is_dense_attention(name: str, sizes: bool) -> None:
     operator = operator_of(SHAPE, Sparsity(shares=(0.1, 0.1), **SETTINGS[name]))
@@ -397,6 +410,7 @@ def test_large_products_do_not_overflow_in_half_precision(settings: str, form: F
     if operator.predictor is not None:  # a trained one has weights that fit
         for weight in operator.predictor.parameters():
             weight /= 50
+    assert torch.isfinite(operator.scores(operator._split(large)[1])).all()
     assert torch.isfinite(operator.attend(large)).all()
 
 
