@@ -62,7 +62,9 @@ def test_a_profile_knows_every_part_and_whatever_a_search_may_propose(alone, nam
     assert found.environment["threads"] == torch.get_num_threads()
     assert set(found.forms_ms) == {"fused", "eager"}
     assert len(found.checks) == SMALLEST.models
-    assert all(check.low <= check.measured <= check.high and 0 < check.macs <= 1 for check in found.checks)
+    assert all(check.low <= check.measured <= check.high for check in found.checks)
+    # Of so few tokens sparse attention may save less than choosing costs.
+    assert all(0 < check.macs < 1.5 for check in found.checks)
     assert (found.seconds > 0, found.backbone_ms > 0, found.measured_at.endswith("+00:00")) == (True, True, True)
     fitting = [name for name, entry in REDUCTIONS.items() if entry.settings.refusal(shape) is None]
     adapters = {"merging": AdapterRecord("modular-0123456789ab", 8)}
