@@ -92,13 +92,13 @@ def plans(
         return _plans(space.context, kind, sensitivity, within, profile)
 
     kinds = [REDUCTIONS[name].settings for name in space.reductions]
-    planned = [plan(kind, costs) for kind in kinds]
+    tokens = [kind for kind in kinds if issubclass(kind, TokenReduction)]
     others = [kind for kind in kinds if not issubclass(kind, TokenReduction)]
-    if others and len(others) < len(kinds):
-        finely = [float(one) for one in np.geomspace(max(costs), min(costs), PAIRED)]
-        at_hand = {kind: [one for one in plan(kind, finely) if one is not None] for kind in kinds}
-        tokens = [kind for kind in kinds if issubclass(kind, TokenReduction)]
-        planned += [pairs(at_hand[other], at_hand[one], costs, cost) for other in others for one in tokens]
+    finely = np.geomspace(max(costs), min(costs), PAIRED).tolist() if tokens and others else []
+    of_each = {kind: plan(kind, [*costs, *finely]) for kind in kinds}
+    planned = [plans_of[: len(costs)] for plans_of in of_each.values()]
+    laid = {kind: [one for one in plans_of[len(costs) :] if one is not None] for kind, plans_of in of_each.items()}
+    planned += [pairs(laid[other], laid[one], costs, cost) for other in others for one in tokens]
     found = [one.schedule for same_cost in zip(*planned, strict=True) for one in same_cost if one is not None]
     return list({schedule.id: schedule for schedule in found}.values())
 
