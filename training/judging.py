@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vittle.reductions.backbone import Backbone
 from vittle.reductions.data import Preprocessing
 from vittle.training.resumable import Judged
 from vittle.training.supervised import channels, pixels
@@ -77,3 +78,8 @@ def digest(*arrays: NDArray[Any] | None) -> str:
         found.update(b"none" if array is None else f"{array.shape} {array.dtype}".encode())
         found.update(b"" if array is None else np.ascontiguousarray(array).data)
     return found.hexdigest()[:12]
+
+
+def given(backbone: Backbone, parts: Parts) -> dict[str, Any]:
+    """What a training was given, by which one that is continued is told from another."""
+    return {"backbone": backbone.fingerprint, "images": digest(*(array for part in parts for array in part))}

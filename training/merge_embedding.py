@@ -32,7 +32,7 @@ from vittle.spaces.merging import Merging, most_merged
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
 from vittle.training import resumable
-from vittle.training.judging import Judge, Parts, digest, logits
+from vittle.training.judging import Judge, Parts, given, logits
 from vittle.training.resumable import Judged
 from vittle.training.soft_merging import soft_forward
 from vittle.training.supervised import Augmentation, batches, channels, check_batch, decaying
@@ -164,11 +164,7 @@ def train(
     check_batch(len(parts.train[0]), batch_size)
     rates = (removed,) if removed is not None else tuple(sorted({rate(shape, share) for share in SHARES}))
     recipe = Recipe(epochs, patience, rates, learning_rate, batch_size, augmentation, seed, device)
-    settings = {
-        "backbone": backbone.fingerprint,
-        "images": digest(*(array for part in parts for array in part)),
-        **{name.replace("_", " "): value for name, value in asdict(recipe).items()},
-    }
+    settings = {**given(backbone, parts), **{name.replace("_", " "): value for name, value in asdict(recipe).items()}}
     lesson = _Lesson(backbone, parts, recipe)
     rivals = {"key": lesson.validation.judge(*lesson.by_key()).share}
     course = resumable.run(lesson, output, settings, epochs=epochs, patience=patience, rivals=rivals, progress=progress)

@@ -40,7 +40,7 @@ from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
 from vittle.spaces.sparsity import SIDES, Selection, Sparsity
 from vittle.training import resumable
-from vittle.training.judging import Judge, Parts, digest
+from vittle.training.judging import Judge, Parts, given
 from vittle.training.resumable import Judged
 from vittle.training.supervised import channels, check_batch, pixels
 
@@ -145,11 +145,7 @@ def train(
         raise VittleError(f"model {backbone.name!r} has {shape.patches} patches, too few to leave any unread")
     check_batch(len(parts.train[0]), batch_size)
     recipe = Recipe(epochs, patience, learning_rate, batch_size, seed, device)
-    settings = {
-        "backbone": backbone.fingerprint,
-        "images": digest(*(array for part in parts for array in part)),
-        **{name.replace("_", " "): value for name, value in asdict(recipe).items()},
-    }
+    settings = {**given(backbone, parts), **{name.replace("_", " "): value for name, value in asdict(recipe).items()}}
     lesson = _Lesson(backbone, parts, recipe)
     rivals = {"sampled": lesson.validation.judge(*lesson.sampled()).share}
     course = resumable.run(lesson, output, settings, epochs=epochs, patience=patience, rivals=rivals, progress=progress)
