@@ -63,7 +63,7 @@ def explained(
 
 def attention(heads: Heads, prefix: int) -> Tensor:
     """What the queries of the patches would pay to all keys: (b, h, p, n), float32."""
-    logits = heads.queries[:, :, prefix:] @ heads.keys.mT * heads.scale
+    logits = heads.queries[:, :, prefix:] * heads.scale @ heads.keys.mT  # scaled first, as in `attended`
     if heads.log_sizes is not None:
         logits = logits + heads.log_sizes
     return logits.softmax(-1, dtype=torch.float32)
