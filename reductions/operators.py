@@ -1,11 +1,12 @@
 """The operators of a schedule, one for each act of each visit, and what they want made with queries, keys and values."""
 
+import copy
 import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vittle.reductions.tokens import Operator, Site
 from vittle.spaces.errors import ScheduleError
@@ -15,28 +16,37 @@ from vittle.spaces.table import REDUCTIONS
 from vittle.spaces.work import Act, BlockWork
 
 
-def operators_of(
-    schedule: Schedule, shape: BackboneShape, work: Sequence[BlockWork], adapters: Mapping[str, nn.Module]
-) -> nn.ModuleList:
-    """For each visit the operators of its acts, in their order.
+def needed(schedule: Schedule, adapters: Mapping[str, nn.Module], like: Tensor) -> dict[str, nn.Module]:
+    """The trained weights that a schedule needs, by reduction; copies where they are not where and as `like` is.
 
     Raises:
-        ScheduleError: trained weights that are needed are missing, or others.
+        ScheduleError: some are missing, or others.
     """
-    settings = {part.name: part for part in schedule.reductions}
+    found: dict[str, nn.Module] = {}
     for part in schedule.reductions:
+        if part.adapter is None:
+            continue
         adapter: Any = adapters.get(part.name)
-        if part.adapter is not None and (adapter is None or adapter.name != part.adapter):
+        if adapter is None or adapter.name != part.adapter:
             given = "none is given" if adapter is None else f"{adapter.name} is given"
             raise ScheduleError(
                 f"the schedule's {part.name} needs the trained weights {part.adapter}, {given}; give their file as adapter"
             )
+        there = all((weight.device, weight.dtype) == (like.device, like.dtype) for weight in adapter.parameters())
+        found[part.name] = adapter if there else copy.deepcopy(adapter).to(like)
+    return found
+
+
+def operators_of(
+    schedule: Schedule, shape: BackboneShape, work: Sequence[BlockWork], adapters: Mapping[str, nn.Module]
+) -> nn.ModuleList:
+    """For each visit the operators of its acts, in their order; `adapters` are the trained weights that it `needed`."""
+    settings = {part.name: part for part in schedule.reductions}
 
     def operator(row: BlockWork, act: Act) -> Operator:
         module, _, name = REDUCTIONS[act.reduction].operator.partition(":")
         part = settings[act.reduction]
-        weights = adapters[part.name] if part.adapter is not None else None
-        made: Operator = getattr(importlib.import_module(module), name)(part, Site(shape, row, act), weights)
+        made: Operator = getattr(importlib.import_module(module), name)(part, Site(shape, row, act), adapters.get(part.name))
         return made
 
     return nn.ModuleList(nn.ModuleList(operator(row, act) for act in row.acts) for row in work)

@@ -23,7 +23,7 @@ class Prune(Operator):
         self.removed = site.act.entering - site.act.leaving
 
     def reduce(self, tokens: Tokens, attended: Attention) -> tuple[Tokens, Attention]:
-        features, sizes, source = tokens
+        features, sizes, source, _ = tokens
         with torch.no_grad():
             dropped, left = (self.prefix + part for part in ranked(-attended.importance()[:, self.prefix :], self.removed))
             protected = torch.arange(self.prefix, device=left.device).expand(left.shape[0], -1)

@@ -20,11 +20,13 @@ class Tokens(NamedTuple):
         sizes: (b, n) float32, how many patches a token stands for; None while all are 1.
         source: (b, m) for each of the m tokens of the first block, the position of the token that it is part of now; None
             where nobody asks.
+        active: (b, k) positions of those that took part in the last visit where some rested; None while none has.
     """
 
     features: Tensor
     sizes: Tensor | None = None
     source: Tensor | None = None
+    active: Tensor | None = None
 
 
 Told = dict[str, Mapping[str, Tensor]]
@@ -192,8 +194,15 @@ class Operator(nn.Module):
         """
         return None
 
-    def select(self, tokens: Tokens) -> Selection:
-        """Who of the tokens that enter takes part (`route`); as many as the site's row says."""
+    def dress(self, block: nn.Module) -> Any:
+        """What runs in this visit, in place of the block that it is for: the same, or one with the names of timm's parts.
+
+        Called once, when the model is built; only what routes can have another.
+        """
+        return block
+
+    def select(self, tokens: Tokens) -> Selection | None:
+        """Who of the tokens that enter takes part (`route`), as many as the site's row says; None for all."""
         raise NotImplementedError
 
     def attend(self, heads: Heads) -> Tensor:
@@ -223,7 +232,7 @@ class Telling(Operator):
         super().__init__()
         self._operator, self._reduction, self._told = operator, reduction, told
 
-    def select(self, tokens: Tokens) -> Selection:
+    def select(self, tokens: Tokens) -> Selection | None:
         return self._tell(tokens).select(tokens)
 
     def attend(self, heads: Heads) -> Tensor:

@@ -70,13 +70,21 @@ class TrainedAdapter(nn.Module, ABC):
 
     @property
     def name(self) -> str:
-        """What was trained, and twelve hexadecimal digits of the weights: equal names are equal weights."""
-        return f"{self.mode}-{fingerprint(self)}"
+        """What was trained, and twelve hexadecimal digits of the weights: equal names are equal weights.
+
+        Of weights that were loaded it is what they were saved under, whatever they have been rounded to since.
+        """
+        return str(self.metadata["name"]) if "name" in self.metadata else f"{self.mode}-{fingerprint(self)}"
 
     @property
     def record(self) -> AdapterRecord:
         """What a search has to know of them."""
         return AdapterRecord(self.name, self.width)
+
+    def blocks_like(self, block: nn.Module) -> dict[int, nn.Module]:
+        """Blocks that run in place of the backbone's, by index, with the structure of one of those; empty where none do."""
+        del block
+        return {}
 
     @property
     def compared(self) -> Verdict:
@@ -117,6 +125,8 @@ class TrainedAdapter(nn.Module, ABC):
                 raise KeyError
             found = cls.of(weights)
             found.load_state_dict(weights)
+            if about["name"] != found.name:
+                raise ValueError
             found.metadata = about
             _ = found.compared  # what is damaged is told now
         except FileNotFoundError:

@@ -9,7 +9,7 @@ tokens have queries; keys and values are still made for all, so their output is 
 """
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from vittle.reductions.adapters import load_adapters
 from vittle.reductions.attention import Form
 from vittle.reductions.backbone import describe_backbone, shape_of
 from vittle.reductions.block import Core, classify, pass_attention, pass_mlp, weighted_form
-from vittle.reductions.operators import operators_of, projections_of
+from vittle.reductions.operators import needed, operators_of, projections_of
 from vittle.reductions.tokens import (
     Attention,
     Operator,
@@ -33,6 +33,7 @@ from vittle.reductions.tokens import (
     take,
     unmerge,
 )
+from vittle.reductions.trained_adapter import TrainedAdapter
 from vittle.spaces import costs
 from vittle.spaces.errors import UnsupportedBackboneError, VittleError
 from vittle.spaces.schedule import Schedule
@@ -95,9 +96,10 @@ class ReducedViT(nn.Module):
         form: Form | None = None,
     ) -> None:
         super().__init__()
-        model: Any = backbone
         shape = shape_of(backbone)
-        self.backbone = backbone
+        trained = needed(schedule, adapters or {}, next(backbone.parameters()))
+        self.backbone = backbone = _with_blocks(backbone, trained.values())
+        model: Any = backbone
         self.schedule = schedule
         self.shape = shape
         self.work = costs.work(shape, schedule)
@@ -105,7 +107,9 @@ class ReducedViT(nn.Module):
         # Where nothing is added to logits, nothing is measured.
         weighted = self.proportional or any(row.at("attention") for row in self.work)
         self.form: Form = form or (weighted_form(model, shape) if schedule.reductions and weighted else "mask")
-        self.operators = operators_of(schedule, shape, self.work, adapters or {}).to(next(backbone.parameters()))
+        self.operators = operators_of(schedule, shape, self.work, trained).to(next(backbone.parameters()))
+        # Not registered: its parts are the backbone's and the operators'.
+        self.blocks = tuple(self._dressed(row) for row in self.work)
         self.projections = projections_of(backbone, self.work, self.operators)
         self.num_classes: int = model.num_classes
         self.num_features: int = model.num_features
@@ -172,6 +176,14 @@ class ReducedViT(nn.Module):
                     patches = patches.mT.reshape(images.shape[0], -1, *self.shape.grid)
                 found.append((patches, prefix) if return_prefix_tokens and self.shape.prefix else patches)
         return found
+
+    def states(self, images: Tensor) -> Iterator[Tensor]:
+        """The features (b, n, d) that enter the first visit, and those after every one, of images (b, 3, height, width)."""
+        state = self.embed(images)
+        yield state.features
+        for row in self.work:
+            state, _ = self._visit(row, state)
+            yield state.features
 
     def trace(self, images: Tensor) -> Iterator[Traced]:
         """Where each token of the first block is after every visit that computes patches, which is all but a `prefix` tail.
@@ -249,6 +261,14 @@ class ReducedViT(nn.Module):
         """What runs in place of the attention's core in a visit; None for the fused one."""
         return next((operator.attend for operator in self._acting(self.work[index], "attention", told)), None)
 
+    def _dressed(self, row: BlockWork) -> Any:
+        """What runs in a visit: timm's block, or its parts under timm's names."""
+        model: Any = self.backbone
+        block = model.blocks[row.visit.block]
+        for operator in self._acting(row, "route"):
+            block = operator.dress(block)
+        return block
+
     def _acting(self, row: BlockWork, place: Place, told: Told | None = None) -> list[Operator]:
         """The operators of one place of a visit; where `told` is given they tell it what they decide."""
         there: Any = self.operators[row.index]
@@ -257,8 +277,7 @@ class ReducedViT(nn.Module):
 
     def _visit(self, row: BlockWork, state: Tokens, told: Told | None = None) -> tuple[Tokens, Tensor | None]:
         """The tokens after a visit, and (b, k) which of those that took part nothing has dropped; None for all."""
-        model: Any = self.backbone
-        block = model.blocks[row.visit.block]
+        block = self.blocks[row.index]
         selection = next((operator.select(state) for operator in self._acting(row, "route", told)), None)
         part = state if selection is None else _part(state, selection)
         part, remaining = self._attend(row, block, part, told)
@@ -297,7 +316,22 @@ def _put_back(state: Tokens, part: Tokens, selection: Selection) -> Tokens:
         before = take(state.features, selection.positions)
         came_out = before + selection.gate[..., None].to(before.dtype) * (came_out - before)
     places = selection.positions[..., None].expand_as(came_out)
-    return state._replace(features=state.features.scatter(1, places, came_out))
+    return state._replace(features=state.features.scatter(1, places, came_out), active=selection.positions)
+
+
+def _with_blocks(backbone: nn.Module, adapters: Iterable[Any]) -> nn.Module:
+    """The backbone, or where trained weights have blocks of their own the same with those in place of all its blocks."""
+    model: Any = backbone
+    own: dict[int, nn.Module] = {}
+    for adapter in adapters:
+        if isinstance(adapter, TrainedAdapter):
+            own |= adapter.blocks_like(model.blocks[0])
+    if not own:
+        return backbone
+    made = copy.copy(model)
+    made._modules = dict(model._modules)  # it shares all the others
+    made.blocks = nn.ModuleList(own.get(index, nn.Identity()) for index in range(len(model.blocks)))
+    return made  # type: ignore[no-any-return]
 
 
 @torch.inference_mode()

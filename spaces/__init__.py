@@ -4,6 +4,7 @@ from vittle.spaces.costs import macs, parameters, tokens, work
 from vittle.spaces.errors import ScheduleError, UnsupportedBackboneError, VittleError
 from vittle.spaces.merging import Merging
 from vittle.spaces.pruning import Pruning
+from vittle.spaces.recursion import Recursion
 from vittle.spaces.reduction import Choice, Parameter, Probe, Reduction, Start
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
@@ -21,6 +22,7 @@ __all__ = [
     "Parameter",
     "Probe",
     "Pruning",
+    "Recursion",
     "Reduction",
     "Schedule",
     "ScheduleError",

@@ -268,9 +268,10 @@ class Merging(TokenReduction):
         )
 
     def encode(self, context: Context) -> Values:
-        if self.embedding is not None and (self.embedding, self.embedding_width) != context.adapters.get(self.name):
-            there = context.adapters[self.name].name if self.name in context.adapters else "none"
-            raise VittleError(f"merging compares by {self.embedding}, which is not at hand; there is: {there}")
+        there = context.adapters.get(self.name)
+        if self.embedding is not None and (there is None or (self.embedding, self.embedding_width) != there[:2]):
+            at_hand = "none" if there is None else there.name
+            raise VittleError(f"merging compares by {self.embedding}, which is not at hand; there is: {at_hand}")
         windows: dict[str, Value] = {}
         # Nothing has acted on the grid before the first merge inside windows.
         first = next((block for block, kept in enumerate(self.kept) if kept < context.shape.tokens), self.depth)

@@ -60,10 +60,17 @@ class Start(NamedTuple):
 
 
 class AdapterRecord(NamedTuple):
-    """Trained weights that a reduction may use: the name says how they were trained, the width decides what they cost."""
+    """Trained weights that a reduction may use.
+
+    Attributes:
+        name: says how they were trained, and which they are.
+        width: decides what they cost, in channels or in blocks.
+        steps: how often they may run in one pass, where they recur.
+    """
 
     name: str
     width: int
+    steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -125,6 +132,7 @@ class Reduction(BaseModel, ABC):
             `pictures`: a `title` and a `hint` for its picture, where it brings one of its own.
         picture: the script that draws it, in `dashboards/static`. Patches that are one token are drawn for whatever brings
             none of its own.
+        needs_adapter: whether it can do nothing without trained weights.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
@@ -132,6 +140,7 @@ class Reduction(BaseModel, ABC):
     name: ClassVar[str]
     words: ClassVar[Mapping[str, Words]]
     picture: ClassVar[str] = "patches"
+    needs_adapter: ClassVar[bool] = False
 
     @property
     def depth(self) -> int | None:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from vittle.spaces.errors import VittleError
 from vittle.spaces.merging import Merging
 from vittle.spaces.pruning import Pruning
+from vittle.spaces.recursion import Recursion
 from vittle.spaces.reduction import Reduction
 from vittle.spaces.sparsity import Sparsity
 
@@ -31,6 +32,7 @@ class Entry(NamedTuple):
 
 
 ENTRIES = (
+    Entry(Recursion, "vittle.reductions.recursion:Recur", "vittle.reductions.recursive_blocks:RecursiveBlocks"),
     Entry(Sparsity, "vittle.reductions.sparsity:Sparsify", "vittle.reductions.sparsity_predictor:SparsityPredictor"),
     Entry(Pruning, "vittle.reductions.pruning:Prune"),
     Entry(Merging, "vittle.reductions.merging:Merge", "vittle.reductions.merge_embedding:MergeEmbedding"),
@@ -66,11 +68,16 @@ def adapter_of(name: str) -> str:
 
 
 def check_adapters(files: Mapping[str, str], reductions: Sequence[str]) -> None:
-    """Refuse trained weights that a search of these reductions has no use for.
+    """Refuse trained weights that a search of these reductions has no use for, and one that lacks those that it needs.
 
     Raises:
-        VittleError: a reduction that has none or is not searched.
+        VittleError: a reduction that has none or is not searched, or one without those that it cannot do without.
     """
+    for name in reductions:
+        if REDUCTIONS[name].settings.needs_adapter and name not in files:
+            raise VittleError(
+                f"{name} needs trained weights; give them as --adapter {name}=FILE, or make them with: vittle train {name}"
+            )
     for name, path in files.items():
         adapter_of(name)
         if name not in reductions:

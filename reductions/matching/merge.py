@@ -43,7 +43,7 @@ def merge(tokens: Tokens, matching: Matching, weights: Weights = "size") -> Toke
         weights: `size` as above. `equal` takes the plain mean of a target and its sources, and counts each source's size in
             proportion to its similarity (DiffRate, arXiv 2305.17997); negative similarities count as none.
     """
-    features, sizes, source = tokens
+    features, sizes, source, _ = tokens
     if sizes is None:
         sizes = features.new_ones(features.shape[:2], dtype=torch.float32)
     kept, sources, targets, similarity = matching

@@ -7,12 +7,14 @@ from torch import nn
 
 from vittle import Schedule, presets
 from vittle.reductions.backbone import shape_of
+from vittle.reductions.recursive_blocks import RecursiveBlocks
 from vittle.reductions.sparsity_predictor import SparsityPredictor
 from vittle.reductions.vit import ReducedViT
-from vittle.spaces import Pruning, Sparsity
+from vittle.spaces import Pruning, Recursion, Sparsity
 
 LEARNED = {"metric": "decoupled", "embedding": "modular-0123456789ab", "embedding_width": 8}
 SCORED = {"selection": "trained", "predictor": "scored-0123456789ab"}
+RECURRING = {1: "distilled-0123456789ab", 2: "distilled-ba9876543210"}  # by how many blocks are shared
 
 
 class Embedding(nn.Module):
@@ -39,6 +41,31 @@ class Predictor(SparsityPredictor):
             for weight in found.parameters():
                 weight.copy_(torch.randn(weight.shape, generator=generator))
         return found.requires_grad_(False)
+
+
+class Recurring(RecursiveBlocks):
+    """Recursive blocks with random weights."""
+
+    name = property(lambda self: RECURRING[self.width])
+
+    @classmethod
+    def of_model(cls, model: nn.Module, shared: int) -> "Recurring":
+        found = cls.from_backbone(model, shared=shared, steps=3)
+        generator = torch.Generator().manual_seed(5)
+        with torch.no_grad():
+            for weight in found.parameters():
+                weight.add_(0.05 * torch.randn(weight.shape, generator=generator))
+        return found.requires_grad_(False)
+
+
+def recur(*capacities: float, shared: int = 1, **choices: object) -> Schedule:
+    return Schedule((Recursion(weights=RECURRING[shared], shared=shared, capacities=capacities, **choices),))
+
+
+def merge_and_recur(model: nn.Module) -> Schedule:
+    tokens = shape_of(model).tokens
+    merging = presets.kept(model, [tokens - 7, tokens - 12, tokens - 12, tokens - 12])
+    return combine(merging, recur(1, 0.5))
 
 
 def sparse(model: nn.Module, share: float = 0.25, **choices: object) -> Schedule:
@@ -83,6 +110,12 @@ OPERATORS: Mapping[str, Callable[[nn.Module], Schedule]] = {
     "sparsity, trained, no rests, pruning and merging": lambda model: combine(
         sparse(model, rests="none", **SCORED), prune_and_merge(model)
     ),
+    "recursion": lambda _: recur(1, 0.7, 0.3),
+    "recursion for all": lambda _: recur(1, 1),
+    "recursion by what was learned": lambda _: recur(0.8, 0.4, router="learned"),
+    "recursion by norm, two shared blocks": lambda _: recur(1, 0.6, 0.3, shared=2, router="norm"),
+    "recursion and sparsity": lambda model: combine(sparse(model), recur(1, 0.5)),
+    "merging and recursion": merge_and_recur,
 }
 NEED_CLASS = {name for name in OPERATORS if "pruning" in name or name == "importance"}
 CONSERVING = {name for name in OPERATORS if "pruning" not in name and name != "equal weights"}
@@ -94,4 +127,7 @@ def reduced(model: nn.Module, name: str, tail: str = "full") -> ReducedViT:
     schedule = Schedule(schedule.reductions, tail)
     shape = shape_of(model)
     adapters = {"merging": Embedding(shape.depth, shape.width), "sparsity": Predictor.of_model(model)}
+    for part in schedule.reductions:
+        if isinstance(part, Recursion):
+            adapters["recursion"] = Recurring.of_model(model, part.shared)
     return ReducedViT(model, schedule, adapters)

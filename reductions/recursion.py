@@ -1,0 +1,80 @@
+"""Who takes part in a step of a recursion, and the blocks that run there. See `vittle.spaces.recursion`.
+
+Of the patches that took part in the step before, the k with the highest scores go on (expert choice: Bae et al., arXiv
+2507.10524), in their order. Departures from the papers: a patch's change is not multiplied by its score, so that the same
+weights run with any rule; and every step has a router of its own.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vittle.reductions.recursive_blocks import Dress, RecursiveBlocks
+from vittle.reductions.tokens import Operator, Selection, Site, Tokens
+from vittle.spaces.recursion import Recursion
+
+SEED = 0  # of the positions that router `random` takes
+
+
+class Recur(Operator):
+    """One visit of a recursion."""
+
+    order: Tensor
+
+    def __init__(self, settings: Recursion, site: Site, weights: RecursiveBlocks) -> None:
+        super().__init__()
+        row = site.row
+        patches = row.entering - site.shape.prefix
+        self.prefix = site.shape.prefix
+        self.rule = site.act.rule
+        self.taking_part = row.keys
+        self.router: Any = weights.routers[row.visit.step] if self.rule == "learned" else None
+        self.own = weights.own(row.visit)
+        self.dressed: Dress | None = None
+        order = torch.randperm(patches, generator=torch.Generator().manual_seed(SEED))
+        self.register_buffer("order", order.float(), persistent=False)
+
+    def dress(self, block: nn.Module) -> Any:
+        if self.own is None:
+            return block
+        self.dressed = Dress(self.own, block)
+        return self.dressed.on(block)
+
+    def select(self, tokens: Tokens) -> Selection | None:
+        if self.rule == "all":
+            return None
+        active = tokens.active
+        if active is not None and active.shape[1] == self.taking_part:
+            return Selection(active)
+        scores = self.scores(tokens)  # (b, p)
+        b, p = scores.shape
+        before = (
+            torch.arange(p, device=scores.device).expand(b, p) if active is None else active[:, self.prefix :] - self.prefix
+        )
+        ranked = scores.gather(1, before).argsort(dim=-1, descending=True, stable=True)
+        chosen = ranked[:, : self.taking_part - self.prefix].sort(dim=-1).values
+        prefix = torch.arange(self.prefix, device=scores.device).expand(b, self.prefix)
+        return Selection(torch.cat([prefix, before.gather(1, chosen) + self.prefix], 1))
+
+    @torch.no_grad()
+    def scores(self, tokens: Tokens) -> Tensor:
+        """How deep each patch should go: (b, p). Only their order counts."""
+        patches = tokens.features[:, self.prefix :]
+        if self.rule == "learned":
+            found: Tensor = self.router(patches)
+            return found
+        if self.rule == "norm":
+            return torch.linalg.vector_norm(patches, dim=-1, dtype=torch.promote_types(patches.dtype, torch.float32))
+        return self.order.expand(patches.shape[0], -1)
+
+    def explain(self, *given: Any) -> Mapping[str, Tensor]:
+        """`scores` (b, p), and `taking_part` (b, p), 1 for patches that do."""
+        (tokens,) = given
+        b, n, _ = tokens.features.shape
+        selection = self.select(tokens)
+        if selection is None:
+            return {}
+        there = tokens.features.new_zeros(b, n).scatter(1, selection.positions, 1.0)
+        return {"scores": self.scores(tokens), "taking_part": there[:, self.prefix :]}

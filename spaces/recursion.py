@@ -1,0 +1,210 @@
+"""Recursion: a few shared blocks that run again and again, for fewer patches each time, in place of most of the backbone's.
+
+Bae et al., "Mixture-of-Recursions", arXiv 2507.10524, and Li, "MoR-ViT", arXiv 2507.21761. The first and the last block have
+weights of their own; between them one or two blocks, whose weights are shared, recur up to a cap. A router decides how deep
+each patch goes: in every step a share of the patches takes part, those that rested once rest until the last block. Prefix
+tokens go all the way. All these weights are trained (`vittle train recursion`); none of the backbone's blocks is left.
+
+A step's capacity is a share of all patches, so counts are known before anything runs. A search varies how often the blocks
+recur and the share of the last step; the shares between fall evenly.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+
+from pydantic import Field, field_validator
+
+from vittle.spaces.errors import ScheduleError, VittleError
+from vittle.spaces.reduction import Choice, Context, Parameter, Reduction, Start, Values
+from vittle.spaces.shape import BackboneShape
+from vittle.spaces.validation import ShortName
+from vittle.spaces.work import Act, BlockWork, Visit
+
+Router = Literal["learned", "norm", "random"]
+Capacity = Annotated[float, Field(gt=0, le=1)]
+
+LEAST = 0.2  # share of the patches in the last step that is searched
+STEP_VECTORS = 6  # of the width, that a step has of its own: weight and bias of two norms, and two scales
+
+WORDS = {
+    "en": {
+        "name": "recursion",
+        "title": "Recursion: a few blocks run again and again",
+        "act": "{share} of the patches rest",
+        "probe": "recursion",
+        "rules": {
+            "all": "all patches take part",
+            "learned": "those that a trained router scores highest take part",
+            "norm": "those that are longest take part",
+            "random": "some of them take part, drawn once for all images",
+        },
+        "summary": {
+            "one": "one shared block, {steps} times",
+            "two": "two shared blocks, {steps} times",
+            "last": "down to {share} of the patches",
+            "learned": "routed by what was learned",
+            "norm": "routed by norm",
+            "random": "routed by chance",
+        },
+    },
+    "ja": {
+        "name": "再帰",
+        "title": "再帰：少数のブロックを繰り返し使う",
+        "act": "パッチの {share} が休む",
+        "probe": "再帰",
+        "rules": {
+            "all": "すべてのパッチが参加",
+            "learned": "学習したルーターのスコアが高いパッチが参加",
+            "norm": "ノルムの大きいパッチが参加",
+            "random": "全画像に共通の乱数で選んだパッチが参加",
+        },
+        "summary": {
+            "one": "共有ブロック 1 個を {steps} 回",
+            "two": "共有ブロック 2 個を {steps} 回",
+            "last": "最後はパッチの {share}",
+            "learned": "学習したルーター",
+            "norm": "ノルムによるルーター",
+            "random": "乱数によるルーター",
+        },
+    },
+}
+
+
+class Recursion(Reduction):
+    """Run shared blocks again and again.
+
+    Attributes:
+        weights: the name of the trained weights that run in place of the backbone's blocks.
+        shared: blocks whose weights are shared; all of them run in every step.
+        capacities: of the patches, how many take part in each step, rounded; they never rise.
+        router: by what those are chosen: a `learned` score, their `norm`, or at `random`, always the same positions.
+    """
+
+    name: ClassVar[str] = "recursion"
+    words: ClassVar[Mapping[str, Any]] = WORDS
+    needs_adapter: ClassVar[bool] = True
+
+    weights: ShortName
+    shared: Literal[1, 2] = 1
+    capacities: tuple[Capacity, ...] = Field(min_length=1)
+    router: Router = "random"
+
+    @field_validator("capacities")
+    @classmethod
+    def _never_rise(cls, capacities: tuple[float, ...]) -> tuple[float, ...]:
+        if any(after > before for before, after in pairwise(capacities)):
+            raise ValueError("capacities rise; accepted: shares that stay or fall from step to step")
+        return capacities
+
+    @property
+    def steps(self) -> int:
+        """How often the shared blocks run."""
+        return len(self.capacities)
+
+    @property
+    def adapter(self) -> str | None:
+        return self.weights
+
+    def check(self, shape: BackboneShape) -> None:
+        if shape.depth < self.shared + 2:
+            least = self.shared + 2
+            raise ScheduleError(f"recursion with {self.shared} shared blocks needs {least} blocks, the model has {shape.depth}")
+
+    def route(self, shape: BackboneShape) -> list[Visit]:
+        recurring = [
+            Visit(1 + block, step, capacity)
+            for step, capacity in enumerate(self.capacities)
+            for block in range(min(self.shared, shape.depth))
+        ]
+        return [Visit(0), *recurring, Visit(shape.depth - 1)]
+
+    def act(self, shape: BackboneShape, row: BlockWork) -> BlockWork:
+        patches = row.entering - shape.prefix
+        rests = row.resting / patches
+        chooses = row.resting > 0 and row.visit.block == 1  # with two blocks the first one chooses for both
+        learned = chooses and self.router == "learned"
+        recurs = row.visit.block not in (0, shape.depth - 1)
+        return row.acting(
+            Act(
+                self.name,
+                "route",
+                row.entering,
+                row.keys,
+                strength=rests,
+                variant=f"{self.name} {self.router if rests else 'all'}",
+                rule=self.router if rests else "all",
+                macs=patches * shape.width if learned else 0,
+                parameters=self._parameters(shape, row.visit.block) if recurs else 0,
+            )
+        )
+
+    def _parameters(self, shape: BackboneShape, block: int) -> int:
+        """What all steps of a shared block have of their own. The first step has what the block has."""
+        own = (self.steps - 1) * STEP_VECTORS * shape.width
+        routed = sum(capacity < 1 for capacity in self.capacities) if block == 1 and self.router == "learned" else 0
+        return own + routed * (shape.width + 1)
+
+    def without_last_block(self) -> Self:
+        return self  # the last block takes what comes
+
+    def phrases(self) -> Sequence[tuple[str, Mapping[str, object]]]:
+        said: list[tuple[str, Mapping[str, object]]] = [("one" if self.shared == 1 else "two", {"steps": self.steps})]
+        if (last := self.capacities[-1]) < 1:
+            said += [("last", {"share": f"{last:.0%}"}), (self.router, {})]
+        return said
+
+    @classmethod
+    def parameters(cls, context: Context) -> tuple[Parameter | Choice, ...]:
+        there = context.adapters.get(cls.name)
+        if there is None:
+            return ()
+        return (
+            Parameter("recursion.steps", 0, there.steps, integer=True),  # 0: the backbone's own blocks
+            Parameter("recursion.share", LEAST, 1.0),
+            Choice("recursion.router", get_args(Router)),
+        )
+
+    @classmethod
+    def propose(cls, context: Context, values: Values) -> Self | None:
+        there = context.adapters.get(cls.name)
+        if there is None or (steps := int(values["recursion.steps"])) == 0:
+            return None
+        capacities = falling(steps, float(values["recursion.share"]))
+        by = {} if capacities[-1] == 1 else {"router": values["recursion.router"]}
+        return cls.model_validate({"weights": there.name, "shared": there.width, "capacities": capacities, **by})
+
+    def encode(self, context: Context) -> Values:
+        there = context.adapters.get(self.name)
+        if there is None or (there.name, there.width) != (self.weights, self.shared):
+            at_hand = "none" if there is None else there.name
+            raise VittleError(f"recursion runs {self.weights}, which are not at hand; there is: {at_hand}")
+        if self.capacities != falling(self.steps, self.capacities[-1]):
+            raise VittleError("capacities that do not fall evenly from 1 are not searched")
+        values = {**self.neutral(context), "recursion.steps": self.steps}
+        if (share := self.capacities[-1]) < 1:
+            values |= {"recursion.share": share, "recursion.router": self.router}
+        return values
+
+    @classmethod
+    def neutral(cls, context: Context) -> Values:
+        if cls.name not in context.adapters:
+            return {}
+        return {"recursion.steps": 0, "recursion.share": 1.0, "recursion.router": cls.model_fields["router"].default}
+
+    @classmethod
+    def starting_points(cls, context: Context, end: float) -> tuple[Start, ...]:
+        there = context.adapters.get(cls.name)
+        if there is None:
+            return ()
+        # `constant` takes steps away, `delayed` patches from the later ones as well.
+        steps = max(1, round(end * there.steps))
+        neutral = {**cls.neutral(context), "recursion.steps": steps}
+        share = LEAST + (1 - LEAST) * end
+        return (Start("constant", neutral), Start("delayed", {**neutral, "recursion.share": share}))
+
+
+def falling(steps: int, last: float) -> tuple[float, ...]:
+    """Capacities that fall evenly from 1 to the last one, in hundredths; a single step is for all."""
+    last = round(last, 2)
+    return tuple(round(1 - (1 - last) * step / max(1, steps - 1), 2) for step in range(steps))
