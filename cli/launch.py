@@ -31,6 +31,7 @@ from vittle.cli.options import (
     check_storage,
     cpus,
     find_study,
+    listed,
     open_store,
     parse_adapters,
     parse_bytes,
@@ -41,7 +42,7 @@ from vittle.cli.options import (
 )
 from vittle.cli.running import run_study
 from vittle.dashboards.terminal.console import counting, err, escape, note, out, working
-from vittle.objectives.goals import TOLERANCE
+from vittle.objectives.goals import INFERENCE_OBJECTIVES, TOLERANCE
 from vittle.search.ray_cluster import check_address
 from vittle.spaces.inputs import parse_image_size
 from vittle.spaces.table import check_adapter_files
@@ -102,9 +103,19 @@ def launch(
     reductions: Annotated[
         str,
         typer.Option(
-            metavar="NAMES", rich_help_panel=SEARCH, help="What to search, separated by commas: merging, pruning, sparsity."
+            metavar="NAMES",
+            rich_help_panel=SEARCH,
+            help="What to search, separated by commas: merging, pruning, sparsity, recursion.",
         ),
     ] = "merging",
+    objectives: Annotated[
+        str,
+        typer.Option(
+            metavar="NAMES",
+            rich_help_panel=SEARCH,
+            help="What the front is of: accuracy, latency, and of macs and parameters what is to be low as well.",
+        ),
+    ] = ",".join(INFERENCE_OBJECTIVES),
     adapter: Adapters = None,
     trials: Annotated[int, typer.Option(min=1, metavar="N", rich_help_panel=SEARCH, help="Schedules to try.")] = 40,
     time_limit: Annotated[
@@ -210,7 +221,8 @@ def launch(
         dtype=dtype,
         compiled=compiled,
         predict=predict,
-        reductions=tuple(part.strip() for part in reductions.split(",") if part.strip()),
+        reductions=listed(reductions),
+        objectives=listed(objectives),
         adapters=parse_adapters(adapter),
         sampler=sampler,
         trials=trials,

@@ -223,6 +223,11 @@ def wanted(study: "Study", budget: str | None, tolerance: str | None, max_drop: 
     return goals.asking(read, *amounts)
 
 
+def listed(names: str) -> tuple[str, ...]:
+    """Names that are separated by commas."""
+    return tuple(name.strip() for name in names.split(",") if name.strip())
+
+
 def parse_adapters(given: Sequence[str] | None) -> dict[str, str]:
     """Read `merging=embedding.safetensors`, of each reduction once; a file alone is a merge embedding.
 

@@ -6,7 +6,7 @@ A search, its front and its pages speak of these and know no objective by name.
 import math
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from vittle.objectives.budget import Budget, LatencyBudget
@@ -18,6 +18,10 @@ Measured = Mapping[str, Measurement]
 LOST = 0.1  # a candidate that loses more of the baseline's quality is wanted by nobody
 INDISTINCT = 0.02  # nats, some half percent of accuracy: what is closer still counts no more, for it saves little
 TOLERANCE = "0.3%"  # points of accuracy that speed is worth, unless told otherwise
+
+INFERENCE_OBJECTIVES = ("accuracy", "latency", "macs")
+# What each stands for. Latency is compared as a ratio, because the machine's drift cancels in it.
+INFERENCE_COSTS = {"latency": "latency_ratio", "macs": "macs", "parameters": "parameters"}
 
 
 @dataclass(frozen=True)
@@ -171,20 +175,30 @@ def write_quality(amount: float, objective: str) -> str:
     return f"{100 * amount:.12g}%" if unit == "share" else f"{amount:.12g} {unit}"
 
 
-def inference_goals(budget: LatencyBudget, tolerance: str = TOLERANCE, most_lost: str | None = None) -> Goals:
-    """Accuracy against latency and MACs. Latency is compared as a ratio, because the machine's drift cancels in it.
+def inference_goals(
+    budget: LatencyBudget,
+    tolerance: str = TOLERANCE,
+    most_lost: str | None = None,
+    objectives: Sequence[str] = INFERENCE_OBJECTIVES,
+) -> Goals:
+    """Accuracy against latency and what else is asked for.
 
     Args:
         budget: of the study.
         tolerance: in percentage points, as `parse_quality` reads it.
         most_lost: the same; None for no such limit.
+        objectives: `accuracy`, `latency`, and of `macs` and `parameters` those that are to be lowered as well.
 
     Raises:
-        VittleError: a text that is no amount of accuracy.
+        VittleError: a text that is no amount of accuracy, or objectives that cannot be.
     """
+    unknown = [name for name in objectives if name not in ("accuracy", *INFERENCE_COSTS)]
+    if unknown or not {"accuracy", "latency"} <= set(objectives):
+        wrong = f"unknown objective {unknown[0][:60]!r}" if unknown else f"objectives are {', '.join(objectives)[:60]}"
+        raise VittleError(f"{wrong}; accepted: accuracy and latency, and of macs and parameters none, one or both")
     return Goals(
         "accuracy",
-        ("latency_ratio", "macs"),
+        tuple(cost for name, cost in INFERENCE_COSTS.items() if name in objectives),
         budget,
         learned_from="divergence",
         indistinct=INDISTINCT,

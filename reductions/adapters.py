@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from vittle.reductions.backbone import Backbone
 from vittle.spaces.reduction import AdapterRecord
-from vittle.spaces.table import adapter_of
+from vittle.spaces.table import REDUCTIONS, adapter_of
 
 
 @runtime_checkable
@@ -51,6 +51,15 @@ def load_adapters(files: Mapping[str, str | PathLike[str]], backbone: Backbone |
         VittleError: a reduction that has no adapter, a file that is not one of that reduction, or another backbone's.
     """
     return {name: _class_of(name).load(path, backbone) for name, path in files.items()}
+
+
+def stand_ins(backbone: Backbone) -> dict[str, Any]:
+    """Untrained weights of the reductions that fit and can do nothing without, by name: they take as long as trained ones."""
+    found = {}
+    for name, entry in REDUCTIONS.items():
+        if entry.settings.needs_adapter and entry.settings.refusal(backbone.shape) is None:
+            found[name] = _class_of(name).from_backbone(backbone.model).requires_grad_(False)
+    return found
 
 
 def _class_of(name: str) -> Any:

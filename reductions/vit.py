@@ -279,10 +279,10 @@ class ReducedViT(nn.Module):
         """The tokens after a visit, and (b, k) which of those that took part nothing has dropped; None for all."""
         block = self.blocks[row.index]
         selection = next((operator.select(state) for operator in self._acting(row, "route", told)), None)
-        part = state if selection is None else _part(state, selection)
+        part = state if selection is None else take_part(state, selection)
         part, remaining = self._attend(row, block, part, told)
         part = part._replace(features=pass_mlp(block, part.features))
-        return (part if selection is None else _put_back(state, part, selection)), remaining
+        return (part if selection is None else put_back(state, part, selection)), remaining
 
     def _attend(self, row: BlockWork, block: Any, state: Tokens, told: Told | None) -> tuple[Tokens, Tensor | None]:
         # A function of its own, so that the memory of queries, keys and values is free again for the MLP.
@@ -303,13 +303,13 @@ class ReducedViT(nn.Module):
         return state, attended.remaining
 
 
-def _part(state: Tokens, selection: Selection) -> Tokens:
+def take_part(state: Tokens, selection: Selection) -> Tokens:
     """The tokens (b, k, d) that take part in a visit."""
     positions = selection.positions
     return Tokens(take(state.features, positions), None if state.sizes is None else take(state.sizes, positions))
 
 
-def _put_back(state: Tokens, part: Tokens, selection: Selection) -> Tokens:
+def put_back(state: Tokens, part: Tokens, selection: Selection) -> Tokens:
     """All tokens (b, n, d), those that took part as they came out, their change multiplied by the gate."""
     came_out = part.features
     if selection.gate is not None:

@@ -2,10 +2,10 @@
 
 import copy
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from vittle.reductions.vit import ReducedViT
 from vittle.spaces.errors import VittleError
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.space import Space
+from vittle.spaces.table import REDUCTIONS
 from vittle.storage.settings import Settings
 from vittle.storage.store import Store
 
@@ -123,7 +124,9 @@ def check_budget(backbone: Backbone, settings: Settings, store: Store) -> None:
         InfeasibleBudgetError: with the nearest budget that something meets.
         VittleError: there is no profile of the target.
     """
-    space = Space(backbone.shape, settings.reductions, adapters={})
+    essential = {name: one for name, one in backbone.adapters.items() if REDUCTIONS[name].settings.needs_adapter}
+    records = {name: one.record for name, one in essential.items()}
+    space = Space(backbone.shape, settings.reductions, adapters=records)
     budget = settings.budget
     if settings.target is not None:
         profile = find_profile(backbone, settings, store)
@@ -137,12 +140,12 @@ def check_budget(backbone: Backbone, settings: Settings, store: Store) -> None:
         known = store.profile(key(backbone, stand))
         if known is not None and known.trusted and budget.holds(example_schedules(known, space)[0].latency):
             return
-        _refuse(budget, _probe(stand, space), "the cheapest, measured just now")
+        _refuse(budget, _probe(stand, space, essential), "the cheapest, measured just now")
 
 
-def _probe(stand: Stand, space: Space) -> dict[str, Measurement]:
+def _probe(stand: Stand, space: Space, adapters: Mapping[str, Any]) -> dict[str, Measurement]:
     """The latency of the fastest of the cheapest schedules."""
-    models = [ReducedViT(stand.model, schedule) for schedule in space.cheapest()]
+    models = [ReducedViT(stand.model, schedule, adapters) for schedule in space.cheapest()]
     images = stand.images
     calls = [lambda model=model: model(images) for model in models]
     turns = take_turns(lambda: stand.model(images), calls, stand.device, rounds=PROBE_ROUNDS)

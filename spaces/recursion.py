@@ -155,6 +155,10 @@ class Recursion(Reduction):
         return said
 
     @classmethod
+    def refusal(cls, shape: BackboneShape) -> str | None:
+        return None if shape.depth > 2 else "it has no blocks between its first and its last one"
+
+    @classmethod
     def parameters(cls, context: Context) -> tuple[Parameter | Choice, ...]:
         there = context.adapters.get(cls.name)
         if there is None:

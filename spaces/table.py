@@ -55,6 +55,11 @@ def check_reductions(names: Sequence[str]) -> None:
         raise VittleError(f"{wrong}; accepted: {', '.join(REDUCTIONS)}")
 
 
+def unaided() -> list[str]:
+    """The names of the reductions that can be searched without trained weights."""
+    return [name for name, entry in REDUCTIONS.items() if not entry.settings.needs_adapter]
+
+
 def adapter_of(name: str) -> str:
     """What reads the trained weights of a reduction, as `module:class`.
 

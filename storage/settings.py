@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from vittle.objectives.budget import LatencyBudget
-from vittle.objectives.goals import TOLERANCE, Goals, inference_goals
+from vittle.objectives.goals import INFERENCE_OBJECTIVES, TOLERANCE, Goals, inference_goals
 from vittle.spaces.errors import VittleError
 from vittle.spaces.inputs import parse_image_size
 from vittle.spaces.machine import check_device, check_dtype
@@ -89,6 +89,7 @@ class Settings(SearchSettings):
     latency_budget: ShortName = "60%"
     tolerance: ShortName = TOLERANCE  # accuracy that speed is worth
     max_accuracy_drop: ShortName | None = None  # against the backbone; in place of the tolerance
+    objectives: tuple[ShortName, ...] = INFERENCE_OBJECTIVES
     batch_size: AtLeastOne = 64
     dtype: ShortName = "float32"
     compiled: bool = False
@@ -124,7 +125,7 @@ class Settings(SearchSettings):
 
     @property
     def goals(self) -> Goals:
-        return inference_goals(self.budget, self.tolerance, self.max_accuracy_drop)
+        return inference_goals(self.budget, self.tolerance, self.max_accuracy_drop, self.objectives)
 
     @property
     def stand(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from vittle.dashboards.service.catalog import Limits
 from vittle.dashboards.service.jobs import Action, Job, JobState
 from vittle.dashboards.service.service import Extension, Launch, Service
 from vittle.objectives import goals
-from vittle.spaces.table import REDUCTIONS
+from vittle.spaces.table import unaided
 from vittle.storage.ranking import Ranking
 from vittle.storage.records import Study
 from vittle.storage.store import Store
@@ -192,7 +192,7 @@ def catalog(service: Served) -> Offer:
     return Offer(
         models=[one.name for one in offered.models],
         data=[one.name for one in offered.data],
-        reductions=list(REDUCTIONS),
+        reductions=unaided(),
         limits=offered.limits,
     )
 

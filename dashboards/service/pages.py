@@ -13,7 +13,7 @@ from vittle.dashboards.security.middleware import wrong_token
 from vittle.dashboards.security.sessions import COOKIE, SESSION_SECONDS
 from vittle.dashboards.service import api, service
 from vittle.dashboards.service.api import Served
-from vittle.spaces.table import REDUCTIONS
+from vittle.spaces.table import unaided
 from vittle.storage.records import free_name
 from vittle.storage.settings import Settings
 
@@ -34,7 +34,7 @@ def launch_page(request: Request, store: OpenStore, served: Served) -> HTMLRespo
     name = free_name(offered.models[0].name, set(store.names()))
     defaults = {name: field.default for name, field in service.Launch.model_fields.items()}
     defaults["latency_budget"] = Settings().latency_budget  # of a launch without a largest loss
-    context = {"catalog": offered, "reductions": list(REDUCTIONS), "name": name, "defaults": defaults}
+    context = {"catalog": offered, "reductions": unaided(), "name": name, "defaults": defaults}
     return templates.TemplateResponse(request, "launch.html", context)
 
 

@@ -15,7 +15,7 @@ from vittle.dashboards.service.jobs import Action, Job, Jobs, UnreachableJobsErr
 from vittle.objectives.budget import LatencyBudget
 from vittle.objectives.goals import TOLERANCE, inference_goals
 from vittle.spaces.errors import VittleError
-from vittle.spaces.table import REDUCTIONS, check_reductions
+from vittle.spaces.table import REDUCTIONS, check_adapters, check_reductions
 from vittle.storage import claim
 from vittle.storage.records import Study, check_name
 from vittle.storage.settings import Settings
@@ -184,6 +184,7 @@ class Service:
         if device not in limits.devices:
             raise VittleError(f"device {device!r} is not offered here; accepted: {', '.join(limits.devices)}")
         check_reductions(asked.reductions)
+        check_adapters({}, asked.reductions)
         options = {
             "study": asked.name,
             "model": model.model,

@@ -6,7 +6,7 @@ long the backbone takes: see `PLANS`.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
@@ -36,10 +36,11 @@ from vittle.objectives.latency.provenance import fingerprint, identity
 from vittle.objectives.latency.stand import Stand
 from vittle.objectives.latency.turns import SAMPLE_MS, Floats, Turns, take_turns
 from vittle.objectives.quality.decoding import Progress
+from vittle.reductions.adapters import stand_ins
 from vittle.reductions.backbone import Backbone
 from vittle.reductions.block import classify, pass_attention, pass_mlp, weighted_form
-from vittle.reductions.tokens import Tokens
-from vittle.reductions.vit import ReducedViT
+from vittle.reductions.tokens import Operator, Tokens
+from vittle.reductions.vit import ReducedViT, put_back, take_part
 from vittle.spaces import costs
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
@@ -47,12 +48,12 @@ from vittle.spaces.space import Space, fitting
 from vittle.spaces.work import Act, BlockWork
 
 T = TypeVar("T")
-VERSION = 2  # of this protocol: a profile that was measured otherwise is not found again
+VERSION = 3  # of this protocol: a profile that was measured otherwise is not found again
 LATE = 1.5  # times as long as it should take
 SECONDS = 120.0  # that a profile should take, as far as the smallest plan allows
 DRAWN = 160  # random schedules out of which whole models, and sites for every variant, are chosen
 CHEAP = (0.2, 0.3, 0.4, 0.5)  # MACs of further schedules, as shares of the backbone's
-VARIANTS = 20  # of reductions, about
+VARIANTS = 24  # of reductions, about
 SITES = 6  # where each variant is timed
 TOGETHER = 3  # whole models in one round
 OPERATORS_TOGETHER = 8
@@ -122,8 +123,13 @@ class Profiler:
         self.stand = stand
         self.seconds = SECONDS if seconds is None else seconds
         self.progress = progress or (lambda _done, _total: None)
-        self.space = Space(self.shape, fitting(self.shape))
-        self.schedules = _drawn(self.space, np.random.default_rng(seed))
+        self.adapters = stand_ins(backbone)
+        others = [name for name in fitting(self.shape) if name not in self.adapters]
+        records = {name: one.record for name, one in self.adapters.items()}
+        self.space = Space(self.shape, others)
+        # What replaces the blocks is timed by itself: it hardly combines with the others.
+        spaces = [*self.space.parts(), *(Space(self.shape, (name,), adapters=records) for name in self.adapters)]
+        self.schedules = _drawn(spaces, np.random.default_rng(seed))
         self.disturbed: list[str] = []
         self.begun = 0.0
         self.done = 0
@@ -217,7 +223,7 @@ class Profiler:
         yardstick = _chain(base, MLP, count, self.stand)  # quicker than the backbone, and of a share that is known
         known = self.shape.depth * mlp.at(count)
         for some in _groups(sites, OPERATORS_TOGETHER):
-            turns = self._turns([_acting_call(self.stand, site) for site in some], yardstick)
+            turns = self._turns([_acting_call(self.stand, site, self.adapters) for site in some], yardstick)
             shares = known * np.median(turns.ratios, 0)
             for site, share in zip(some, shares, strict=True):
                 row, act = site.acting(self.shape)
@@ -231,7 +237,7 @@ class Profiler:
         measured: list[tuple[float, float, float]] = []
         references, waiting = [], []
         for some in _groups(chosen, 1 if self.stand.compiled else TOGETHER):
-            models = [ReducedViT(self.stand.model, schedule) for schedule in some]
+            models = [ReducedViT(self.stand.model, schedule, self.adapters) for schedule in some]
             turns = self._turns([self.stand.runner(model) for model in models])
             references.append(float(np.median(turns.reference)))
             waiting.append(turns.launch_bound)
@@ -263,13 +269,13 @@ def _affordable(seconds: float, backbone_ms: float) -> MeasuringPlan:
     return next((plan for plan in PLANS if plan.seconds(backbone_ms) <= seconds), PLANS[-1])
 
 
-def _drawn(space: Space, generator: np.random.Generator) -> list[Schedule]:
-    """Random schedules of every reduction that fits, each of them and all together in turn, those that cost least, and none."""
-    spaces = space.parts()
+def _drawn(spaces: Sequence[Space], generator: np.random.Generator) -> list[Schedule]:
+    """Random schedules of every space in turn, those that cost least, and none."""
     drawn = [spaces[index % len(spaces)] for index in range(DRAWN)]
+    least = [schedule for one in spaces for schedule in one.cheapest()]
     # Few of them are cheap, and a search looks for those.
     cheap = [one.schedule(start.values) for one in spaces for start in one.starting_points(CHEAP)]
-    every = [Schedule((), space.context.tail), *space.cheapest(), *cheap, *(one.schedule(one.draw(generator)) for one in drawn)]
+    every = [Schedule((), spaces[0].context.tail), *least, *cheap, *(one.schedule(one.draw(generator)) for one in drawn)]
     return list({schedule.id: schedule for schedule in every}.values())
 
 
@@ -338,9 +344,9 @@ def _compiled(half: Callable[[Any, Tensor], Tensor], stand: Stand) -> Callable[[
     return torch.compile(half, dynamic=False) if stand.compiled else half
 
 
-def _acting_call(stand: Stand, site: TimingSite) -> Call:
+def _acting_call(stand: Stand, site: TimingSite, adapters: Mapping[str, Any]) -> Call:
     """What acts at a site, on random tokens as they enter it; in place of a core, the attention halves of all blocks."""
-    reduced = ReducedViT(stand.model, site.schedule)
+    reduced = ReducedViT(stand.model, site.schedule, adapters)
     model: Any = stand.model
     row, act = site.acting(reduced.shape)
     block = model.blocks[row.visit.block]
@@ -350,7 +356,7 @@ def _acting_call(stand: Stand, site: TimingSite) -> Call:
     operators: Any = reduced.operators[site.visit]
     operator, state = operators[site.position], Tokens(features, sizes)
     if act.place == "route":
-        return lambda: operator.select(state)
+        return lambda: _route(operator, reduced.blocks[site.visit], state)
     core = reduced.core(site.visit)
     if act.place == "attention":
         # Over all blocks, as the parts are timed, so that weights come from memory.
@@ -364,6 +370,14 @@ def _acting_call(stand: Stand, site: TimingSite) -> Call:
             if before.place == "tokens":
                 state, attended = earlier.reduce(state, attended)
     return lambda: operator.reduce(state, attended)
+
+
+def _route(operator: Operator, block: Any, state: Tokens) -> Tokens:
+    """All that a visit with a route does besides the backbone's block."""
+    selection = operator.select(state)
+    part = state if selection is None else take_part(state, selection)
+    part = part._replace(features=block.ls2(block.ls1(part.features)))
+    return part if selection is None else put_back(state, part, selection)
 
 
 def _staircase(measured: Sequence[tuple[int, Floats]]) -> Staircase:
