@@ -23,6 +23,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,9 @@ from vittle.training.judging import Judge, Parts, given
 from vittle.training.resumable import Judged
 from vittle.training.supervised import Augmentation, batches, channels, check_batch, decaying
 
-EPOCHS = 30
-STEPS = 50  # of an epoch, where there are as many batches
-PATIENCE = 10  # epochs without a better one
+EPOCHS = 10
+STEPS = 100  # of an epoch, however many images there are
+PATIENCE = 4  # epochs without a better one
 LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 0.05
 BETAS = (0.9, 0.98)
@@ -150,7 +151,7 @@ def train(
         backbone: its model is copied.
         parts: images to learn from, to choose the epoch, and for the verdict. No labels are learned from.
         output: the safetensors file; it appears when training is done.
-        epochs: of at most `STEPS` batches each, at most.
+        epochs: of `STEPS` batches each, at most.
         patience: epochs in a row without a better one, after which it ends.
         shared: blocks whose weights are shared, 1 or 2.
         steps: how often they may recur; by default as often as makes up for the backbone's blocks.
@@ -225,7 +226,7 @@ class _Lesson:
         self.module.metadata = dict(UNNAMED)
         learned = [weight for weight in self.module.parameters() if weight.requires_grad]
         self.optimizer = torch.optim.AdamW(decaying(learned, WEIGHT_DECAY), lr=recipe.learning_rate, betas=BETAS, fused=True)
-        self.steps = min(STEPS, len(self.images) // recipe.batch_size)
+        self.steps = STEPS
         self.whole = recipe.epochs * self.steps
         self.decay = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
         self.generator = torch.Generator().manual_seed(recipe.seed)
@@ -270,10 +271,11 @@ class _Lesson:
         return tuple(right), Verdict(rival=rival, comparisons=tuple(comparisons), by_backbone=self.by_backbone)
 
     def _batches(self) -> Iterator[Tensor]:
-        """As many batches (b, 3, h, w) as an epoch has, standardised."""
+        """As many batches (b, 3, h, w) as an epoch has, standardised, of as many passes over the images as they take."""
         images, none = self.images.to(self.place), torch.zeros(len(self.images), 1, device=self.place)
-        drawn = batches(images, none, self.recipe.batch_size, self.recipe.augmentation, self.generator)
-        for _, (batch, _) in zip(range(self.steps), drawn, strict=False):
+        about = (self.recipe.batch_size, self.recipe.augmentation, self.generator)
+        passes = (batches(images, none, *about) for _ in count())
+        for batch, _ in islice(chain.from_iterable(passes), self.steps):
             yield (batch - self.centre) / self.spread
 
     def _alone(self, images: Tensor) -> Tensor:
