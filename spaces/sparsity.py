@@ -220,6 +220,14 @@ class Sparsity(Reduction):
         )
         return row.acting(act, key_share=1.0 if self.form == "queries" else pairs / (row.queries * row.keys))
 
+    def acting_in(self, shape: BackboneShape, rows: Sequence[BlockWork]) -> Self | None:
+        blocks = {row.visit.block for row in rows}
+        if not blocks:
+            return None
+        shares = tuple(share if block in blocks else 1.0 for block, share in enumerate(self.shares))
+        rests = self.rests if any(self.side(shape, row) == SIDES[self.rests] for row in rows) else "one"
+        return self.model_copy(update={"shares": shares, "rests": rests})
+
     def read(self, block: int, patches: int) -> int:
         """Patch keys that a block reads of those that enter."""
         return max(1, round(self.shares[block] * patches))
