@@ -213,6 +213,8 @@ class Sparsity(Reduction):
             row.keys,
             row.keys,
             strength=1 - read / patches,
+            # How keys are chosen is no part of it. Measured in turns on a CPU, a scorer and a sample of queries differ by less
+            # than a profile can tell, and a profile is measured before there is a scorer.
             variant=f"{self.name} {self.form} {side}x{side}",
             rule="queries" if self.form == "queries" else self.selection,
             macs=self._macs(shape, patches, side),
