@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -18,12 +18,16 @@ if TYPE_CHECKING:
 
 HINT = "give --output a file in an existing folder"
 
+Output = Annotated[Path, typer.Option(metavar="FILE", help="The .safetensors file to write.")]
+StepImages = Annotated[int, typer.Option(min=1, metavar="N", help="Images of a training step.")]
+Seed = Annotated[int, typer.Option(metavar="N", help="Of the split of the images and of their order.")]
+
 train_app = typer.Typer(help="Train what a reduction or the demo needs.", no_args_is_help=True)
 
 
 @train_app.command("backbone")
 def train_backbone(
-    output: Annotated[Path, typer.Option(metavar="FILE", help="The .safetensors file to write.")],
+    output: Output,
     epochs: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Passes over the training digits.", show_default=False)
     ] = None,
@@ -39,7 +43,7 @@ def train_backbone(
 
 @train_app.command("merge-embedding")
 def train_merge_embedding(
-    output: Annotated[Path, typer.Option(metavar="FILE", help="The .safetensors file to write.")],
+    output: Output,
     model: Model = DIGITS,
     checkpoint: Checkpoint = None,
     image_size: ImageSize = None,
@@ -60,26 +64,23 @@ def train_merge_embedding(
             show_default=False,
         ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Images of a training step.")] = 32,
+    batch_size: StepImages = 32,
     device: Device = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="Of the split of the images and of their order.")] = 0,
+    seed: Seed = 0,
 ) -> None:
     """Learn which tokens are alike (DTEM). The same command continues a training that was interrupted."""
-    where, given, size = source(model, data), weights(checkpoint), parse_image_size(image_size)
-    check_writable(output, HINT)
-    with working("loading"):
-        from vittle.reductions.device import choose_device
-        from vittle.training import merge_embedding
-    backbone, parts = _material(model, given, size, where, resolved(classes), seed)
+    material = _material(output, model, checkpoint, image_size, data, classes, device, seed)
+    from vittle.training import merge_embedding
+
     trained = merge_embedding.train(
-        backbone,
-        parts,
+        material.backbone,
+        material.parts,
         output=output,
-        epochs=epochs or (merge_embedding.EPOCHS_ON_DIGITS if where == DIGITS else merge_embedding.EPOCHS),
+        epochs=epochs or (merge_embedding.EPOCHS_ON_DIGITS if material.data == DIGITS else merge_embedding.EPOCHS),
         removed=removed,
         batch_size=batch_size,
         seed=seed,
-        device=choose_device(device),
+        device=material.device,
     )
     for merged, one in zip(trained.removed, trained.verdict.comparisons, strict=True):
         at = f"{one.at} of the MACs (decoupled merges {merged} tokens per block)"
@@ -90,7 +91,7 @@ def train_merge_embedding(
 
 @train_app.command("sparsity")
 def train_sparsity(
-    output: Annotated[Path, typer.Option(metavar="FILE", help="The .safetensors file to write.")],
+    output: Output,
     model: Model = DIGITS,
     checkpoint: Checkpoint = None,
     image_size: ImageSize = None,
@@ -100,25 +101,22 @@ def train_sparsity(
         int | None,
         typer.Option(min=1, metavar="N", help="Of at most 50 steps each, at most. Default: 8.", show_default=False),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Images of a training step.")] = 32,
+    batch_size: StepImages = 32,
     device: Device = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="Of the split of the images and of their order.")] = 0,
+    seed: Seed = 0,
 ) -> None:
     """Learn which keys matter (Sparsifiner). The same command continues a training that was interrupted."""
-    where, given, size = source(model, data), weights(checkpoint), parse_image_size(image_size)
-    check_writable(output, HINT)
-    with working("loading"):
-        from vittle.reductions.device import choose_device
-        from vittle.training import sparsity
-    backbone, parts = _material(model, given, size, where, resolved(classes), seed)
+    material = _material(output, model, checkpoint, image_size, data, classes, device, seed)
+    from vittle.training import sparsity
+
     trained = sparsity.train(
-        backbone,
-        parts,
+        material.backbone,
+        material.parts,
         output=output,
         epochs=epochs or sparsity.EPOCHS,
         batch_size=batch_size,
         seed=seed,
-        device=choose_device(device),
+        device=material.device,
     )
     for one in trained.right:
         at = f"{one.share:.0%} of the keys, {one.macs:.0%} of the MACs"
@@ -127,24 +125,105 @@ def train_sparsity(
     _tell_adapter(trained.predictor, output, trained.best_epoch, len(trained.losses))
 
 
-def _material(
-    model: str, checkpoint: str | None, image_size: Any, data: str, classes: str | None, seed: int
-) -> "tuple[Backbone, Parts]":
-    """The backbone that an adapter is trained for, and images in three parts; what they have to say is told."""
-    from vittle.objectives.quality.images import load_training_images
-    from vittle.reductions.backbone import load_backbone
-    from vittle.reductions.vit import check_identity
-    from vittle.training.judging import Parts
+@train_app.command("recursion")
+def train_recursion(
+    output: Output,
+    model: Model = DIGITS,
+    checkpoint: Checkpoint = None,
+    image_size: ImageSize = None,
+    data: Data = None,
+    classes: Classes = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Of 100 steps each, at most. Default: 10.", show_default=False),
+    ] = None,
+    shared: Annotated[int, typer.Option(min=1, max=2, metavar="N", help="Blocks whose weights are shared: 1 or 2.")] = 1,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="How often they may recur. Default: as often as makes up for the model's blocks.",
+            show_default=False,
+        ),
+    ] = None,
+    batch_size: StepImages = 32,
+    device: Device = None,
+    seed: Seed = 0,
+) -> None:
+    """Distil a model into a few blocks that recur (MoR-ViT). The same command continues a training that was interrupted."""
+    material = _material(output, model, checkpoint, image_size, data, classes, device, seed)
+    from vittle.training import recursion
 
-    backbone = load_backbone(model, checkpoint, image_size)
+    trained = recursion.train(
+        material.backbone,
+        material.parts,
+        output=output,
+        epochs=epochs or recursion.EPOCHS,
+        shared=shared,
+        steps=steps,
+        batch_size=batch_size,
+        seed=seed,
+        device=material.device,
+    )
+    by_backbone = trained.verdict.by_backbone
+    _tell_right("the backbone", {model: trained.backbone}, trained.images, by_backbone=by_backbone)
+    for one in trained.right:
+        last = f", the last for {one.share:.0%} of the patches" if one.share < 1 else ""
+        at = f"{one.steps} steps{last}: {one.macs:.0%} of the MACs, {trained.parameters:.0%} of the parameters"
+        _tell_right(
+            at, {f"router {router}": right for router, right in one.by_router.items()}, trained.images, by_backbone=by_backbone
+        )
+    _tell_adapter(trained.blocks, output, trained.best_epoch, len(trained.losses))
+
+
+class Material(NamedTuple):
+    """What an adapter is trained with.
+
+    Attributes:
+        backbone: that it is for.
+        parts: images in three parts.
+        data: where they are from.
+        device: cpu or cuda.
+    """
+
+    backbone: "Backbone"
+    parts: "Parts"
+    data: str
+    device: str
+
+
+def _material(
+    output: Path,
+    model: str,
+    checkpoint: Path | None,
+    image_size: str | None,
+    data: str | None,
+    classes: Path | None,
+    device: str | None,
+    seed: int,
+) -> Material:
+    """Read the options that every training of an adapter has; what backbone and images have to say is told."""
+    where, given, size = source(model, data), weights(checkpoint), parse_image_size(image_size)
+    check_writable(output, HINT)
+    with working("loading"):
+        from vittle.objectives.quality.images import load_training_images
+        from vittle.reductions.backbone import load_backbone
+        from vittle.reductions.device import choose_device
+        from vittle.reductions.vit import check_identity
+        from vittle.training.judging import Parts
+
+    place, names = choose_device(device), resolved(classes)
+    backbone = load_backbone(model, given, size)
     note(backbone.notes)
     check_identity(backbone.model)
     with counting("images") as progress:
         images = load_training_images(
-            data, backbone.preprocessing, backbone.classes, class_names=classes, seed=seed, progress=progress
+            where, backbone.preprocessing, backbone.classes, class_names=names, seed=seed, progress=progress
         )
     note(images.notes)
-    return backbone, Parts(*((part.pixels, part.labels) for part in (images.train, images.validation, images.verdict)))
+    parts = Parts(*((part.pixels, part.labels) for part in (images.train, images.validation, images.verdict)))
+    return Material(backbone, parts, where, place)
 
 
 def _tell_right(at: str, counts: Mapping[str, int], images: int, *, by_backbone: bool) -> None:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vittle.reductions.backbone import shape_of
+from vittle.reductions.block import embed
 from vittle.reductions.matching.bipartite import halves
 from vittle.spaces.errors import UnsupportedBackboneError
 
@@ -77,7 +78,7 @@ def observe(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, NDArray[np
     vit: Any = model
     observer = Observer(model)
     for images in batches:
-        features = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images))))  # (b, n, d)
+        features = embed(vit, images)  # (b, n, d)
         for index, block in enumerate(vit.blocks):
             observer.see(index, features)
             features = block(features)

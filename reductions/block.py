@@ -1,4 +1,4 @@
-"""timm's block in two halves, attention and MLP, and what comes after the last one.
+"""timm's block in two halves, attention and MLP, and what comes before the first and after the last one.
 
 x <- x + attention(norm1(x)),    x <- x + mlp(norm2(x))
 """
@@ -15,6 +15,12 @@ from vittle.spaces.shape import BackboneShape
 
 Core = Callable[[Heads], Tensor]
 """What mixes the values (b, h, q, c) in place of fused attention."""
+
+
+def embed(model: nn.Module, images: Tensor) -> Tensor:
+    """The tokens (b, n, d) that enter a model's first block, of images (b, 3, height, width)."""
+    vit: Any = model
+    return vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images))))  # type: ignore[no-any-return]
 
 
 def pass_attention(

@@ -21,7 +21,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from vittle.reductions.backbone import Backbone
 from vittle.reductions.trained_adapter import TrainedAdapter
+from vittle.spaces.errors import VittleError
 from vittle.spaces.shape import BackboneShape
 from vittle.spaces.sparsity import HIDDEN, RANK
 
@@ -99,6 +101,16 @@ class SparsityPredictor(TrainedAdapter):
     @staticmethod
     def sizes_of(shape: BackboneShape) -> tuple[int, int]:
         return shape.depth, shape.attention_width
+
+    def check(self, backbone: Backbone) -> None:
+        super().check(backbone)
+        first: Any = self.blocks[0]
+        # The same weights can be split into other heads, which their fingerprint does not tell.
+        if (ours := len(first.hidden)) != (theirs := backbone.shape.heads):
+            raise VittleError(
+                f"the {self.kind} is for {ours} heads, {backbone.name} has {theirs}; "
+                "accepted: one that was trained for this model"
+            )
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from vittle.reductions.adapters import load_adapters
 from vittle.reductions.attention import Form
 from vittle.reductions.backbone import describe_backbone, shape_of
-from vittle.reductions.block import Core, classify, pass_attention, pass_mlp, weighted_form
+from vittle.reductions.block import Core, classify, embed, pass_attention, pass_mlp, weighted_form
 from vittle.reductions.operators import needed, operators_of, projections_of
 from vittle.reductions.tokens import (
     Attention,
@@ -248,8 +248,7 @@ class ReducedViT(nn.Module):
 
     def embed(self, images: Tensor, *, trace: bool = False) -> Tokens:
         """The tokens that enter the first block; with `trace`, each knows where it is."""
-        model: Any = self.backbone
-        state = Tokens(model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(images)))))
+        state = Tokens(embed(self.backbone, images))
         b, n, _ = state.features.shape
         if n != self.work[0].entering:
             raise VittleError(f"the images give {n} tokens, the schedule starts from {self.work[0].entering}")

@@ -4,6 +4,9 @@ The shares of several reductions multiply: each is a share of the patch tokens t
 its own share alone: what a block cannot do (at most half of the patch tokens merge at once) the same reduction makes up for in
 the blocks after it, and no other one does.
 
+Only one reduction can act in place of a visit's attention: the first in the table does, and the others leave that visit alone.
+What has no effect in the end is left out, so that equal work has one schedule.
+
 Counts are rounded for what enters the block, made feasible, and then raised as far as that costs the device no time. What comes
 out is left as it is when it is asked for again, so the shares that a schedule keeps stand for that very schedule.
 """
@@ -13,7 +16,9 @@ from collections.abc import Sequence
 from vittle.spaces import costs
 from vittle.spaces.reduction import Context, Reduction
 from vittle.spaces.schedule import Schedule
+from vittle.spaces.shape import BackboneShape
 from vittle.spaces.token_reduction import Counts, TokenReduction
+from vittle.spaces.work import ALONE, BlockWork, Place
 
 
 def combined(
@@ -43,7 +48,42 @@ def combined(
             reached[index] *= _share(context, left, after)
             left = after
     realised = (part.realising(shape, counts) for (part, _), counts in zip(parts, done, strict=True))
-    return Schedule((*others, *(part for part in realised if part is not None)), context.tail)
+    schedule = Schedule((*others, *(part for part in realised if part is not None)), context.tail)
+    if not others:  # counts that are realised have an effect
+        return schedule
+    schedule = effective(shape, schedule)
+    rest = [part for part in schedule.reductions if not isinstance(part, TokenReduction)]
+    return schedule if len(rest) == len(others) else combined(context, parts, rest)  # who is gone may have had a route
+
+
+def effective(shape: BackboneShape, schedule: Schedule) -> Schedule:
+    """The same schedule without what has no effect, and without acts in a place that an earlier reduction has taken.
+
+    Where a reduction cannot be written without an act that it may not have, all of it is left out.
+
+    Raises:
+        ScheduleError: the schedule does not fit the backbone.
+    """
+    rows = costs.asked(shape, schedule)
+    taken: set[tuple[int, Place]] = set()
+    for part in schedule.reductions:
+        free = [row for row in rows if (places := _places(row, part)) and taken.isdisjoint(places)]
+        realised = part.acting_in(shape, free)
+        others = tuple(one for one in schedule.reductions if one.name != part.name)
+        if realised is not None and realised != part:
+            schedule = Schedule((*others, realised), schedule.tail)
+            rows = costs.asked(shape, schedule)
+        alone = {place for row in rows for place in _places(row, part) if place[1] in ALONE}
+        if realised is None or taken & alone:
+            schedule = Schedule(others, schedule.tail)
+        else:
+            taken |= alone
+    return schedule
+
+
+def _places(row: BlockWork, part: Reduction) -> list[tuple[int, Place]]:
+    """Where in a visit it acts."""
+    return [(row.index, act.place) for act in row.acts if act.reduction == part.name]
 
 
 def shares(context: Context, schedule: Schedule) -> dict[str, list[float]]:

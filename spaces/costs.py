@@ -8,15 +8,31 @@ from vittle.spaces.reduction import Reduction
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
 from vittle.spaces.token_reduction import TokenReduction
-from vittle.spaces.work import BlockWork, Visit
+from vittle.spaces.work import ALONE, BlockWork, Visit
 
 
 def work(shape: BackboneShape, schedule: Schedule) -> tuple[BlockWork, ...]:
     """What each visit of a block computes, in the order in which they run. What it says is what runs and what is costed.
 
     Raises:
-        ScheduleError: the schedule is for another depth, asks a block for more than it can do, or has a tail that would
-            change this backbone's output.
+        ScheduleError: the schedule is for another depth, asks a block for more than it can do, has two reductions act where
+            only one can, or has a tail that would change this backbone's output.
+    """
+    rows = asked(shape, schedule)
+    for row in rows:
+        for place in ALONE:
+            if len(names := [act.reduction for act in row.at(place)]) > 1:
+                raise ScheduleError(
+                    f"{' and '.join(names)} each act on the {place} of visit {row.index}; accepted: one of them"
+                )
+    return rows
+
+
+def asked(shape: BackboneShape, schedule: Schedule) -> tuple[BlockWork, ...]:
+    """The same, whether or not all acts of a visit can be had together.
+
+    Raises:
+        ScheduleError: as `work` does, save for acts that exclude each other.
     """
     if schedule.tail == "prefix" and not shape.reads_prefix_only:
         raise ScheduleError("tail: prefix needs a head that reads prefix tokens alone; this one pools patches, use tail: full")

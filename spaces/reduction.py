@@ -179,6 +179,19 @@ class Reduction(BaseModel, ABC):
             ScheduleError: the visit cannot do what the settings say; the message has the value and the limit.
         """
 
+    def acting_in(self, shape: BackboneShape, rows: Sequence[BlockWork]) -> Self | None:
+        """These settings without what they do in other visits or has no effect. Called for every proposal of a search.
+
+        Args:
+            shape: the backbone's.
+            rows: visits in which they act, all of them or some.
+
+        Returns:
+            The same settings where they cannot be written so, None where nothing is left.
+        """
+        del shape, rows
+        return self
+
     @abstractmethod
     def without_last_block(self) -> Self:
         """These settings where the last visit's patch tokens are read by nobody, so nothing acts on them there."""

@@ -104,6 +104,7 @@ class Space:
                 raise VittleError(f"{part.name} is not searched here; accepted: {', '.join(self.reductions)}")
         values = dict(self._neutral)
         kept = combination.shares(self.context, schedule)
+        schedule = combination.effective(self.shape, schedule)
         for part in schedule.reductions:
             counts = shares.written(part.name, kept[part.name]) if part.name in kept else {}
             values |= {**counts, **part.encode(self.context)}

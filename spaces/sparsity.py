@@ -213,12 +213,22 @@ class Sparsity(Reduction):
             row.keys,
             row.keys,
             strength=1 - read / patches,
+            # How keys are chosen is no part of it. Measured in turns on a CPU, a scorer and a sample of queries differ by less
+            # than a profile can tell, and a profile is measured before there is a scorer.
             variant=f"{self.name} {self.form} {side}x{side}",
             rule="queries" if self.form == "queries" else self.selection,
             macs=self._macs(shape, patches, side),
             parameters=self._parameters(shape),
         )
         return row.acting(act, key_share=1.0 if self.form == "queries" else pairs / (row.queries * row.keys))
+
+    def acting_in(self, shape: BackboneShape, rows: Sequence[BlockWork]) -> Self | None:
+        blocks = {row.visit.block for row in rows}
+        if not blocks:
+            return None
+        shares = tuple(share if block in blocks else 1.0 for block, share in enumerate(self.shares))
+        rests = self.rests if any(self.side(shape, row) == SIDES[self.rests] for row in rows) else "one"
+        return self.model_copy(update={"shares": shares, "rests": rests})
 
     def read(self, block: int, patches: int) -> int:
         """Patch keys that a block reads of those that enter."""

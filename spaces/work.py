@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple, Self
 
 Place = Literal["route", "attention", "tokens"]
 """Where in a visit something acts: who takes part, in place of the attention's core, or on the tokens after it."""
+ALONE: tuple[Place, ...] = ("route", "attention")  # where one act leaves nothing for another
 
 
 class Visit(NamedTuple):

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vittle.reductions.block import attend, classify
+from vittle.reductions.block import attend, classify, embed
 from vittle.reductions.matching.bipartite import halves
 from vittle.reductions.merge_embedding import MergeEmbedding
 from vittle.reductions.tokens import Tokens
@@ -65,7 +65,7 @@ def soft_forward(
         relaxation: how soft the grouping is.
     """
     vit: Any = model
-    state = Tokens(vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images)))))
+    state = Tokens(embed(vit, images))
     prefix = vit.num_prefix_tokens
     n = left = state.features.shape[1]
     for block, layer, r in zip(vit.blocks, embedding.layers, removed, strict=True):

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from vittle.reductions.attention import weighted_attention
 from vittle.reductions.backbone import Backbone
-from vittle.reductions.block import pass_attention, pass_mlp
+from vittle.reductions.block import embed, pass_attention, pass_mlp
 from vittle.reductions.sparsity import Sparsify, apart, attended, parts_of
 from vittle.reductions.sparsity_predictor import SparsityPredictor
 from vittle.reductions.tokens import Heads
@@ -267,7 +267,7 @@ def patches_attending(model: nn.Module, images: Tensor, prefix: int) -> Iterator
         return weighted_attention(heads.queries, heads.keys, heads.values, None, scale=heads.scale, dropout=0.0, form="mask")
 
     with torch.no_grad():
-        features = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images))))
+        features = embed(vit, images)
     for block in vit.blocks:
         with torch.no_grad():
             _, features = pass_attention(block, block.attn.qkv, features, None, features.shape[1], "mask", core)

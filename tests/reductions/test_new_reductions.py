@@ -12,6 +12,7 @@ import vittle
 from counting import count_macs
 from models import make_model
 from new_reductions import ENTRIES, Averaging, Looping
+from recorded import neutral
 from vittle import Schedule, ScheduleError
 from vittle.dashboards import text, words
 from vittle.dashboards.documents import pictures, trial_document
@@ -22,7 +23,7 @@ from vittle.objectives.quality.images import load_images
 from vittle.reductions.backbone import describe_backbone, load_backbone, shape_of
 from vittle.reductions.vit import ReducedViT
 from vittle.search.illustrator import Illustrator
-from vittle.spaces import Merging, Space, Visit, costs
+from vittle.spaces import Merging, Space, Sparsity, Visit, combination, costs
 from vittle.spaces.table import REDUCTIONS
 
 
@@ -68,6 +69,45 @@ class TestAttention:
         rows = costs.work(shape_of(model), both)
         assert [[act.reduction for act in row.acts] for row in rows][2] == ["merging", "averaging"]
         assert ReducedViT(model, both).forward_features(images_for(model)).shape[1] == 30
+
+    def test_where_another_acts_in_place_of_the_same_attention_it_is_refused(self, model) -> None:
+        early = Sparsity(shares=(0.1, 0.1, 1.0, 1.0))
+        apart, both = (Schedule((early, Averaging(start=start))) for start in (2, 1))
+        assert [[act.reduction for act in row.acts] for row in ReducedViT(model, apart).work] == [
+            *[["sparsity"]] * 2,
+            *[["averaging"]] * 2,
+        ]
+        message = "sparsity and averaging each act on the attention of visit 1; accepted: one of them"
+        for refusing in (costs.work, vittle.macs, ReducedViT):
+            with pytest.raises(ScheduleError, match=message):
+                refusing(*((shape_of(model), both) if refusing is costs.work else (model, both)))
+
+    def test_a_search_leaves_one_attention_to_one_of_two(self, model) -> None:
+        shape = shape_of(model)
+        space = Space(shape, ("sparsity", "averaging", "merging"))
+
+        def proposed(start: int, *shares: float) -> Schedule:
+            named = {f"sparsity.share.{block}": share for block, share in enumerate(shares)}
+            return space.schedule({**neutral(space), **named, "averaging.start": start})
+
+        first = Sparsity(shares=(1.0, 0.1, 1.0, 1.0))
+        assert proposed(2, 1.0, 0.1, 1.0).reductions == (first, Averaging(start=2))
+        assert proposed(1, 1.0, 0.1, 1.0).reductions == (first,)  # it cannot be written without one of its blocks
+        rng = np.random.default_rng(0)
+        drawn = [space.schedule(space.draw(rng)) for _ in range(150)]
+        assert any(len(one.reductions) == 3 for one in drawn)
+        for schedule in (*drawn, *space.cheapest(), *(space.schedule(one.values) for one in space.starting_points([0.7]))):
+            assert all(len(row.at("attention")) < 2 for row in costs.work(shape, schedule))
+            assert space.schedule(space.encode(schedule)) == schedule
+
+    def test_who_comes_later_is_written_without_what_is_taken(self, model, monkeypatch) -> None:
+        monkeypatch.setattr("vittle.spaces.schedule.REDUCTIONS", {name: REDUCTIONS[name] for name in ("averaging", "sparsity")})
+        shape = shape_of(model)
+        settings = Schedule((Averaging(start=2), Sparsity(shares=(0.1,) * 4)))
+        assert combination.effective(shape, settings).reductions == (
+            Averaging(start=2),
+            Sparsity(shares=(0.1, 0.1, 1.0, 1.0)),
+        )
 
     def test_a_dense_pass_is_resumed_before_its_first_block(self, model) -> None:
         assert [ReducedViT(model, averaged(start)).resumable for start in range(4)] == [-1, 0, 1, 2]

@@ -150,6 +150,20 @@ def test_another_backbone_is_refused(tiny: nn.Module, tmp_path: Path) -> None:
         SparsityPredictor.load(tmp_path / "p", describe_backbone(tiny, "tiny"))
 
 
+def test_other_heads_of_the_same_width_are_refused(tiny: nn.Module, tmp_path: Path) -> None:
+    saved(tiny).save(tmp_path / "nameless", {})
+    saved(tiny).save(tmp_path / "named", {"backbone": describe_backbone(tiny, "tiny").fingerprint})
+    for block in tiny.blocks:  # the weights stay what they are
+        block.attn.num_heads, block.attn.head_dim, block.attn.scale = 4, 8, 8**-0.5
+    backbone = describe_backbone(tiny, "split")
+    for name in ("nameless", "named"):
+        with pytest.raises(VittleError) as refused:
+            SparsityPredictor.load(tmp_path / name, backbone)
+        assert str(refused.value) == (
+            "the sparsity predictor is for 2 heads, split has 4; accepted: one that was trained for this model"
+        )
+
+
 def test_what_is_no_predictor_is_refused(tiny: nn.Module, tmp_path: Path) -> None:
     saved(tiny).save(tmp_path / "good", {})
     with safe_open(tmp_path / "good", "pt") as file:

@@ -7,11 +7,10 @@ import pytest
 import yaml
 
 from models import FAMILIES, make_model
-from recorded import DENSE, SHAPE, neutral
+from recorded import DENSE, SHAPE, line, neutral
 from vittle import presets
 from vittle.reductions.backbone import shape_of
 from vittle.spaces import BackboneShape, Choice, Schedule, Space, VittleError, macs, published, shares, tokens, work
-from vittle.spaces.curve import Curve
 from vittle.spaces.reduction import AdapterRecord
 from vittle.spaces.table import REDUCTIONS
 from vittle.spaces.token_reduction import TokenReduction
@@ -49,11 +48,6 @@ def single(request: pytest.FixtureRequest) -> Space:
 def counting(request: pytest.FixtureRequest) -> Space:
     """Of one reduction that removes tokens."""
     return Space(*request.param, adapters=ADAPTERS)
-
-
-def line(space: Space, name: str, end: float, start: int = 0) -> dict[str, float | str]:
-    """Values of shares that fall on a line."""
-    return shares.written(name, Curve(start, end).shares(space.context.blocks))
 
 
 def stairs(most: int, rng: np.random.Generator) -> list[int]:
@@ -382,35 +376,6 @@ def test_a_choice_that_needs_what_is_missing_is_not_offered() -> None:
 def test_a_reduction_that_does_not_fit_is_refused() -> None:
     with pytest.raises(VittleError, match="pruning does not fit this model: .* has none; accepted: sparsity, merging"):
         Space(SHAPES["pooled, no class token"], ("pruning",))
-
-
-def test_what_is_combined_multiplies() -> None:
-    space = Space(SHAPE, ("pruning", "merging"))
-    ends = {name: line(space, name, end) for name, end in {"pruning": 0.6, "merging": 0.5}.items()}
-    alone = [tokens(SHAPE, space.schedule({**neutral(space), **one})) for one in ends.values()]
-    both = tokens(SHAPE, space.schedule({**neutral(space), **ends["pruning"], **ends["merging"]}))
-    for pruned, merged, left in zip(*alone, both, strict=True):
-        assert abs((left - 1) / 64 - (pruned - 1) / 64 * (merged - 1) / 64) < 0.5 / 64 + 2 * 0.5 / 64
-
-
-def test_nobody_makes_up_for_what_another_cannot_do() -> None:
-    space = Space(SHAPE, ("pruning", "merging"))
-    steep = shares.written("merging", [0.1] * 11)  # no block merges more than half
-    pruned = shares.written("pruning", [1.0] * 5 + [0.9] * 6)
-    pruning, merging = space.schedule({**neutral(space), **steep, **pruned}).reductions
-    assert merging.kept[:3] == (33, 17, 9)
-    assert [block for block in range(12) if pruning.kept[block] < (65, *merging.kept)[block]] == [5]
-
-
-def test_windows_give_way_to_what_breaks_the_grid() -> None:
-    space = Space(SHAPE, ("pruning", "merging"))
-    values = {**neutral(space), **line(space, "merging", 0.3), "merging.local": 3, "merging.window": 4}
-    (merging,) = space.schedule(values).reductions
-    assert (merging.window, merging.global_from) == (4, 3)
-    *_, merging = space.schedule({**values, **line(space, "pruning", 0.5, 2)}).reductions
-    assert (merging.window, merging.global_from) == (4, 2)
-    *_, merging = space.schedule({**values, **line(space, "pruning", 0.5)}).reductions
-    assert (merging.window, merging.global_from) == (None, 0)
 
 
 def test_the_tail_is_left_out_where_nobody_reads_it() -> None:

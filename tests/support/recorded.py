@@ -21,7 +21,8 @@ from vittle.objectives.latency.profile import (
 from vittle.objectives.measurement import Measurement, exact, proportion
 from vittle.search.coordinator import Coordinator
 from vittle.search.schedules import Knowledge, ScheduleProblem
-from vittle.spaces import BackboneShape, Schedule, Space, macs, tokens, work
+from vittle.spaces import BackboneShape, Schedule, Space, macs, shares, tokens, work
+from vittle.spaces.curve import Curve
 from vittle.spaces.table import REDUCTIONS
 from vittle.storage.records import BackboneRecord, Study
 from vittle.storage.settings import Settings
@@ -40,6 +41,11 @@ def neutral(space: Space) -> dict[str, float | str]:
     parts = (REDUCTIONS[name].settings.neutral(space.context) for name in REDUCTIONS)
     names = {one.name for one in space.parameters}
     return {name: value for part in parts for name, value in part.items() if name in names}
+
+
+def line(space: Space, name: str, end: float, start: int = 0) -> dict[str, float | str]:
+    """Values of shares that fall on a line."""
+    return shares.written(name, Curve(start, end).shares(space.context.blocks))
 
 
 def outcome(schedule: Schedule, settings: Settings) -> Evaluation:

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import timm
 import torch
 from torch import nn
 
+from lessons import PARTS, answers, inputs, random_images, same, small
 from models import make_model
 from vittle import presets
 from vittle.reductions.backbone import Backbone, describe_backbone, shape_of
@@ -21,7 +21,7 @@ from vittle.spaces import costs
 from vittle.spaces.errors import VittleError
 from vittle.spaces.schedule import Schedule
 from vittle.training import merge_embedding
-from vittle.training.judging import LabelledImages, Parts
+from vittle.training.judging import Parts
 from vittle.training.merge_embedding import SHARES, Trained, as_dear, constant, decoupled, rate, train
 from vittle.training.resumable import Judged
 from vittle.training.supervised import Augmentation
@@ -31,25 +31,12 @@ STILL = Augmentation(shift=0, rotation=0, scale=0, mixup=0)
 
 @pytest.fixture
 def backbone() -> Backbone:
-    return describe_backbone(make_model("plain"), "tiny")
-
-
-def random_images(n: int, seed: int = 0) -> LabelledImages:
-    rng = np.random.default_rng(seed)
-    return rng.integers(0, 256, (n, 64, 64, 3), np.uint8), rng.integers(0, 10, n)
-
-
-PARTS = Parts(random_images(16), random_images(12, 1), random_images(10, 2))
+    return small()
 
 
 def run(backbone: Backbone, output: Path, **changes: Any) -> Trained:
     given: dict[str, Any] = {"epochs": 2, "batch_size": 8, "learning_rate": 1e-2, "progress": False} | changes
     return train(backbone, PARTS, output=output, **given)
-
-
-def same(ours: nn.Module, theirs: nn.Module) -> bool:
-    pairs = zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True)
-    return all(torch.equal(a, b) for a, b in pairs)
 
 
 def hard(backbone: Backbone, schedule: Schedule, embedding: MergeEmbedding) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -102,11 +89,6 @@ def test_a_bad_training_keeps_the_start(backbone: Backbone, tmp_path: Path, monk
     assert "beats" not in sentence
 
 
-def answers(model: Callable[[torch.Tensor], torch.Tensor], images: np.ndarray) -> np.ndarray:
-    with torch.no_grad():
-        return model((torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - 0.5) / 0.5).argmax(1).numpy()
-
-
 def test_the_verdict_is_of_images_that_chose_nothing(backbone: Backbone, tmp_path: Path) -> None:
     trained = run(backbone, tmp_path / "e", epochs=4)
     images, labels = PARTS.verdict
@@ -149,18 +131,18 @@ def test_each_step_draws_its_rate(backbone: Backbone, tmp_path: Path, monkeypatc
 
 
 def test_without_labels_the_backbone_teaches(backbone: Backbone, tmp_path: Path) -> None:
-    images, inputs = random_images(16)[0], random_images(12, 1)[0]
+    images, asked = random_images(16)[0], random_images(12, 1)[0]
     given: dict[str, Any] = {"epochs": 1, "batch_size": 8, "progress": False, "augmentation": STILL}
-    parts = Parts((images, None), (inputs, None), (inputs, None))
+    parts = Parts((images, None), (asked, None), (asked, None))
     trained = train(backbone, parts, output=tmp_path / "e", removed=1, **given)
     assert trained.verdict.by_backbone
     assert "of 12 images answered as the backbone does" in trained.embedding.verdict()[1]
     macs = costs.macs(backbone.shape, decoupled(constant(backbone.shape, 1), trained.embedding))
-    agree = answers(ReducedViT(backbone.model, as_dear(backbone.shape, 1, macs)), inputs) == answers(backbone.model, inputs)
+    agree = answers(ReducedViT(backbone.model, as_dear(backbone.shape, 1, macs)), asked) == answers(backbone.model, asked)
     assert trained.verdict.comparisons[0].rival_right == agree.sum()
     # Cross-entropy against the backbone's own soft answers is their entropy, and a little more.
     with torch.no_grad():
-        own = backbone.model((torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - 0.5) / 0.5).softmax(1)
+        own = backbone.model(inputs(images)).softmax(1)
     entropy = -(own * own.log()).sum(1).mean().item()
     assert entropy - 1e-4 < trained.losses[0] < entropy + 0.05
 

@@ -8,50 +8,27 @@ import numpy as np
 import pytest
 import timm
 import torch
-from torch import nn
 
-from models import make_model
+from lessons import PARTS, answers, inputs, random_images, same, small
 from vittle.reductions.backbone import Backbone, describe_backbone
 from vittle.reductions.sparsity import apart, parts_of
 from vittle.reductions.sparsity_predictor import SparsityPredictor
 from vittle.reductions.vit import ReducedViT
 from vittle.spaces.errors import VittleError
 from vittle.training import resumable
-from vittle.training.judging import LabelledImages, Parts
+from vittle.training.judging import Parts
 from vittle.training.resumable import Judged
 from vittle.training.sparsity import SHARES, Trained, at_random, patches_attending, sparse, train
 
 
 @pytest.fixture
 def backbone() -> Backbone:
-    return describe_backbone(make_model("plain"), "tiny")
-
-
-def random_images(n: int, seed: int = 0) -> LabelledImages:
-    rng = np.random.default_rng(seed)
-    return rng.integers(0, 256, (n, 64, 64, 3), np.uint8), rng.integers(0, 10, n)
-
-
-PARTS = Parts(random_images(16), random_images(12, 1), random_images(10, 2))
+    return small()
 
 
 def run(backbone: Backbone, output: Path, parts: Parts = PARTS, **changes: Any) -> Trained:
     given: dict[str, Any] = {"epochs": 3, "batch_size": 8, "progress": False} | changes
     return train(backbone, parts, output=output, **given)
-
-
-def same(ours: nn.Module, theirs: nn.Module) -> bool:
-    pairs = zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True)
-    return all(torch.equal(a, b) for a, b in pairs)
-
-
-def inputs(images: np.ndarray) -> torch.Tensor:
-    return (torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - 0.5) / 0.5
-
-
-def answers(model: nn.Module, images: np.ndarray) -> np.ndarray:
-    with torch.no_grad():
-        return model(inputs(images)).argmax(1).numpy()
 
 
 def test_only_the_predictor_learns_and_comes_nearer_to_what_matters(
