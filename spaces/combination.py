@@ -34,14 +34,16 @@ def combined(
     """
     shape = context.shape
     visits = costs.visits(shape, others)
-    acting = next((index for index, visit in enumerate(visits) if visit.active < 1), context.blocks)
+    # Nothing is reduced where nobody reads it, nor where some rest.
+    read = max(1, len(visits) - (context.tail == "prefix"))
+    end = min(context.blocks, read, next((index for index, visit in enumerate(visits) if visit.active < 1), read))
     done: list[list[tuple[int, int]]] = [[] for _ in parts]
     reached = [1.0] * len(parts)
     left = shape.tokens
     for block in range(len(visits)):
         for index, (part, shares) in enumerate(parts):
             after = left
-            if block < min(context.blocks, acting):  # nothing is reduced where nobody reads it, nor where some rest
+            if block < end:
                 patches = round((left - shape.prefix) * min(1.0, shares[block] / reached[index]))
                 after = _raised(context, part, done[index], left, shape.prefix + patches)
             done[index].append((left, after))

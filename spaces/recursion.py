@@ -16,7 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 from pydantic import Field, field_validator
 
 from vittle.spaces.errors import ScheduleError, VittleError
-from vittle.spaces.reduction import Choice, Context, Parameter, Reduction, Start, Values
+from vittle.spaces.reduction import AdapterRecord, Choice, Context, Parameter, Reduction, Start, Values
 from vittle.spaces.shape import BackboneShape
 from vittle.spaces.validation import ShortName
 from vittle.spaces.work import Act, BlockWork, Visit
@@ -164,7 +164,7 @@ class Recursion(Reduction):
         if there is None:
             return ()
         return (
-            Parameter("recursion.steps", 0, there.steps, integer=True),  # 0: the backbone's own blocks
+            Parameter("recursion.steps", 0, most_steps(context, there), integer=True),  # 0: the backbone's own blocks
             Parameter("recursion.share", LEAST, 1.0),
             Choice("recursion.router", get_args(Router)),
         )
@@ -201,11 +201,16 @@ class Recursion(Reduction):
         there = context.adapters.get(cls.name)
         if there is None:
             return ()
-        # `constant` takes steps away, `delayed` patches from the later ones as well.
-        steps = max(1, round(end * there.steps))
-        neutral = {**cls.neutral(context), "recursion.steps": steps}
-        share = LEAST + (1 - LEAST) * end
-        return (Start("constant", neutral), Start("delayed", {**neutral, "recursion.share": share}))
+        # `constant` takes steps away, `delayed` patches from the later ones as well; all that is left are the backbone's blocks.
+        steps = 0 if end >= 1 else max(1, round(end * most_steps(context, there)))
+        constant = {**cls.neutral(context), "recursion.steps": steps}
+        share = round(LEAST + (1 - LEAST) * end, 2) if steps > 1 else 1.0
+        return (Start("constant", constant), Start("delayed", {**constant, "recursion.share": share}))
+
+
+def most_steps(context: Context, weights: AdapterRecord) -> int:
+    """How often shared blocks may recur before they cost more than the blocks that they stand for."""
+    return max(1, min(weights.steps, (context.shape.depth - 2) // weights.width))
 
 
 def falling(steps: int, last: float) -> tuple[float, ...]:

@@ -133,8 +133,11 @@ class Space:
     def _cheapest(self, start: Start) -> Schedule:
         """No token kept by what a starting point reduces, and of every other parameter the end or option that costs least."""
         best = dict(start.values)
-        schedule = self.schedule(best)
-        acting = [one for one in self._settings if any(isinstance(part, one) for part in schedule.reductions)]
+        acting = [
+            settings
+            for settings in self._settings
+            if any(best[one.name] != self._neutral[one.name] for one in settings.parameters(self.context))
+        ]
         for settings in acting:
             if issubclass(settings, TokenReduction):
                 best |= shares.written(settings.name, [0.0] * self.context.blocks)
@@ -169,7 +172,7 @@ class Space:
 
     def _starts(self, end: float) -> list[Start]:
         """The starting points that end at a share: each reduction alone, then all together where each has the same origin."""
-        each = [settings.starting_points(self.context, end) for settings in self._settings]
+        each = [starts for settings in self._settings if (starts := settings.starting_points(self.context, end))]
         first = [{start.origin: start.values for start in reversed(starts)} for starts in each]
         together = [
             Start(origin, {name: value for values in first for name, value in values[origin].items()})

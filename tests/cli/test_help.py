@@ -11,7 +11,7 @@ import vittle.cli.commands
 ROOM = 28  # columns that are left for what an option does
 PAGES = ["", "launch", "resume", "extend", "stop", "studies", "trials", "front", "importance", "export", "export-study"]
 PAGES += ["import-study", "report", "dashboard", "serve", "profile", "profiles", "retime", "verify", "train"]
-PAGES += ["train backbone", "train merge-embedding", "train sparsity"]
+PAGES += ["train backbone", "train merge-embedding", "train sparsity", "train recursion"]
 
 
 def page(of: str) -> list[str]:
@@ -56,7 +56,15 @@ def test_options_stand_with_what_they_are_about() -> None:
         "Budget": ("--latency-budget", "--target"),
         "Model and images": ("--model", "--checkpoint", "--data", "--adapter"),
         "How latency is measured": ("--batch-size", "--dtype", "--compile", "--predict"),
-        "Search": ("--reductions", "--trials", "--time-limit", "--trial-time-limit", "--image-passes", "--until-flat"),
+        "Search": (
+            "--reductions",
+            "--objectives",
+            "--trials",
+            "--time-limit",
+            "--trial-time-limit",
+            "--image-passes",
+            "--until-flat",
+        ),
         "Machine": ("--device", "--cache", "--workers", "--cpus-per-worker", "--gpus-per-worker", "--ray-address"),
     }
     for panel, names in about.items():

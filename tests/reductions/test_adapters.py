@@ -18,6 +18,7 @@ from vittle.reductions import digits
 from vittle.reductions.adapters import Adapter, load_adapters
 from vittle.reductions.backbone import Backbone, load_backbone, shape_of
 from vittle.reductions.merge_embedding import MergeEmbedding
+from vittle.reductions.recursive_blocks import RecursiveBlocks
 from vittle.reductions.sparsity_predictor import SparsityPredictor
 from vittle.reductions.verdict import Comparison, Verdict
 from vittle.search.inference import InferenceProblem
@@ -201,7 +202,7 @@ def test_what_cannot_be_loaded_is_one_line(two, tmp_path) -> None:
     (tmp_path / "scores").write_text("-1")
     good, scores, backbone = tmp_path / "good.safetensors", tmp_path / "scores", load_backbone()
     for files, message in (
-        ({"magic": good}, "no reduction 'magic' has an adapter; accepted: sparsity, pruning, merging"),
+        ({"magic": good}, "no reduction 'magic' has an adapter; accepted: recursion, sparsity, pruning, merging"),
         ({"sparsity": good}, "good.safetensors is not a sparsity predictor; accepted: what vittle train sparsity writes"),
         ({"merging": scores}, "scores is not a merge embedding; accepted: what vittle train merge-embedding writes"),
         ({"merging": good, "pruning": scores}, "the scores were not trained for digits"),
@@ -214,12 +215,16 @@ def test_what_cannot_be_loaded_is_one_line(two, tmp_path) -> None:
 
 
 def test_a_reduction_without_one_says_which_have() -> None:
-    with pytest.raises(VittleError, match="no reduction 'pruning' has an adapter; accepted: sparsity, merging"):
+    with pytest.raises(VittleError, match="no reduction 'pruning' has an adapter; accepted: recursion, sparsity, merging"):
         load_adapters({"pruning": "scores"})
 
 
 def test_every_class_of_the_table_is_an_adapter(tiny: nn.Module, two) -> None:
-    trained = [SparsityPredictor.for_backbone(shape_of(tiny)), MergeEmbedding.from_keys(tiny)]
+    trained = [
+        RecursiveBlocks.from_backbone(tiny),
+        SparsityPredictor.for_backbone(shape_of(tiny)),
+        MergeEmbedding.from_keys(tiny),
+    ]
     found = [*trained, Scores(1.0)]
     named = {entry.adapter.rpartition(":")[2] for entry in REDUCTIONS.values() if entry.adapter is not None}
     assert {type(one).__name__ for one in found} == named
@@ -227,6 +232,7 @@ def test_every_class_of_the_table_is_an_adapter(tiny: nn.Module, two) -> None:
     for one, otherwise in zip(
         trained,
         (
+            "patches drawn by chance; take router random",
             "keys chosen by a sample of queries; the search keeps selection sampled",
             "the metric key; the search keeps metric key",
         ),
