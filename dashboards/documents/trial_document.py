@@ -82,6 +82,7 @@ def blocks(study: Study, schedule: Schedule) -> list[dict[str, Any]]:
             "block": row.visit.block,
             "step": row.visit.step,
             "entering": row.entering,
+            "resting": row.resting,
             "queries": row.queries,
             "acts": [
                 {
