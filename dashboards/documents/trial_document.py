@@ -88,7 +88,7 @@ def blocks(study: Study, schedule: Schedule) -> list[dict[str, Any]]:
                 {
                     "reduction": act.reduction,
                     "rule": act.rule,
-                    "removed": act.entering - act.leaving,
+                    "removed": act.entering - act.leaving if act.place == "tokens" else 0,  # who rests is still there
                     "left": act.leaving,
                     "strength": act.strength,
                 }
