@@ -57,12 +57,14 @@ class Recur(Operator):
     def scores(self, tokens: Tokens) -> Tensor:
         """How deep each patch should go: (b, p). Only their order counts."""
         patches = tokens.features[:, self.prefix :]
+        found: Tensor
         if self.rule == "learned":
-            found: Tensor = self.router(patches)
-            return found
-        if self.rule == "norm":
-            return torch.linalg.vector_norm(patches, dim=-1, dtype=torch.promote_types(patches.dtype, torch.float32))
-        return self.order.expand(patches.shape[0], -1)
+            found = self.router(patches)
+        elif self.rule == "norm":
+            found = torch.linalg.vector_norm(patches, dim=-1, dtype=torch.promote_types(patches.dtype, torch.float32))
+        else:
+            found = self.order.expand(patches.shape[0], -1)
+        return found
 
     def explain(self, *given: Any) -> Mapping[str, Tensor]:
         """`scores` (b, p) of the patches that it chooses from, and `chosen` (b, p), 1 for those that go on.

@@ -6,13 +6,13 @@ import itertools
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from drawing import unpacked
 from vittle import Schedule, presets
 from vittle.objectives.quality.accuracy import to_input
 from vittle.objectives.quality.images import Images, load_images
@@ -240,11 +240,6 @@ def test_patches_take_part_in_as_many_steps_as_capacities_say(
             sparse = [unpacked(block["told"]["sparsity"]["positions"]).max() for block in image["blocks"]]
             assert all(last < len(set(part.tolist()) - {-1, -2}) for last, part in zip(sparse, places, strict=True))
     json.dumps(shown, allow_nan=False)
-
-
-def unpacked(packed: dict[str, Any]) -> np.ndarray:
-    data = np.frombuffer(base64.b64decode(packed["data"]), {"uint8": "u1", "int16": "<i2"}[packed["type"]])
-    return data.reshape(packed["shape"])
 
 
 def test_small_whole_numbers_are_packed_and_others_are_lists() -> None:
