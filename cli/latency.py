@@ -247,7 +247,7 @@ def _shown(one: Any, shape: "BackboneShape", budget: LatencyBudget | None) -> "E
     from vittle.dashboards.terminal.latency_tables import ExampleRow
     from vittle.spaces import costs
 
-    left = costs.tokens(shape, one.schedule)
+    left = costs.computed(shape, one.schedule)
     latency, within = one.latency, _within(one, budget)
     return ExampleRow(one.name, left, latency["latency_ratio"], latency["latency_ms"], within)
 

@@ -45,36 +45,50 @@ class Recur(Operator):
     def select(self, tokens: Tokens) -> Selection | None:
         if self.rule == "all":
             return None
-        active = tokens.active
-        if active is not None and active.shape[1] == self.taking_part:
-            return Selection(active)
-        scores = self.scores(tokens)  # (b, p)
-        b, p = scores.shape
-        before = (
-            torch.arange(p, device=scores.device).expand(b, p) if active is None else active[:, self.prefix :] - self.prefix
-        )
-        ranked = scores.gather(1, before).argsort(dim=-1, descending=True, stable=True)
-        chosen = ranked[:, : self.taking_part - self.prefix].sort(dim=-1).values
-        prefix = torch.arange(self.prefix, device=scores.device).expand(b, self.prefix)
+        if not self._chooses(tokens):
+            assert tokens.active is not None
+            return Selection(tokens.active)
+        before = self._before(tokens)
+        chosen = self._chosen(self.scores(tokens).gather(1, before))
+        prefix = torch.arange(self.prefix, device=chosen.device).expand(len(chosen), self.prefix)
         return Selection(torch.cat([prefix, before.gather(1, chosen) + self.prefix], 1))
 
     @torch.no_grad()
     def scores(self, tokens: Tokens) -> Tensor:
         """How deep each patch should go: (b, p). Only their order counts."""
         patches = tokens.features[:, self.prefix :]
+        found: Tensor
         if self.rule == "learned":
-            found: Tensor = self.router(patches)
-            return found
-        if self.rule == "norm":
-            return torch.linalg.vector_norm(patches, dim=-1, dtype=torch.promote_types(patches.dtype, torch.float32))
-        return self.order.expand(patches.shape[0], -1)
+            found = self.router(patches)
+        elif self.rule == "norm":
+            found = torch.linalg.vector_norm(patches, dim=-1, dtype=torch.promote_types(patches.dtype, torch.float32))
+        else:
+            found = self.order.expand(patches.shape[0], -1)
+        return found
 
     def explain(self, *given: Any) -> Mapping[str, Tensor]:
-        """`scores` (b, p), and `taking_part` (b, p), 1 for patches that do."""
+        """`scores` (b, p) of the patches that it chooses from, and `chosen` (b, p), 1 for those that go on.
+
+        Nothing where it does not choose, or by no score: where all take part, the same as in the step before, or by chance.
+        """
         (tokens,) = given
-        b, n, _ = tokens.features.shape
-        selection = self.select(tokens)
-        if selection is None:
+        if self.rule in ("all", "random") or not self._chooses(tokens):
             return {}
-        there = tokens.features.new_zeros(b, n).scatter(1, selection.positions, 1.0)
-        return {"scores": self.scores(tokens), "taking_part": there[:, self.prefix :]}
+        scores = self.scores(tokens).gather(1, self._before(tokens))
+        chosen = torch.zeros_like(scores, dtype=torch.uint8).scatter(1, self._chosen(scores), 1)
+        return {"scores": scores, "chosen": chosen}
+
+    def _chooses(self, tokens: Tokens) -> bool:
+        return tokens.active is None or tokens.active.shape[1] > self.taking_part
+
+    def _before(self, tokens: Tokens) -> Tensor:
+        """The patches (b, p) that took part in the visit before."""
+        b, n, _ = tokens.features.shape
+        if tokens.active is None:
+            return torch.arange(n - self.prefix, device=tokens.features.device).expand(b, -1)
+        return tokens.active[:, self.prefix :] - self.prefix
+
+    def _chosen(self, scores: Tensor) -> Tensor:
+        """Positions (b, k) of the highest of the scores (b, p), rising."""
+        ranked = scores.argsort(dim=-1, descending=True, stable=True)
+        return ranked[:, : self.taking_part - self.prefix].sort(dim=-1).values

@@ -40,11 +40,13 @@ class Traced(NamedTuple):
         tokens: with their `source`, which for a dropped token is the most similar one that stayed.
         dropped: (b, m) which tokens of the first block, with all that merged with them, have been dropped.
         told: what the reductions that acted have to say for their pictures.
+        taking_part: (b, k) positions of those of the tokens before that did; None for all.
     """
 
     tokens: Tokens
     dropped: Tensor
     told: Told
+    taking_part: Tensor | None = None
 
 
 class Attended(NamedTuple):

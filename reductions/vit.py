@@ -203,7 +203,7 @@ class ReducedViT(nn.Module):
             if remaining is not None:
                 gone = torch.ones((images.shape[0], row.keys), dtype=torch.bool, device=images.device)
                 dropped = dropped | gone.scatter_(1, remaining, False).gather(1, entered)
-            yield Traced(state, dropped, told)
+            yield Traced(state, dropped, told, state.active if row.resting else None)
 
     def _needs_patches(self, block: int) -> None:
         if block == len(self.work) - 1 and self.schedule.tail == "prefix":

@@ -29,10 +29,12 @@ from vittle.search.remeasure import adapters_for, known_backbone
 from vittle.spaces import costs
 from vittle.spaces.errors import VittleError
 from vittle.spaces.schedule import Schedule
+from vittle.spaces.work import BlockWork
 from vittle.storage.records import Study
 
 AT_HAND = 512  # images that are kept, the first ones that a search sees
 FIRST = 6  # that are shown where nobody asks for others
+GONE, RESTS = -1, -2  # in place of a token: dropped before, and taking no part
 CPU = torch.device("cpu")
 PACKED: Mapping[torch.dtype, "np.dtype[Any]"] = {torch.uint8: np.dtype("u1"), torch.int16: np.dtype("<i2")}
 
@@ -60,16 +62,17 @@ class Illustrator:
 
         Returns:
             The schedule's `id`; `grid` (rows, columns); `patch` (height, width) in pixels; the `whole` of tokens before any
-            block, of which `prefix` are no patches, and the `tokens` after each; how many `blocks` compute patches, all but the
-            last one of a `prefix` tail; how many images are `available`; the `drift` of what reductions measure of themselves
-            where images are corrupted (`vittle.objectives.quality.drift`); and `images`, each with
+            block, of which `prefix` are no patches, and the `tokens` after each; which block runs in each of the `visits`, as
+            `costs.visits_told` has it, with the `rules` by which each reduction chooses; how many of these `blocks` compute
+            patches, all but the last one of a `prefix` tail; how many images are `available`; the `drift` of what reductions
+            measure of themselves where images are corrupted (`vittle.objectives.quality.drift`); and `images`, each with
 
             * `index`, `label` and `picture`, a data URL,
             * the answers of `backbone` and `schedule`, and whether they `agree`,
             * `blocks`, after each that computes patches: `groups`, the group of every patch in reading order, numbered from 0
               by first patch, -1 where it was dropped; `sizes`, what each group counts for; `told`, what each reduction that
-              acted says of it for its own picture (`plain`); and where one did, `places`: which of the patch tokens that
-              entered the block each patch is part of, -1 where it was dropped before.
+              acted says of it for its own picture (`plain`); and where one did, or decided who takes part, `places`: which of
+              the patch tokens that take part each patch is part of, -1 where it was dropped before, -2 where it rests.
 
         Raises:
             VittleError: an image that there is not, or an adapter that is missing.
@@ -88,6 +91,8 @@ class Illustrator:
         groups = [_groups(one.tokens.source, one.dropped, shape.prefix) for one in traced]
         untouched = np.arange(shape.patches) + shape.prefix
         before = [np.broadcast_to(untouched, (len(chosen), shape.patches)), *groups]
+        rows = model.work[: len(traced)]
+        entered = [_taking_part(*one, shape.prefix) for one in zip(rows, before, traced, strict=False)]
         vit: Any = self.backbone.model
         return {
             "id": schedule.id,
@@ -96,6 +101,10 @@ class Illustrator:
             "whole": shape.tokens,
             "prefix": shape.prefix,
             "tokens": list(costs.tokens(shape, schedule)),
+            "visits": [
+                {**told, "rules": {act.reduction: act.rule for act in row.acts}}
+                for told, row in zip(costs.visits_told(model.work), model.work, strict=True)
+            ],
             "blocks": len(traced),
             "available": len(self.images),
             "drift": drift(
@@ -110,8 +119,8 @@ class Illustrator:
                     "schedule": answers[1][place],
                     "agree": answers[0][place] == answers[1][place],
                     "blocks": [
-                        _block(after[place], one, place) | _told(entered[place], one, place, shape.prefix)
-                        for entered, after, one in zip(before, groups, traced, strict=False)
+                        _block(after[place], one, place) | _told(row, part[place], one, place)
+                        for row, part, after, one in zip(rows, entered, groups, traced, strict=True)
                     ],
                 }
                 for place, index in enumerate(chosen)
@@ -187,14 +196,30 @@ def _block(groups: NDArray[np.int64], traced: Traced, place: int) -> dict[str, A
     }
 
 
-def _told(entered: NDArray[np.int64], traced: Traced, place: int, prefix: int) -> dict[str, Any]:
+def _taking_part(row: BlockWork, before: NDArray[np.int64], traced: Traced, prefix: int) -> NDArray[np.int64]:
+    """Which of the patch tokens that take part (b, patches) each patch is part of, -1 where it was dropped, -2 where it rests.
+
+    Args:
+        row: the visit.
+        before: the token that each patch is part of when it begins, -1 where it was dropped.
+        traced: the visit's.
+        prefix: tokens that are no patches.
+    """
+    part = np.broadcast_to(np.arange(row.entering), (len(before), row.entering))
+    if traced.taking_part is not None:
+        part = np.full(part.shape, prefix + RESTS)
+        np.put_along_axis(part, traced.taking_part.numpy(), np.arange(row.keys)[None], axis=1)
+    return np.where(before < 0, GONE, np.take_along_axis(part, before.clip(0), axis=1) - prefix)
+
+
+def _told(row: BlockWork, part: NDArray[np.int64], traced: Traced, place: int) -> dict[str, Any]:
     """What the reductions tell of one image in one block, and which of the tokens that they saw each patch was part of."""
     told = {
         reduction: {name: plain(values[place]) for name, values in decided.items()}
         for reduction, decided in traced.told.items()
         if decided
     }
-    places = {"places": np.where(entered < 0, -1, entered - prefix).tolist()} if told else {}
+    places = {"places": part.tolist()} if told or row.at("route") else {}
     return {"told": told, **places}
 
 

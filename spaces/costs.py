@@ -1,5 +1,6 @@
 """What a schedule does to a backbone, as plain arithmetic, before anything runs: the work of each visit, MACs, weights."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -66,6 +67,20 @@ def attends_in_proportion(shape: BackboneShape, schedule: Schedule) -> bool:
 def tokens(shape: BackboneShape, schedule: Schedule) -> tuple[int, ...]:
     """Tokens left after each visit, prefix tokens included."""
     return tuple(row.leaving for row in work(shape, schedule))
+
+
+def visits_told(rows: Sequence[BlockWork]) -> list[dict[str, int]]:
+    """Visit by visit the `block` that runs, its `step` of so many `steps`, all from 0, and how many tokens are `resting`."""
+    steps = Counter(row.visit.block for row in rows)
+    return [
+        {"block": row.visit.block, "step": row.visit.step, "steps": steps[row.visit.block], "resting": row.resting}
+        for row in rows
+    ]
+
+
+def computed(shape: BackboneShape, schedule: Schedule) -> tuple[int, ...]:
+    """Of the tokens left after each visit those that did not rest in it."""
+    return tuple(row.mlp for row in work(shape, schedule))
 
 
 def macs(shape: BackboneShape, schedule: Schedule) -> int:

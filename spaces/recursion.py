@@ -47,6 +47,43 @@ WORDS = {
             "norm": "routed by norm",
             "random": "routed by chance",
         },
+        "pictures": {
+            "recursion": {
+                "title": "How deep each patch goes",
+                "hint": (
+                    "In how many steps of the shared blocks each patch takes part: the deeper, the stronger its colour. Those "
+                    "that rest pass unchanged until the last block. Prefix tokens go all the way."
+                ),
+                "slider": "Step",
+                "depth": "All {steps} steps: how deep each patch goes",
+                "step": "Step {step} of {steps}: {count} of {whole} patch tokens take part",
+                "scale": "Steps:",
+                "gone": "dropped before",
+                "canvas": "Image {index}, patches by steps: {depths}",
+                "canvas_step": "Image {index}, step {step}: {count} of {whole} patches take part",
+                "depth_of": "{count} in {steps}",
+                "scores": "What the router chooses by",
+                "scores_of": {
+                    "learned": (
+                        "The scores of a trained router, over all images above. In each step those patches of an image go on "
+                        "that have its highest scores; scores of different steps cannot be compared."
+                    ),
+                    "norm": "The norms of the patches, over all images above. In each step the largest of an image go on.",
+                },
+                "go_on": "go on",
+                "rest": "rest from here on",
+                "row": "Step {step}",
+                "row_is": "{count} of {whole} go on",
+                "histogram": "Step {step}: from {low} to {high}, median {on} of those that go on and {off} of those that rest",
+                "same": "the same patches as in the step before",
+                "everyone": "all patches",
+                "all": "All patches take part in every step, so there is nothing to choose and there are no scores.",
+                "random": (
+                    "Router random looks at no image: which patches go on was drawn once and is the same for all of them. "
+                    "There are no scores, only depth."
+                ),
+            }
+        },
     },
     "ja": {
         "name": "再帰",
@@ -67,6 +104,43 @@ WORDS = {
             "norm": "ノルムによるルーター",
             "random": "乱数によるルーター",
         },
+        "pictures": {
+            "recursion": {
+                "title": "パッチごとの再帰の深さ",
+                "hint": (
+                    "各パッチが共有ブロックのステップに何回参加するかを示します。色が濃いほど深く進みます。"
+                    "休んだパッチは最後のブロックまで変化しません。プレフィックストークンは常に参加します。"
+                ),
+                "slider": "ステップ",
+                "depth": "全 {steps} ステップ：各パッチの深さ",
+                "step": "ステップ {step} / {steps}：パッチトークン {whole} 個中 {count} 個が参加",
+                "scale": "ステップ数：",
+                "gone": "以前に除去",
+                "canvas": "画像 {index}、ステップ数ごとのパッチ：{depths}",
+                "canvas_step": "画像 {index}、ステップ {step}：{whole} パッチ中 {count} が参加",
+                "depth_of": "{steps} 回が {count}",
+                "scores": "ルーターの判断基準",
+                "scores_of": {
+                    "learned": (
+                        "学習したルーターのスコア（上の全画像）。各ステップで、画像ごとにスコアの高いパッチが先へ進みます。"
+                        "異なるステップのスコアは比較できません。"
+                    ),
+                    "norm": "パッチのノルム（上の全画像）。各ステップで、画像ごとにノルムの大きいパッチが先へ進みます。",
+                },
+                "go_on": "先へ進む",
+                "rest": "以後は休む",
+                "row": "ステップ {step}",
+                "row_is": "{whole} 個中 {count} 個が進む",
+                "histogram": "ステップ {step}：{low}～{high}、中央値は進むもの {on}、休むもの {off}",
+                "same": "直前のステップと同じパッチ",
+                "everyone": "すべてのパッチ",
+                "all": "すべてのステップに全パッチが参加するため、選択もスコアもありません。",
+                "random": (
+                    "random ルーターは画像を見ません。どのパッチが進むかは一度だけ乱数で決まり、全画像に共通です。"
+                    "スコアはなく、深さだけを表示します。"
+                ),
+            }
+        },
     },
 }
 
@@ -83,6 +157,7 @@ class Recursion(Reduction):
 
     name: ClassVar[str] = "recursion"
     words: ClassVar[Mapping[str, Any]] = WORDS
+    picture: ClassVar[str] = "recursion"
     needs_adapter: ClassVar[bool] = True
 
     weights: ShortName

@@ -74,6 +74,7 @@ WORDS = {
                     "row {most_row}, column {most_column} the most, {most}"
                 ),
                 "gone": "Row {row}, column {column}: dropped before this block",
+                "rests": "Row {row}, column {column}: rests in this step",
                 "fewer": "{count} of {whole} patches can be asked, evenly spread; of fewer images, more.",
                 "recall": "Recall",
                 "recall_is": "of the {count} keys that matter most to full attention; by chance {chance}",
@@ -136,6 +137,7 @@ WORDS = {
                     "最も多いのは {most_row} 行 {most_column} 列の {most}"
                 ),
                 "gone": "{row} 行 {column} 列：このブロックの前に除かれました",
+                "rests": "{row} 行 {column} 列：このステップでは休みます",
                 "fewer": "選べるのは均等に選んだ {whole} 個中 {count} 個のパッチです。画像を減らすと増えます。",
                 "recall": "再現率",
                 "recall_is": "全体のアテンションで最も重要な {count} 個のキーのうち読まれるもの。偶然なら {chance}",

@@ -45,7 +45,7 @@ def compared(study: Study, trials: Sequence[Trial], chosen: Sequence[Trial], spe
                 "number": trial.number,
                 "kind": study_document.kind(trial, on_front=trial.number in front),
                 "label": text.trial_label(trial, speak, best=trial is best),
-                "tokens": list(costs.tokens(study.backbone.shape, trial.schedule)),
+                **study_document.work(study, trial.schedule),
                 "pictures": list(pictures.drawn(trial.schedule)),
                 "url": study_document.trial_url(study.name, trial.number),
             }
@@ -92,7 +92,7 @@ def schedules(study: Study, chosen: Sequence[Trial], speak: Words) -> list[dict[
     """What tells the schedules apart: how they reduce, from which block, down to what, and every setting that differs."""
     shape = study.backbone.shape
     work = [costs.work(shape, trial.schedule) for trial in chosen]
-    starts = [next((row.index + 1 for row in rows if row.acts), None) for rows in work]
+    starts = [next((row.visit.block + 1 for row in rows if row.acts), None) for rows in work]
     settings = [_settings(trial) for trial in chosen]
     rows: dict[str, list[Any]] = {
         "summary": [text.summary(trial.schedule, speak) for trial in chosen],

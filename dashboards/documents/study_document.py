@@ -15,6 +15,8 @@ from vittle.objectives.budget import LatencyBudget
 from vittle.objectives.measurement import OBJECTIVES, Measurement, Phase
 from vittle.objectives.parameter_importance import METHODS, Importance
 from vittle.spaces import costs
+from vittle.spaces.schedule import Schedule
+from vittle.spaces.work import Visit
 from vittle.storage.findings import MORE, Choice, Confirmation, Standing
 from vittle.storage.ranking import Ranking
 from vittle.storage.records import UNREADABLE, Study, Trial, UnreadableStudy, seconds_left
@@ -297,7 +299,7 @@ def listed_trial(study: Study, trial: Trial, ranking: Ranking, speak: Words = EN
         "reason": trial.reason,
         "attempts": trial.attempts,
         "seconds": trial.seconds,
-        "tokens": list(costs.tokens(study.backbone.shape, trial.schedule)) if trial.readable else [],
+        **(work(study, trial.schedule) if trial.readable else {"tokens": [], "visits": None}),
         "schedule": trial.candidate.to_dict(),
         "summary": text.summary(trial.schedule, speak) if trial.readable else trial.candidate.summary,
         "id": trial.candidate.id,
@@ -308,6 +310,16 @@ def listed_trial(study: Study, trial: Trial, ranking: Ranking, speak: Words = EN
         "timed_on": _timed_on(trial),
         "export": f"{trial_url(study.name, trial.number)}.yaml" if exportable(study, trial) else None,
     }
+
+
+def work(study: Study, schedule: Schedule) -> dict[str, Any]:
+    """The `tokens` after each visit of a block, and which block that is (`costs.visits_told`).
+
+    `visits` is None where every block runs once and for all tokens.
+    """
+    rows = costs.work(study.backbone.shape, schedule)
+    plain = all(row.visit == Visit(row.index) for row in rows)
+    return {"tokens": [row.leaving for row in rows], "visits": None if plain else costs.visits_told(rows)}
 
 
 def kind(trial: Trial, *, on_front: bool) -> str:

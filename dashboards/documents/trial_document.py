@@ -82,12 +82,13 @@ def blocks(study: Study, schedule: Schedule) -> list[dict[str, Any]]:
             "block": row.visit.block,
             "step": row.visit.step,
             "entering": row.entering,
+            "resting": row.resting,
             "queries": row.queries,
             "acts": [
                 {
                     "reduction": act.reduction,
                     "rule": act.rule,
-                    "removed": act.entering - act.leaving,
+                    "removed": act.entering - act.leaving if act.place == "tokens" else 0,  # who rests is still there
                     "left": act.leaving,
                     "strength": act.strength,
                 }

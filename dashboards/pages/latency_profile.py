@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -14,6 +14,7 @@ from vittle.dashboards.pages.common import INFERENCE, OpenStore, Spoken, find_st
 from vittle.dashboards.words import Words
 from vittle.objectives.latency.profile import LatencyProfile
 from vittle.spaces import costs
+from vittle.spaces.work import Visit
 from vittle.storage import records
 from vittle.storage.ranking import Ranking
 from vittle.storage.records import Study, Trial
@@ -71,18 +72,19 @@ def _chosen(study: Study, trials: list[Trial], number: str | None, speak: Words)
 
 def _standing(study: Study, trial: Trial, profile: LatencyProfile | None, speak: Words) -> dict[str, Any]:
     """A trial, and which of its blocks start with how many tokens, the most first; times in ms of the whole batch."""
-    entering = [study.backbone.shape.tokens, *costs.tokens(study.backbone.shape, trial.schedule)[:-1]]
-    by_tokens: dict[int, list[int]] = {}
-    for block, tokens in enumerate(entering, 1):
-        by_tokens.setdefault(tokens, []).append(block)
+    rows = costs.work(study.backbone.shape, trial.schedule)
+    recurring = {row.visit.block for row in rows if row.visit.step}
+    by_tokens: dict[int, list[Visit]] = {}
+    for row in rows:
+        by_tokens.setdefault(row.keys, []).append(row.visit)
     steps = [
         {
             "tokens": tokens,
-            "blocks": _ranges(blocks),
-            "count": len(blocks),
+            "blocks": _named(visits, recurring, speak),
+            "count": len(visits),
             "ms": None if profile is None else profile.backbone_ms * profile.block.at(tokens),
         }
-        for tokens, blocks in by_tokens.items()
+        for tokens, visits in by_tokens.items()
     ]
     expected = {}
     if profile is not None and profile.checks and profile.knows(trial.schedule):
@@ -96,6 +98,18 @@ def _standing(study: Study, trial: Trial, profile: LatencyProfile | None, speak:
         "predicted": study_document.measured(expected.get("latency_ratio")),
         "measured": study_document.measured(taken),
     }
+
+
+def _named(visits: Sequence[Visit], recurring: Collection[int], speak: Words) -> str:
+    """1–3, 7 of visits to blocks; 1, 12, 2 (steps 1–3) where block 2 is `recurring`."""
+    steps = {block: [visit.step + 1 for visit in visits if visit.block == block] for block in recurring}
+    said = [
+        speak("visits.steps", count=len(taken), block=block + 1, steps=_ranges(taken))
+        for block, taken in steps.items()
+        if taken
+    ]
+    others = [visit.block + 1 for visit in visits if visit.block not in recurring]
+    return ", ".join([*([_ranges(others)] if others else []), *said])
 
 
 def _ranges(numbers: Sequence[int]) -> str:

@@ -71,16 +71,20 @@ function drawNumbers({ trials, numbers }) {
 
 // --- tokens and schedules ---
 function drawTokens({ trials, depth, tokens: whole }) {
-  const blocks = Array.from({ length: depth }, (_, block) => block + 1);
-  const traces = trials.map(({ number, tokens }, place) => {
+  const routed = trials.some(({ visits }) => visits);
+  const runs = Math.max(depth, ...trials.map(({ tokens }) => tokens.length));
+  const traces = trials.map((trial, place) => {
+    const { number, tokens, visits } = trial;
+    const computed = tokens.map((count, at) => count - visitAt(visits, at).resting);
+    const said = (count, at) => count < tokens[at] ? visitTokens(trial, at) : t("compare.tokens_after", { count, visit: visitName(visits, at) });
     const { symbol, dash, colour: kind } = PLACES[place];
     const color = colour(kind);
-    return { name: named(number), type: "scatter", mode: "lines+markers", x: blocks, y: tokens,
-      text: tokens.map((count, block) => `${named(number)}<br>${t("compare.tokens_after", { count, block: block + 1 })}`),
+    return { name: named(number), type: "scatter", mode: "lines+markers", x: tokens.map((_, at) => at + 1), y: computed,
+      text: computed.map((count, at) => `${named(number)}<br>${said(count, at)}`),
       hovertemplate: "%{text}<extra></extra>", line: { color, width: 2, dash }, marker: { color, symbol, size: 8, opacity: 1, line: { width: 0 } } };
   });
   byId("tokens-legend").replaceChildren(...trials.map(({ label }, place) => element("li", {}, swatch(place), label)));
-  const layout = chartLayout({ xaxis: blockAxis(depth), yaxis: { title: t("compare.tokens_axis"), range: [0, whole * 1.05], nticks: 6 } });
+  const layout = chartLayout({ xaxis: blockAxis(runs, routed ? { title: t("compare.runs") } : {}), yaxis: { title: t("compare.tokens_axis"), range: [0, whole * 1.05], nticks: 6 } });
   return Plotly.react(byId("tokens-chart"), traces, layout, PLOT);
 }
 

@@ -20,6 +20,25 @@ const perSecond = value => `${value < 10 ? value.toFixed(1) : Math.round(value).
 const megabytes = value => `${Math.round(value).toLocaleString("en")} MB`;
 const interval = ({ low, high }) => `${tenths(100 * low)}–${tenths(100 * high)}`;
 
+// --- visits of blocks: without any told every block runs once ---
+const visitAt = (visits, at) => visits?.[at] ?? { block: at, step: 0, steps: 1, resting: 0 };
+
+function visitName(visits, at) { // which block runs, within a sentence
+  const { block, step, steps } = visitAt(visits, at);
+  return steps > 1 ? t("visits.step", { block: block + 1, step: step + 1 }) : t("visits.block", { block: block + 1 });
+}
+
+function visitLabel(visits, at) { // the same under the word block
+  const { block, step, steps } = visitAt(visits, at);
+  return steps > 1 ? t("visits.short", { block: block + 1, step: step + 1 }) : `${block + 1}`;
+}
+
+function visitTokens({ tokens, visits }, at) { // and how many tokens it leaves
+  const { resting } = visitAt(visits, at);
+  const values = { visit: visitName(visits, at), tokens: tokens[at] - resting };
+  return resting ? t("trials.block_rests", { ...values, resting }) : t("trials.block_has", values);
+}
+
 // --- addresses ---
 const askingFor = (address, asked) => asked ? `${address}?${asked.name}=${encodeURIComponent(asked.value)}` : address;
 

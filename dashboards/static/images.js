@@ -1,7 +1,18 @@
 // Images of a study and their patches on a canvas: what every picture of what a schedule does to images is drawn with.
 "use strict";
 
+const RESTS = -2; // in place of a token, of a patch that takes no part in a block; -1 is one that was dropped before
 const TINY = 100; // pixels; a smaller picture is scaled up with hard edges
+
+function unpacked({ type, shape, data }) {
+  const bytes = Uint8Array.from(atob(data), letter => letter.charCodeAt(0));
+  return { shape, values: type === "int16" ? new Int16Array(bytes.buffer) : bytes };
+}
+
+function picker(name, options) { // with its label
+  const select = element("select", {}, ...options.map(([value, text]) => element("option", { value }, text)));
+  return [element("label", { className: "choice" }, name, select), select];
+}
 
 async function imageFrame(shown, image) { // the picture of an image, a canvas for it, and the places of its patches in it
   const picture = element("img", { src: image.picture });

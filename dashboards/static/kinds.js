@@ -34,17 +34,27 @@ function signed(trial, text) { // a latency with its sign, which explains itself
   return element("span", {}, mark, text);
 }
 
-function bars({ tokens }, all, labels = true) { // tokens after each block, of `all` that there are at first
+function bars({ tokens, visits }, all, labels = true) { // tokens after each block, of `all` that there are at first; pale are those that rest
   const every = Math.ceil(tokens.length / 12);
-  const box = element("div", { className: "bars", role: "img", ariaLabel: t("trials.tokens_are", { tokens: tokens.join(", ") }) });
-  tokens.forEach((count, block) => {
-    const fill = element("i");
+  const read = visits ? tokens.map((_, at) => visitTokens({ tokens, visits }, at)).join("; ") : tokens.join(", ");
+  const box = element("div", { className: "bars", role: "img", ariaLabel: t("trials.tokens_are", { tokens: read }) });
+  const bar = (count, className = "") => {
+    const fill = element("i", { className });
     fill.style.setProperty("--share", count / all);
-    const shown = labels && block % every === 0;
-    box.append(element("div", { title: t("trials.block_has", { block: block + 1, tokens: count }) }, shown ? `${count}` : null, fill,
-      labels ? element("em", {}, shown ? `${block + 1}` : "\u00a0") : null));
+    return fill;
+  };
+  tokens.forEach((count, at) => {
+    const { block, step, steps, resting } = visitAt(visits, at);
+    const shown = labels && at % every === 0;
+    const number = steps > 1 ? `${block + 1}·${step + 1}` : `${block + 1}`;
+    box.append(element("div", { title: visitTokens({ tokens, visits }, at) }, shown ? `${count - resting}` : null,
+      resting > 0 && bar(resting, "resting"), bar(count - resting), labels ? element("em", {}, shown ? number : "\u00a0") : null));
   });
   return box;
+}
+
+function restingHint({ visits }) { // what is pale in the bars
+  return visits?.some(({ resting }) => resting) ? element("p", { className: "hint" }, t("trials.resting")) : null;
 }
 
 function fact(name, value, note) {

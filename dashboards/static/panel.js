@@ -63,7 +63,7 @@ function drawPanel() {
       memory && fact(t("study.memory"), megabytes(memory.value)),
       cost && fact(t("study.macs"), macs(cost.value), dense && t("study.share_of_backbone", { share: percent(cost.value / dense) })),
       parameters && fact(t("study.parameters"), macs(parameters.value), null)),
-    element("div", {}, element("h3", {}, t("trials.tokens_after")), bars(trial, study.backbone.tokens),
+    element("div", {}, element("h3", {}, t("trials.tokens_after")), bars(trial, study.backbone.tokens), restingHint(trial),
       kind !== "backbone" && element("p", { className: "hint" }, trial.summary),
       trial.schedule.tail === "prefix" && element("p", { className: "hint" }, t("trials.prefix_tail", { count: study.backbone.prefix }))),
     trial.estimated_of && element("p", { className: "hint" }, `† ${t("signs.estimated")}`),

@@ -52,16 +52,18 @@ function paintPatches(canvas, { picture, places, sums, image, grid: [, columns] 
   strokeSeen(context, borders, unit);
 }
 
-function patchesText({ tokens, whole, blocks }, block) {
+function patchesText({ tokens, whole, blocks, visits }, block) {
   if (block === 0) return t("trial.patches.original", { count: whole });
-  const text = t("trial.patches.after", { block, blocks: tokens.length, count: tokens[block - 1], whole });
+  const routed = visits?.some((one, at) => one.block !== at);
+  const visit = routed ? visitName(visits, block - 1) : t("visits.of", { block, blocks: tokens.length });
+  const text = t("trial.patches.after", { visit, count: tokens[block - 1], whole });
   return block > blocks ? `${text} ${t("trial.patches.tail")}` : text;
 }
 
-function canvasText(image, block) {
+function canvasText(image, block, visits) {
   if (block === 0) return t("trial.patches.image", { index: image.index });
   const { groups, sizes } = image.blocks[Math.min(block, image.blocks.length) - 1];
-  return t("trial.patches.canvas", { index: image.index, block, count: sizes.length, gone: groups.filter(group => group < 0).length });
+  return t("trial.patches.canvas", { index: image.index, visit: visitName(visits, block - 1), count: sizes.length, gone: groups.filter(group => group < 0).length });
 }
 
 PICTURES.patches = async (box, shown) => {
@@ -81,7 +83,7 @@ PICTURES.patches = async (box, shown) => {
     range.setAttribute("aria-valuetext", text.textContent);
     for (const figure of figures) {
       paintPatches(figure.canvas, figure, block);
-      figure.canvas.setAttribute("aria-label", canvasText(figure.image, block));
+      figure.canvas.setAttribute("aria-label", canvasText(figure.image, block, shown.visits));
     }
   };
   let playing = null;

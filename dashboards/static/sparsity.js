@@ -6,11 +6,6 @@ const VEIL = { read: 0.45, unread: 0.8 }; // that much of the picture is hidden,
 const HEAT = [0.06, 0.85]; // of the weakest key and of the strongest one
 const ARROWS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }; // in rows and columns
 
-function unpacked({ type, shape, data }) {
-  const bytes = Uint8Array.from(atob(data), letter => letter.charCodeAt(0));
-  return { shape, values: type === "int16" ? new Int16Array(bytes.buffer) : bytes };
-}
-
 function part({ shape, values }, ...indices) { // of an array, what is at these indices of its first axes
   const size = shape.slice(indices.length).reduce((product, length) => product * length, 1);
   const at = indices.reduce((place, index, axis) => place * shape[axis] + index, 0);
@@ -53,7 +48,7 @@ function paintReading({ canvas, picture, places, grid: [, columns] }, { places: 
       Object.assign(context, { fillStyle, globalAlpha });
       context.fillRect(left, top, right - left, bottom - top);
     };
-    if (tokens[at] < 0) fill(gone, 1);
+    if (tokens[at] < 0) fill(tokens[at] === RESTS ? veil : gone, 1);
     else fill(veil, share === null ? VEIL.unread : VEIL.read);
     if (share !== null) fill(heat, HEAT[0] + (HEAT[1] - HEAT[0]) * (most > 0 ? Math.sqrt(share / most) : 0));
     if (!same(at)) return;
@@ -66,9 +61,9 @@ function paintReading({ canvas, picture, places, grid: [, columns] }, { places: 
   strokeSeen(context, own, 2 * unit);
 }
 
-function readingText(found, [, columns], patch) {
+function readingText(found, { places }, [, columns], patch) {
   const where = at => ({ row: Math.floor(at / columns) + 1, column: at % columns + 1 });
-  if (!found) return t("pictures.sparsity.gone", where(patch));
+  if (!found) return t(places[patch] === RESTS ? "pictures.sparsity.rests" : "pictures.sparsity.gone", where(patch));
   const { row, column } = where(found.read.indexOf(found.most));
   return t("pictures.sparsity.reads", { ...where(found.patch), share: percent(found.share), count: found.count, whole: found.whole,
     most: percent(found.most), most_row: row, most_column: column });
@@ -76,7 +71,7 @@ function readingText(found, [, columns], patch) {
 
 const meanOf = values => values.reduce((sum, value) => sum + value, 0) / values.length;
 
-function driftTable({ drift }, block) { // how much of what matters is read, in a block and in all, as images get worse
+function driftTable({ drift, visits }, block) { // how much of what matters is read, in a block and in all, as images get worse
   const known = values => values.filter(value => value !== null);
   const columns = [["recall", true], ["mass", true], ["recall", false], ["mass", false]];
   const at = ({ measured: { sparsity } }, [name, one]) => one ? sparsity[name][block] : meanOf(known(sparsity[name]));
@@ -87,7 +82,7 @@ function driftTable({ drift }, block) { // how much of what matters is read, in 
       one !== drift[0] && element("small", {}, `${change < 0 ? "−" : change > 0 ? "+" : "±"}${Math.abs(change).toFixed(1)}`));
   };
   const named = ({ kind, strength }) => kind ? t(`pictures.sparsity.corrupted.${kind}`, { strength: `${Math.round(100 * strength)}%` }) : t("pictures.sparsity.as_they_are");
-  const heads = columns.map(([name, one]) => t(`pictures.sparsity.${one ? "in_block" : "in_all"}`, { name: t(`pictures.sparsity.${name}`), block: block + 1 }));
+  const heads = columns.map(([name, one]) => t(`pictures.sparsity.${one ? "in_block" : "in_all"}`, { name: t(`pictures.sparsity.${name}`), block: visitLabel(visits, block) }));
   return element("table", { className: "drift" },
     element("thead", {}, element("tr", {}, ...[t("pictures.sparsity.images"), ...heads].map((text, place) =>
       element("th", { scope: "col", className: place ? "number" : "" }, text)))),
@@ -100,13 +95,8 @@ function headsTable(shown, blocks, mean) { // recall and mass of every block and
   return element("table", { className: "heads" },
     element("thead", {}, element("tr", {}, element("th", { scope: "col" }, t("pictures.sparsity.block")),
       ...heads.map(head => element("th", { scope: "col", className: "number" }, t("pictures.sparsity.head_of", { head: head + 1 }))))),
-    element("tbody", {}, ...blocks.map(block => element("tr", {}, element("th", { scope: "row" }, `${block + 1}`),
+    element("tbody", {}, ...blocks.map(block => element("tr", {}, element("th", { scope: "row" }, visitLabel(shown.visits, block)),
       ...heads.map(head => element("td", { className: "number" }, both(block, head)))))));
-}
-
-function picker(name, options) { // with its label
-  const select = element("select", {}, ...options.map(([value, text]) => element("option", { value }, text)));
-  return [element("label", { className: "choice" }, name, select), select];
 }
 
 PICTURES.sparsity = async (box, shown) => {
@@ -124,7 +114,7 @@ PICTURES.sparsity = async (box, shown) => {
   }));
   const mean = (name, block, head) => meanOf(shown.images.map(one => one.blocks[block].told.sparsity[name][head]));
   const recalls = shown.images[0].blocks[blocks[0]].told.sparsity.recall;
-  const [blockPicker, block] = picker(t("pictures.sparsity.block"), blocks.map(one => [one, `${one + 1}`]));
+  const [blockPicker, block] = picker(t("pictures.sparsity.block"), blocks.map(one => [one, visitLabel(shown.visits, one)]));
   const [headPicker, head] = picker(t("pictures.sparsity.head"), recalls.map((_, one) => [one, `${one + 1}`]));
   const numbers = element("dl", { className: "rates" });
   const fewer = element("p", { className: "hint" });
@@ -135,7 +125,7 @@ PICTURES.sparsity = async (box, shown) => {
     const told = figure.at(Number(block.value));
     const found = reading(told, shown.grid, Number(head.value), figure.patch);
     paintReading(figure, told, found ?? { patch: figure.patch });
-    figure.text.textContent = readingText(found, shown.grid, figure.patch);
+    figure.text.textContent = readingText(found, told, shown.grid, figure.patch);
     figure.canvas.setAttribute("aria-valuenow", figure.patch + 1);
     figure.canvas.setAttribute("aria-valuetext", figure.text.textContent);
   };

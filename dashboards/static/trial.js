@@ -76,20 +76,21 @@ function drawMeasured() {
 
 // --- tokens and blocks ---
 function actText({ reduction, rule, removed, strength }) {
-  return element("span", { className: "line" }, t(`reductions.${reduction}.act`, { count: removed, share: percent(strength) }), " ",
-    element("small", {}, t(`reductions.${reduction}.rules.${rule}`)));
+  const why = element("small", {}, t(`reductions.${reduction}.rules.${rule}`));
+  if (strength === 0) return element("span", { className: "line" }, why);
+  return element("span", { className: "line" }, t(`reductions.${reduction}.act`, { count: removed, share: percent(strength) }), " ", why);
 }
 
 function drawBlocks() {
   byId("summary").textContent = trial.summary;
-  byId("bars").replaceChildren(bars(trial, trial.study.tokens));
+  byId("bars").replaceChildren(...[bars(trial, trial.study.tokens), restingHint(trial)].filter(Boolean));
   const number = { className: "number" };
   const head = [{ text: t("trial.blocks.block") }, { ...number, text: t("trial.blocks.entering") }, { text: t("trial.blocks.steps") },
     { ...number, text: t("trial.blocks.leaving") }, { ...number, text: t("trial.blocks.macs"), title: t("trial.blocks.macs_meaning") }];
-  byId("blocks").replaceChildren(table(head, trial.blocks.map(({ entering, queries, acts, leaving, macs_share: share }, block) => {
+  byId("blocks").replaceChildren(table(head, trial.blocks.map(({ entering, resting, queries, acts, leaving, macs_share: share }, at) => {
     const does = acts.map(actText);
-    if (queries < entering) does.push(element("span", { className: "line" }, t("trial.blocks.tail", { count: queries })));
-    return [`${block + 1}`, `${entering}`, does.length ? element("span", {}, ...does) : null, `${leaving}`, percent(share)];
+    if (queries < entering - resting) does.push(element("span", { className: "line" }, t("trial.blocks.tail", { count: queries })));
+    return [visitLabel(trial.visits, at), `${entering}`, does.length ? element("span", {}, ...does) : null, `${leaving}`, percent(share)];
   }), "blocks"));
   byId("share").textContent = t("trial.blocks.share", { share: percent(trial.macs_share) });
 }

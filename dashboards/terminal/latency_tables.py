@@ -22,7 +22,7 @@ class ExampleRow(NamedTuple):
 
     Attributes:
         name: what it stands for, such as `cheapest`.
-        tokens: after each block.
+        tokens: after each block, without those that rest in it.
         ratio: its `latency_ratio`.
         ms: its `latency_ms`.
         holds: whether it holds the budget; None where none was given.

@@ -199,7 +199,7 @@ def _add_front_row(table: Table, trial: Trial, expected: Measured, shape: Backbo
         tables.share(judged.get("latency_ratio")),
         tables.beside_backbone(judged.get("latency_ms")),
         tables.macs(judged.get("macs")),
-        text.tokens(costs.tokens(shape, trial.schedule)),
+        text.tokens(costs.computed(shape, trial.schedule)),
         tables.as_is(trial.schedule.summary if trial.is_baseline else f"{trial.origin}: {trial.schedule.summary}"),
         style="bold" if sign.startswith("*") else "",
     )

@@ -6,17 +6,18 @@ import itertools
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from drawing import unpacked
 from vittle import Schedule, presets
 from vittle.objectives.quality.accuracy import to_input
 from vittle.objectives.quality.images import Images, load_images
 from vittle.reductions.backbone import load_backbone
+from vittle.reductions.recursive_blocks import RecursiveBlocks
 from vittle.reductions.tokens import Traced
 from vittle.reductions.vit import ReducedViT, apply
 from vittle.search.illustrator import FIRST, Illustrator, illustrate, plain
@@ -186,9 +187,59 @@ def test_drift_begins_with_what_the_images_show_as_they_are(illustrator: Illustr
     assert illustrator(Schedule.from_dict(SCHEDULES["merging"]), [0])["drift"] == []
 
 
-def unpacked(packed: dict[str, Any]) -> np.ndarray:
-    data = np.frombuffer(base64.b64decode(packed["data"]), {"uint8": "u1", "int16": "<i2"}[packed["type"]])
-    return data.reshape(packed["shape"])
+@pytest.fixture(scope="module")
+def recurring(illustrator: Illustrator, tmp_path_factory: pytest.TempPathFactory) -> tuple[Illustrator, str]:
+    """One that has weights of five steps, and their name."""
+    blocks, file = RecursiveBlocks.from_backbone(illustrator.backbone.model, steps=5), tmp_path_factory.mktemp("rec") / "five"
+    generator = torch.Generator().manual_seed(0)
+    for weight in blocks.routers.parameters():
+        weight.data = torch.randn(weight.shape, generator=generator)
+    blocks.save(file, {})
+    return replace(illustrator, adapters={"recursion": str(file)}), blocks.name
+
+
+MERGED = {"pruning": {"kept": [60] * 5}, "merging": {"kept": [50, 45, 45, 45, 45]}, "sparsity": {"shares": [0.25] * 12}}
+
+
+@pytest.mark.parametrize("together", [{}, MERGED])
+@pytest.mark.parametrize("router", ["learned", "norm", "random"])
+def test_patches_take_part_in_as_many_steps_as_capacities_say(
+    recurring: tuple[Illustrator, str], router: str, together: dict[str, object]
+) -> None:
+    illustrator, name = recurring
+    recursion = {"weights": name, "capacities": [1, 0.6, 0.3], "router": router}
+    schedule = Schedule.from_dict({"recursion": recursion, **together})
+    shown = illustrator(schedule, [4, 0, 9])
+    entering = 44 if together else 64  # from the second step on
+    taking_part = [round(0.6 * entering), round(0.3 * entering)]
+    assert [one["resting"] for one in shown["visits"]] == [0, 0, *(entering - count for count in taking_part), 0]
+    rules = [one["rules"]["recursion"] for one in shown["visits"]]
+    assert rules == ["all", "all", router, router, "all"]
+    for image in shown["images"]:
+        places = [np.array(block["places"]) for block in image["blocks"]]
+        there = [part >= 0 for part in places]
+        assert [sorted(set(part[part >= 0].tolist())) for part in places[2:4]] == [list(range(n)) for n in taking_part]
+        assert (there[2] & there[3] == there[3]).all()  # whoever rests once rests on
+        dropped = there[0] & ~there[1]
+        assert dropped.sum() == (5 if together else 0)  # pruned in the first block, one token for each patch
+        for part, block in zip(places[1:], image["blocks"], strict=False):
+            gone = np.array(block["groups"]) < 0
+            assert ((part == -1) == gone).all()  # and a patch that rests is not gone
+        for part, block in zip(places[2:4], image["blocks"][1:3], strict=True):
+            groups = np.array(block["groups"])
+            for token in set(part[part >= 0].tolist()):
+                assert len(set(groups[part == token].tolist())) == 1  # a token takes part with all its patches
+        told = [block["told"].get("recursion", {}) for block in image["blocks"]]
+        assert [bool(one) for one in told] == [False, False, router != "random", router != "random", False]
+        if router != "random":
+            for one, (before, count) in zip(told[2:4], ((entering, taking_part[0]), taking_part), strict=True):
+                chosen = unpacked(one["chosen"]).astype(bool)
+                assert (len(one["scores"]), int(chosen.sum())) == (before, count)
+                assert np.array(one["scores"])[chosen].min() >= np.array(one["scores"])[~chosen].max()
+        if together:
+            sparse = [unpacked(block["told"]["sparsity"]["positions"]).max() for block in image["blocks"]]
+            assert all(last < len(set(part.tolist()) - {-1, -2}) for last, part in zip(sparse, places, strict=True))
+    json.dumps(shown, allow_nan=False)
 
 
 def test_small_whole_numbers_are_packed_and_others_are_lists() -> None:
@@ -210,7 +261,7 @@ def test_any_model_can_be_shown(family: torch.nn.Module, images_for: Callable[[t
     model = ReducedViT(family, presets.constant(family, 3))
     states = list(model.trace(images_for(family)))
     assert len(states) == model.shape.depth - (model.schedule.tail == "prefix")
-    for (state, dropped, told), count in zip(states, costs.tokens(model.shape, model.schedule), strict=False):
+    for (state, dropped, told, _), count in zip(states, costs.tokens(model.shape, model.schedule), strict=False):
         assert state.features.shape[1] == count
         assert state.source is not None
         assert all(len(set(row.tolist())) == count for row in state.source)

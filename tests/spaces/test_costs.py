@@ -1,5 +1,7 @@
 """Token counts and MACs against published numbers, a counting hook and the model that runs."""
 
+import dataclasses
+
 import pytest
 import timm
 import torch
@@ -9,7 +11,9 @@ import vittle
 from counting import count_macs
 from operators import OPERATORS, reduced
 from vittle import Schedule, ScheduleError, presets
+from vittle.reductions.backbone import shape_of
 from vittle.reductions.vit import ReducedViT
+from vittle.spaces import Pruning, Recursion, costs
 
 # GMACs and final tokens of ToMe at constant r, at 224 px with 16 px patches.
 PUBLISHED = [
@@ -35,6 +39,16 @@ PUBLISHED = [
     ("vit_large_patch16_224", 7, 34.71, 29),
     ("vit_large_patch16_224", 8, 30.963, 7),
 ]
+
+
+def test_tokens_that_rest_are_left_and_not_computed() -> None:
+    shape = dataclasses.replace(shape_of(shell("vit_tiny_patch16_224")), reads_prefix_only=True)
+    recursion = Recursion(weights="distilled-0123456789ab", shared=2, capacities=(1, 0.5))
+    schedule = Schedule((recursion, Pruning(kept=(150, 101, 101, 101, 101, 101))), tail="prefix")
+    assert costs.tokens(shape, schedule) == (150, 101, 101, 101, 101, 1)
+    assert costs.computed(shape, schedule) == (150, 101, 101, 51, 51, 1)
+    told = [tuple(one.values()) for one in costs.visits_told(costs.work(shape, schedule))]
+    assert told == [(0, 0, 1, 0), (1, 0, 2, 0), (2, 0, 2, 0), (1, 1, 2, 50), (2, 1, 2, 50), (11, 0, 1, 0)]
 
 
 def shell(name: str) -> nn.Module:

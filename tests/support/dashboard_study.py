@@ -71,6 +71,9 @@ PROTOCOL = {
 }
 
 
+RECURSIVE = Schedule.from_dict({"recursion": {"weights": "distilled-0123456789ab", "capacities": [1, 0.75, 0.5, 0.5]}})
+
+
 class Synthetic:
     """A study in `store` whose trials follow a plausible law of accuracy and latency over the tokens that are left.
 

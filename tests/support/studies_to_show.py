@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch
 from fastapi.testclient import TestClient
 
 from browsing import serving
@@ -11,6 +12,8 @@ from dashboard_study import Synthetic, open_store
 from vittle import Schedule
 from vittle.dashboards.app import create_app
 from vittle.reductions.backbone import load_backbone
+from vittle.reductions.recursive_blocks import RecursiveBlocks
+from vittle.spaces.table import REDUCTIONS
 from vittle.storage.records import BackboneRecord, Trial
 from vittle.storage.settings import Settings
 from vittle.storage.store import Store
@@ -21,6 +24,12 @@ BOTH = {
     "pruning": {"kept": [65, 60, 50, 40, 34, 28, 24, 20, 16, 12, 8, 6]},
     "merging": {"kept": [65, 55, 44, 36, 30, 25, 20, 15, 12, 9, 7, 5]},
 }
+RECURSIVE: list[tuple[list[float], str, dict[str, Any]]] = [
+    ([1, 0.75, 0.5, 0.5, 0.25], "learned", {"tail": "prefix"}),
+    ([1, 0.5, 0.3], "norm", {"pruning": {"kept": [60] * 5}, "merging": {"kept": [50, 45, 45, 45, 45]}}),
+    ([0.6, 0.3], "random", {"sparsity": {"shares": [0.25] * 12}}),
+    ([1, 1], "random", {}),
+]
 
 
 @pytest.fixture(scope="module")
@@ -51,15 +60,26 @@ def address(store: Store) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def pictured(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """The embedded model and its images, with trials that nobody has measured, the last two sparse."""
-    opened = open_store(tmp_path_factory.mktemp("pictured"))
+    """The embedded model and its images, with trials that nobody has measured: two of them sparse, the last four recursive."""
+    folder = tmp_path_factory.mktemp("pictured")
+    opened = open_store(folder)
     backbone = load_backbone()
     record = BackboneRecord(backbone.name, backbone.fingerprint, backbone.classes, backbone.shape)
-    opened.create_study("real", Settings(), record)
+    weights, file = RecursiveBlocks.from_backbone(backbone.model, steps=5), folder / "recursion.safetensors"
+    generator = torch.Generator().manual_seed(0)
+    for weight in weights.routers.parameters():  # they are zero before they are trained
+        weight.data = torch.randn(weight.shape, generator=generator)
+    weights.save(file, {"backbone": backbone.fingerprint})
+    settings = Settings(reductions=tuple(REDUCTIONS), adapters={"recursion": str(file)})
+    opened.create_study("real", settings, record)
     documents: list[dict[str, Any]] = [{}, {"tail": "prefix", "merging": BOTH["merging"]}, {"tail": "full", **BOTH}]
     documents += [
         {"sparsity": {"shares": [0.25] * 12}},
         {"tail": "prefix", "sparsity": {"shares": [1, 1, *[0.3] * 10]}, **BOTH},
+    ]
+    documents += [
+        {**together, "recursion": {"weights": weights.name, "capacities": capacities, "router": router}}
+        for capacities, router, together in RECURSIVE
     ]
     for document in documents:
         opened.start_trial("real", "sampler", Schedule.from_dict(document), {})

@@ -9,7 +9,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 import illustrators
 from browsing import serving, show
-from dashboard_study import SHAPE, Synthetic, open_store
+from dashboard_study import RECURSIVE, SHAPE, Synthetic, open_store
 from rankings import ranked
 from studies_to_show import address, client
 from vittle import Schedule
@@ -32,6 +32,17 @@ URL = f"/studies/{STUDY}/compare"
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     opened = open_store(tmp_path_factory.mktemp("studies"))
     Synthetic(opened).fill(40)
+    return opened
+
+
+@pytest.fixture
+def recursive(tmp_path: Path) -> Store:
+    """A study of one trial that merges and one that recurs."""
+    opened = open_store(tmp_path)
+    study = Synthetic(opened, STUDY)
+    merging = {"merging": {"kept": [65, 60, 50, 40, 30, 25, 20, 15, 10, 8, 6, 6]}}
+    for schedule in (Schedule.from_dict(merging), RECURSIVE):
+        study.add(schedule, "plan")
     return opened
 
 
@@ -146,6 +157,16 @@ class TestTwin:
         assert own["last"] == [6, 6]
         assert own["summary"] == ["merging by key", "merging by feature"]
 
+    def test_visits_are_told_where_blocks_run_again(self, recursive: Store) -> None:
+        twin = TestClient(create_app(recursive), base_url="http://127.0.0.1").get(f"{URL}.json?trials=0,1").json()
+        merging, recursion = twin["trials"]
+        assert merging["visits"] is None
+        assert [(one["block"], one["step"], one["resting"]) for one in recursion["visits"]] == [
+            (0, 0, 0), (1, 0, 0), (1, 1, 16), (1, 2, 32), (1, 3, 32), (11, 0, 0),
+        ]  # fmt: skip
+        own = {row["name"]: row["values"] for row in twin["schedules"] if not row["setting"]}
+        assert (own["start"], own["last"]) == ([2, 1], [6, 65])
+
     def test_the_language_is_the_readers(self, client: TestClient, chosen: list[Trial]) -> None:
         asked = client.get(f"{URL}.json?trials={query(chosen[:2])}", headers={"accept-language": "ja"}).json()
         (how,) = [row["values"] for row in asked["schedules"] if row["name"] == "summary"]
@@ -254,6 +275,21 @@ class TestBrowser:
         drawn = "document.getElementById('tokens-chart').data"
         looks = page.evaluate(f"() => {drawn}.map(({{ line, marker }}) => [line.color, line.dash, marker.symbol])")
         assert all(one != two for one, two in zip(*looks, strict=True))  # shapes say what colours say
+
+    def test_tokens_that_rest_are_not_drawn_and_steps_are_named(self, browser: BrowserContext, recursive: Store) -> None:
+        with serving(recursive) as url:
+            page = browser.new_page()
+            page.goto(f"{url}{URL}?trials=0,1")
+            expect(page.locator("#tokens-chart .point")).to_have_count(12 + 6)
+            data = "document.getElementById('tokens-chart').data"
+            x, y, text = page.evaluate(f"() => [{data}[1].x, {data}[1].y, {data}[1].text]")
+            assert (x, y) == ([1, 2, 3, 4, 5, 6], [65, 65, 49, 33, 33, 65])
+            assert text[1] == "Trial 1<br>65 tokens after block 2, step 1"
+            assert text[2] == "Trial 1<br>block 2, step 2: 49 tokens, 16 rest"
+            assert text[5] == "Trial 1<br>65 tokens after block 12"
+            assert page.evaluate(f"() => {data}[0].text[2]") == "Trial 0<br>50 tokens after block 3"
+            expect(page.locator("#tokens-chart .xtitle")).to_contain_text("tokens that rest in one are not counted")
+            page.close()
 
     def test_images_that_one_alone_gets_right_are_listed(self, page: Page, address: str, chosen: list[Trial]) -> None:
         first, other = chosen[1], chosen[2]

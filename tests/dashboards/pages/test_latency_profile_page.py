@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from playwright.sync_api import Page, expect
 
 from browsing import point, serving, show
-from dashboard_study import BACKBONE_MS, COUNTS, NOISE, PROFILE, SHAPE, Synthetic, latency_profile, open_store
+from dashboard_study import BACKBONE_MS, COUNTS, NOISE, PROFILE, RECURSIVE, SHAPE, Synthetic, latency_profile, open_store
 from rankings import ranked
 from vittle.dashboards import text
 from vittle.dashboards.app import create_app
@@ -119,6 +119,16 @@ class TestTwin:
             assert (twin["measured"] is None) == text.predicted(latency)
             assert twin["measured"] is None or twin["measured"]["value"] == latency.value
         assert client.get(f"/studies/{STUDY}/profile.json?trial=0").json()["trial"]["steps"][0]["blocks"] == "1–12"
+
+    def test_steps_of_a_block_that_recurs_stand_where_the_tokens_that_take_part_are(self, store: Store) -> None:
+        number = store.start_trial(STUDY, "plan", RECURSIVE, {})
+        client = TestClient(create_app(store), base_url="http://127.0.0.1")
+        asked = f"/studies/{STUDY}/profile.json?trial={number}"
+        steps = client.get(asked).json()["trial"]["steps"]
+        blocks = [(65, 3, "1, 12, 2 (step 1)"), (49, 1, "2 (step 2)"), (33, 2, "2 (steps 3–4)")]
+        assert [(step["tokens"], step["count"], step["blocks"]) for step in steps] == blocks
+        steps = client.get(asked, headers={"accept-language": "ja"}).json()["trial"]["steps"]
+        assert steps[0]["blocks"] == "1, 12, 2（ステップ 1）"
 
     @pytest.mark.parametrize("number", ["999", "x", "-1", "1e3"])
     def test_a_trial_that_is_not_there_is_one_line(self, store: Store, number: str) -> None:

@@ -200,25 +200,35 @@ class TestCommand:
 
 
 class TestPictures:
-    """Of a sparse trial, and of one that prunes and merges as well."""
+    """Of a sparse trial, of one that prunes and merges as well, and of a recursive one."""
 
     def test_they_are_drawn_without_a_server(
         self, page: Page, pictured: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         drawn, url = tmp_path / "real.html", pictured.engine.url.render_as_string(hide_password=False)
-        asked = ["report", "real", "--storage", url, "--output", f"{drawn}", "--pictures", "3", "--pictures", "4"]
+        asked = ["report", "real", "--storage", url, "--output", f"{drawn}"]
+        asked += [word for number in (3, 4, 5) for word in ("--pictures", f"{number}")]
         monkeypatch.setattr("sys.argv", ["vittle", *asked])
         with pytest.raises(SystemExit, match="0"):
             commands.main()
         documents = inside(drawn.read_text(), "pictures")
         assert isinstance(documents, dict)
         study, trials = pictured.study("real"), pictured.trials("real")
-        assert documents == {f"{number}": illustrate(study, trials[number].schedule, ()) for number in (3, 4)}
+        assert documents == {f"{number}": illustrate(study, trials[number].schedule, ()) for number in (3, 4, 5)}
         page.goto(drawn.as_uri())
         expect(page.locator(".pictures h2")).to_have_text(
-            ["Trial 3: What a patch reads", "Trial 4: What a patch reads", "Trial 4: Patches that are one token"]
+            [
+                "Trial 3: What a patch reads",
+                "Trial 4: What a patch reads",
+                "Trial 4: Patches that are one token",
+                "Trial 5: How deep each patch goes",
+            ]
         )
-        expect(page.locator(".pictures .images canvas")).to_have_count(18)
+        expect(page.locator(".pictures .images canvas")).to_have_count(24)
+        expect(page.locator(".pictures").last.locator(".bins")).to_have_count(3)
+        page.get_by_role("slider", name="Step").focus()
+        page.keyboard.press("End")
+        expect(page.locator(".pictures output").last).to_have_text("Step 5 of 5: 16 of 64 patch tokens take part")
         for place, number in ((0, 3), (1, 4)):
             shown = page.locator(".pictures").nth(place)
             shown.get_by_role("combobox", name="Head").select_option(label="2")

@@ -12,7 +12,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 from plotly.offline import get_plotlyjs
 
 from browsing import click, point, printed, serving, show
-from dashboard_study import SHAPE, Synthetic, open_store
+from dashboard_study import RECURSIVE, SHAPE, Synthetic, open_store
 from rankings import ranked
 from studies_to_show import HOSTILE, HOSTILE_REASON, address, client, store
 from vittle import Schedule
@@ -184,6 +184,16 @@ class TestTerminal:
         assert f"{ms:#.3g}/{beside:#.3g}" in marked
         assert "65 65 … 65 65" in lines[-3]  # the backbone comes last
         assert len([line for line in lines if "±" in line and "M" in line]) == len(front) + 1
+
+    def test_tokens_that_rest_are_not_counted_as_left(self, tmp_path: Path) -> None:
+        opened = open_store(tmp_path)
+        synthetic = Synthetic(opened, "recursive")
+        for schedule in (Schedule(), RECURSIVE):
+            synthetic.add(schedule, "plan")
+        trials, study = opened.trials("recursive"), opened.study("recursive")
+        ranking = ranked(trials, study.budget)
+        lines = printed(front_table(trials[1:], study.goals.asked, ranking, shape=SHAPE)).splitlines()
+        assert "65 65 … 33 65" in next(line for line in lines if "one shared block, 4 times" in line)
 
     def test_trials_and_studies_show_names_as_text(self, store: Store) -> None:
         store_trials = store.trials(HOSTILE)

@@ -3,19 +3,18 @@
 import base64
 import io
 import itertools
-import json
 import re
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import BrowserContext, Page, expect
 
 import illustrators
 from browsing import serving
+from drawing import accessible, draw_pictures, move_to, unpacked
 from studies_to_show import pictured, store
 from vittle.cli.options import illustrate
 from vittle.dashboards import words
@@ -32,11 +31,6 @@ def address(pictured: Store) -> Iterator[str]:
         yield url
 
 
-def accessible(page: Page) -> None:
-    found = Axe().run(page)
-    assert found.violations_count == 0, found.generate_report()
-
-
 PIXELS = """([rows, columns]) => [...document.querySelectorAll(".images canvas")].map(canvas => {
     const context = canvas.getContext("2d");
     return Array.from({ length: rows * columns }, (_, at) => {
@@ -48,25 +42,6 @@ PIXELS = """([rows, columns]) => [...document.querySelectorAll(".images canvas")
 
 def decoded(picture: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(picture.partition(",")[2])))).astype(float)
-
-
-def draw_pictures(page: Page, url: str) -> dict[str, Any]:
-    """Open a trial's page, scroll to its pictures, and return what they were drawn from."""
-    with page.expect_response(lambda answer: "images.json" in answer.url, timeout=120000) as told:
-        page.goto(url)
-        page.locator(".pictures").scroll_into_view_if_needed()
-    page.wait_for_selector(".images canvas")
-    document: dict[str, Any] = json.loads(told.value.body())
-    return document
-
-
-def move_to(page: Page, block: int) -> None:
-    slider = page.get_by_role("slider", name="Block")
-    slider.focus()
-    page.keyboard.press("Home")
-    for _ in range(block):
-        page.keyboard.press("ArrowRight")
-    expect(slider).to_have_value(str(block))
 
 
 class TestPatches:
@@ -203,11 +178,6 @@ HEAT = """([figure, rows, columns]) => {
 }"""
 
 
-def unpacked(packed: dict[str, Any]) -> np.ndarray:
-    kind = {"uint8": "u1", "int16": "<i2"}[packed["type"]]
-    return np.frombuffer(base64.b64decode(packed["data"]), kind).reshape(packed["shape"])
-
-
 def shares_of(block: dict[str, Any], head: int, patch: int) -> dict[int, float]:
     """What a patch pays to each patch token that it reads in a block and head, by the document."""
     told = block["told"]["sparsity"]
@@ -223,12 +193,7 @@ def turn(page: Page, block: int, head: int) -> None:
 
 class TestSparsity:
     def open(self, page: Page, address: str, trial: int) -> dict[str, Any]:
-        with page.expect_response(lambda answer: "images.json" in answer.url, timeout=120000) as told:
-            page.goto(f"{address}/studies/real/trials/{trial}")
-            page.locator(".pictures").first.scroll_into_view_if_needed()
-        page.wait_for_selector(".reading canvas")
-        document: dict[str, Any] = json.loads(told.value.body())
-        return document
+        return draw_pictures(page, f"{address}/studies/real/trials/{trial}", ".reading canvas")
 
     @pytest.mark.parametrize("trial", [3, 4])
     def test_a_patch_that_is_pointed_at_shows_what_it_reads(self, page: Page, address: str, trial: int) -> None:

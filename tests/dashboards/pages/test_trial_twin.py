@@ -81,17 +81,28 @@ class TestTwin:
             left = 65
             for block in twin["blocks"]:
                 assert block["entering"] == left
+                taking_part = left - block["resting"]
                 for act in block["acts"]:
-                    left -= act["removed"]
-                    assert act["left"] == left
-                left = min(left, block["queries"])
+                    taking_part -= act["removed"]
+                    assert act["left"] == taking_part
+                left = block["resting"] + min(taking_part, block["queries"])
                 assert block["leaving"] == left
             assert [block["leaving"] for block in twin["blocks"]] == twin["tokens"]
             spent = sum(block["macs_share"] for block in twin["blocks"]) * dense + SHAPE.embed_macs + SHAPE.head_macs
             assert spent == pytest.approx(costs.macs(SHAPE, trial.schedule))
             assert twin["macs_share"] == pytest.approx(spent / costs.macs(SHAPE, Schedule()))
+        twin = real.get("/studies/real/trials/4.json").json()
         acts = [act for block in twin["blocks"] for act in block["acts"]]
         assert [(act["reduction"], act["rule"]) for act in acts[:2]] == [("pruning", "pruning"), ("merging", "bipartite")]
+
+    def test_visits_are_told_where_blocks_run_again_or_tokens_rest(self, pictured: Store) -> None:
+        real = TestClient(create_app(pictured), base_url="http://127.0.0.1")
+        twins = [real.get(f"/studies/real/trials/{number}.json").json() for number in range(6)]
+        assert [twin["visits"] for twin in twins[:-1]] == [None] * 5
+        steps = [(block["block"], block["step"], block["steps"], block["resting"]) for block in twins[-1]["visits"]]
+        shared = [(1, 0, 5, 0), (1, 1, 5, 16), (1, 2, 5, 32), (1, 3, 5, 32), (1, 4, 5, 48)]
+        assert steps == [(0, 0, 1, 0), *shared, (11, 0, 1, 0)]
+        assert twins[-1]["tokens"] == [65] * 6 + [1]
 
     def test_windows_are_named_where_they_act(self) -> None:
         document = {"merging": {"kept": [65, 61, 57, *[40] * 9], "window": 4, "global_from": 3, "matching": "energy"}}
@@ -104,7 +115,8 @@ class TestTwin:
         catalog = words().catalog["reductions"]
         assert set(catalog) == set(REDUCTIONS)
         rules = {rule for one in catalog.values() for rule in one["rules"]}
-        assert rules == {"bipartite", "energy", "importance", "windows", "pruning", "sampled", "trained", "queries"}
+        expected = {"bipartite", "energy", "importance", "windows", "pruning", "sampled", "trained", "queries"}
+        assert rules == expected | {"all", "learned", "norm", "random"}
 
     def test_neighbours(self, client: TestClient, store: Store) -> None:
         last = len(store.trials(NAME)) - 1
