@@ -114,6 +114,68 @@ def test_the_numbers_of_the_merge_embedding_are_in_their_file() -> None:
     assert f"Trained on {images['train']:,} of them and asked for {images['verdict']:,} that chose nothing" in text
 
 
+def test_every_number_on_sparse_attention_is_in_the_benchmarks_file() -> None:
+    document = json.loads((ROOT / "benchmarks" / "results" / "sparsity.json").read_text(encoding="utf-8"))
+    page = (ROOT / "docs" / "sparsity.md").read_text(encoding="utf-8")
+    text, rows, shares = " ".join(page.split()), document["quality"]["rows"], (0.25, 0.1, 0.05)
+
+    def mean(key: str = "agree", **about: object) -> str:
+        found = [row for row in rows if about.items() <= row.items()]
+        assert found, about
+        return f"{100 * sum(row[key] for row in found) / sum(row['n'] for row in found):.1f}"
+
+    def means(key: str = "agree", **about: object) -> list[str]:
+        return [mean(key, share=share, **about) for share in shares]
+
+    def listed(numbers: list[str]) -> str:
+        return f"{numbers[0]}, {numbers[1]} and {numbers[2]} %"
+
+    photographs = {"backbone": "photographs", "form": "keys"}
+    table = re.findall(r"^\| (\w*) \| (`sampled`|`trained`|random keys) \| (.+?) \| ([\d.]*) \|$", page, re.MULTILINE)
+    assert len(table) == 9
+    for at, (_, chosen, numbers, nothing) in enumerate(table):
+        about = {**photographs, "rests": table[at - at % 3][0]}
+        selection = chosen.strip("`").removesuffix(" keys")
+        assert numbers.split(" | ") == means(**about, selection=selection)
+        assert nothing in ("", mean(**about, selection="nothing"))
+    sampled = [row for row in rows if row.get("selection") == "sampled" and "agree_less_random" in row]
+    beyond = [
+        least > 0
+        for row in sampled
+        if row["backbone"] == "photographs"
+        for _, least, _ in (*row["agree_less_random"], *row["agree_less_nothing"])
+    ]
+    assert len(beyond) == 9 * 4
+    assert all(beyond)
+    said = [f"answers {mean('right', backbone='photographs', form='dense')} % of 2,000 held-out images rightly"]
+    by = {(row["backbone"], row["rests"], row["share"]): row["agree"] for row in sampled}
+    trained = [row for row in rows if row.get("selection") == "trained"]
+    ahead = max((row["agree"] - by[row["backbone"], row["rests"], row["share"]]) / row["n"] for row in trained)
+    said.append(f"No seed of `trained` is ahead of it by more than {100 * ahead:.1f} points")
+    for rests in ("2x2", "4x4"):
+        accuracy = [listed(means("right", **photographs, rests=rests, selection=one)) for one in ("sampled", "random")]
+        said.append(f"ith {rests} rests: {accuracy[0]}, and with random keys {accuracy[1]}")
+    said.append(
+        f"answers {listed(means(backbone='digits', form='keys', rests='2x2', selection='sampled'))} of 449 images as before"
+    )
+    queries = {"backbone": "photographs", "form": "queries"}
+    one, none = ({**queries, "rests": rests} for rests in ("one", "none"))
+    said.append(f"With one rest {listed(means(**one, selection='fitted'))} are answered")
+    said.append(f"the exact attention of each query ({listed(means(**one, selection='attention'))})")
+    said.append(f"Without a rest they are {listed(means(**none, selection='fitted'))}")
+    said.append(f"and with random keys {listed(means(**none, selection='random'))}. The published basis")
+    assert [words for words in said if words not in text] == []
+    speeds = re.findall(r"^\| (deit_\w+), (\d+) px \| (.+) \|$", page, re.MULTILINE)
+    assert len(speeds) == 4
+    for model, size, numbers in speeds:
+        found = {
+            (row["batch"], row["share"]): f"{row['speedup']:.2f}"
+            for row in document["speed"]["rows"]
+            if (row["model"].split("_patch")[0], row["size"], row["rests"]) == (model, int(size), "2x2")
+        }
+        assert numbers.split(" | ") == [found[batch, share] for batch in (1, 8) for share in shares]
+
+
 def test_every_number_on_speed_is_in_the_benchmarks_file() -> None:
     document = json.loads((ROOT / "benchmarks" / "results" / "merging.json").read_text(encoding="utf-8"))
     rows = {(row["model"].split("_patch")[0], row["batch"], row["removed"]): row for row in document["rows"]}
