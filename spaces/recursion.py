@@ -197,8 +197,8 @@ class Recursion(Reduction):
     def act(self, shape: BackboneShape, row: BlockWork) -> BlockWork:
         patches = row.entering - shape.prefix
         rests = row.resting / patches
-        chooses = row.resting > 0 and row.visit.block == 1  # with two blocks the first one chooses for both
-        learned = chooses and self.router == "learned"
+        # With two blocks the first one chooses for both.
+        learned = self.router == "learned" and row.visit.block == 1 and self._chooses(row.visit.step, patches)
         recurs = row.visit.block not in (0, shape.depth - 1)
         return row.acting(
             Act(
@@ -217,8 +217,14 @@ class Recursion(Reduction):
     def _parameters(self, shape: BackboneShape, block: int) -> int:
         """What all steps of a shared block have of their own. The first step has what the block has."""
         own = (self.steps - 1) * STEP_VECTORS * shape.width
-        routed = sum(capacity < 1 for capacity in self.capacities) if block == 1 and self.router == "learned" else 0
-        return own + routed * (shape.width + 1)
+        if self.router != "learned" or block != 1:
+            return own
+        return own + (shape.width + 1) * sum(capacity < 1 for capacity in self.capacities)
+
+    def _chooses(self, step: int, patches: int) -> bool:
+        """Whether fewer patches take part in a step than in the one before."""
+        before = self.capacities[step - 1] if step else 1.0
+        return round(self.capacities[step] * patches) < round(before * patches)
 
     def without_last_block(self) -> Self:
         return self  # the last block takes what comes
@@ -276,7 +282,7 @@ class Recursion(Reduction):
         there = context.adapters.get(cls.name)
         if there is None:
             return ()
-        # `constant` takes steps away, `delayed` patches from the later ones as well; all that is left are the backbone's blocks.
+        # `constant` takes steps away, `delayed` patches from the later ones as well; whole is what the backbone has.
         steps = 0 if end >= 1 else max(1, round(end * most_steps(context, there)))
         constant = {**cls.neutral(context), "recursion.steps": steps}
         share = round(LEAST + (1 - LEAST) * end, 2) if steps > 1 else 1.0

@@ -117,8 +117,8 @@ class Trained:
 
 def recurring(blocks: RecursiveBlocks, capacities: Sequence[float], router: Router = "random") -> Schedule:
     """A schedule that runs these weights alone."""
-    settings = Recursion(weights=blocks.name, shared=blocks.width, capacities=tuple(capacities), router=router)
-    return Schedule((settings,))
+    settings = {"weights": blocks.name, "shared": blocks.width, "capacities": tuple(capacities), "router": router}
+    return Schedule((Recursion.model_validate(settings),))
 
 
 def judged(steps: int) -> tuple[tuple[int, float], ...]:
@@ -264,7 +264,8 @@ class _Lesson:
             macs = costs.macs(self.shape, recurring(self.module, capacities)) / whole
             routers: tuple[Router, ...] = ("learned", "norm", "random") if capacities[-1] < 1 else ("random",)
             answers = {router: self.judges.right(self.running(capacities, router)) for router in routers}
-            right.append(Right(steps, share, macs, {router: int(found.sum()) for router, found in answers.items()}))
+            counts: dict[Router, int] = {router: int(found.sum()) for router, found in answers.items()}
+            right.append(Right(steps, share, macs, counts))
             if "learned" in answers:
                 comparisons.append(Comparison.of(f"{macs:.0%}", answers["learned"], answers["random"]))
         rival = RecursiveBlocks.rival
