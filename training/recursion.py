@@ -121,10 +121,10 @@ def recurring(blocks: RecursiveBlocks, capacities: Sequence[float], router: Rout
     return Schedule((Recursion.model_validate(settings),))
 
 
-def judged(steps: int) -> tuple[tuple[int, float], ...]:
-    """How often and down to which share a recursion is judged, from the most MACs on."""
+def judged(steps: int) -> tuple[tuple[float, ...], ...]:
+    """The capacities of the steps at which a recursion is judged, from the most MACs on."""
     rates = ((steps, 1.0), (steps, 0.2), (-(-steps // 2), 0.2), (-(-steps // 3), 1.0))
-    return tuple(dict.fromkeys(rates))
+    return tuple(dict.fromkeys(falling(*rate) for rate in rates))
 
 
 def train(
@@ -247,7 +247,7 @@ class _Lesson:
         return total.item() / self.steps
 
     def judge(self) -> Judged:
-        return self.validation.judge(*(self.running(falling(*rate)) for rate in judged(self.recipe.steps)))
+        return self.validation.judge(*map(self.running, judged(self.recipe.steps)))
 
     def running(self, capacities: Sequence[float], router: Router = "random") -> ReducedViT:
         """The recursion as it is."""
@@ -259,13 +259,12 @@ class _Lesson:
         right: list[Right] = []
         comparisons: list[Comparison] = []
         whole = costs.macs(self.shape, Schedule())
-        for steps, share in judged(self.recipe.steps):
-            capacities = falling(steps, share)
+        for capacities in judged(self.recipe.steps):
             macs = costs.macs(self.shape, recurring(self.module, capacities)) / whole
-            routers: tuple[Router, ...] = ("learned", "norm", "random") if capacities[-1] < 1 else ("random",)
+            routers: tuple[Router, ...] = ("learned", "random", "norm") if capacities[-1] < 1 else ("random",)
             answers = {router: self.judges.right(self.running(capacities, router)) for router in routers}
             counts: dict[Router, int] = {router: int(found.sum()) for router, found in answers.items()}
-            right.append(Right(steps, share, macs, counts))
+            right.append(Right(len(capacities), capacities[-1], macs, counts))
             if "learned" in answers:
                 comparisons.append(Comparison.of(f"{macs:.0%}", answers["learned"], answers["random"]))
         rival = RecursiveBlocks.rival

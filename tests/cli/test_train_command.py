@@ -16,6 +16,7 @@ from vittle.objectives.quality.images import load_images, load_training_images
 from vittle.reductions import digits
 from vittle.reductions.backbone import load_backbone
 from vittle.reductions.merge_embedding import MergeEmbedding
+from vittle.reductions.recursive_blocks import RecursiveBlocks
 from vittle.reductions.sparsity_predictor import SparsityPredictor
 from vittle.reductions.trained_adapter import TrainedAdapter
 from vittle.training.sparsity import SHARES
@@ -48,6 +49,13 @@ TRAININGS = {
         "decoupled (modular)",
         "key",
         ("46% of the MACs (decoupled merges 6 tokens per block)",),
+    ),
+    "recursion": Training(
+        ("--batch-size", "4", "--steps", "2", "--epochs", "2"),
+        RecursiveBlocks,
+        "router learned",
+        "router random",
+        ("2 steps, the last for 20% of the patches",),
     ),
     "sparsity": Training(
         ("--batch-size", "5", "--seed", "1"),
@@ -95,7 +103,7 @@ def test_killed_and_started_again_it_ends_at_the_same_bytes(few: Path, tmp_path:
     said = finished.stdout.splitlines()
     assert f"wrote {whole}: {adapter.name}" in said
     assert adapter.verdict()[1] in said
-    judged = [line for line in said if line.endswith(", 30 images:")]
+    judged = [line for line in said if line.endswith(", 30 images:") and line.startswith(training.rates)]
     for compared, rate, line in zip(adapter.compared.comparisons, training.rates, judged, strict=True):
         assert compared.images == 30
         assert line.startswith(rate)
