@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vittle.objectives.backbones.sensitivity import TYPICAL, Point, Sensitivity, measure
 from vittle.spaces import BackboneShape, Schedule, Space, VittleError, work
 from vittle.spaces.reduction import Context
-from vittle.spaces.table import REDUCTIONS
+from vittle.spaces.table import REDUCTIONS, unaided
 from vittle.spaces.token_reduction import TokenReduction
 
 SHAPE = BackboneShape(
@@ -72,7 +72,7 @@ def test_a_single_point_loses_with_the_typical_power() -> None:
 
 
 @pytest.mark.parametrize(("tail", "blocks"), [("prefix", 3), ("full", 4)])
-@pytest.mark.parametrize("name", REDUCTIONS)
+@pytest.mark.parametrize("name", unaided())
 def test_probes_reduce_one_block_alone(name: str, tail: str, blocks: int) -> None:
     kind = REDUCTIONS[name].settings
     found = kind.probes(context(tail))
@@ -88,7 +88,7 @@ def test_probes_reduce_one_block_alone(name: str, tail: str, blocks: int) -> Non
     assert strengths == {(block, share) for block in range(blocks) for share in wanted[name]} or name not in wanted
 
 
-@pytest.mark.parametrize("name", REDUCTIONS)
+@pytest.mark.parametrize("name", unaided())
 def test_probes_of_different_blocks_are_joined(name: str) -> None:
     kind = REDUCTIONS[name].settings
     probes = list({one.block: one for one in kind.probes(context("full"))}.values())

@@ -20,7 +20,7 @@ from vittle.objectives.latency.stand import Stand
 from vittle.reductions.backbone import Backbone, describe_backbone
 from vittle.spaces import Schedule, Space
 from vittle.spaces.reduction import AdapterRecord
-from vittle.spaces.table import REDUCTIONS
+from vittle.spaces.table import REDUCTIONS, unaided
 from vittle.spaces.work import Act, BlockWork, Place, Visit
 
 SMALLEST = MeasuringPlan(4, 1, 3)
@@ -67,7 +67,10 @@ def test_a_profile_knows_every_part_and_whatever_a_search_may_propose(alone, nam
     assert all(0 < check.macs < 1.5 for check in found.checks)
     assert (found.seconds > 0, found.backbone_ms > 0, found.measured_at.endswith("+00:00")) == (True, True, True)
     fitting = [name for name, entry in REDUCTIONS.items() if entry.settings.refusal(shape) is None]
-    adapters = {"merging": AdapterRecord("modular-0123456789ab", 8)}
+    adapters = {
+        "recursion": AdapterRecord("distilled-0123456789ab", 1, 10),
+        "merging": AdapterRecord("modular-0123456789ab", 8),
+    }
     space = Space(shape, fitting, adapters=adapters, start=1)
     rng = np.random.default_rng(7)
     for _ in range(50):
@@ -191,11 +194,12 @@ def test_the_plan_is_the_largest_that_is_affordable(ms: float) -> None:
         assert all(profiler._affordable(2 * cost, 2 * ms) == plan for cost, plan in zip(costs, PLANS, strict=True))
 
 
-def test_what_is_drawn_has_every_reduction_alone_and_all_together() -> None:
-    space = Space(SHAPE, tuple(REDUCTIONS))
-    drawn = profiler._drawn(space, np.random.default_rng(0))
+def test_what_is_drawn_has_every_reduction_alone_and_all_that_need_no_training_together() -> None:
+    space = Space(SHAPE, unaided())
+    recursion = Space(SHAPE, ("recursion",), adapters={"recursion": AdapterRecord("distilled-0123456789ab", 1, 10)})
+    drawn = profiler._drawn([*space.parts(), recursion], np.random.default_rng(0))
     acting = [tuple(part.name for part in one.reductions) for one in drawn]
-    for names in (*((name,) for name in REDUCTIONS), tuple(REDUCTIONS)):
+    for names in (*((name,) for name in REDUCTIONS), tuple(unaided())):
         assert acting.count(names) > 20
     assert acting.count(()) == 1  # the dense end of the scale
     assert len({one.id for one in drawn}) == len(drawn)
