@@ -262,7 +262,7 @@ class _Lesson:
         for capacities in judged(self.recipe.steps):
             macs = costs.macs(self.shape, recurring(self.module, capacities)) / whole
             routers: tuple[Router, ...] = ("learned", "random", "norm") if capacities[-1] < 1 else ("random",)
-            answers = {router: self.judges.right(self.running(capacities, router)) for router in routers}
+            answers: dict[Router, Any] = {router: self.judges.right(self.running(capacities, router)) for router in routers}
             counts: dict[Router, int] = {router: int(found.sum()) for router, found in answers.items()}
             right.append(Right(len(capacities), capacities[-1], macs, counts))
             if "learned" in answers:
