@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vittle import presets
+    from vittle.objectives.watching.watched import watch
+    from vittle.objectives.watching.worst_cases import worst_cases
     from vittle.reductions.tokens import unmerge
     from vittle.reductions.vit import apply, macs, tokens
     from vittle.spaces.errors import ScheduleError, UnsupportedBackboneError, VittleError
@@ -26,6 +28,8 @@ __all__ = [
     "presets",
     "tokens",
     "unmerge",
+    "watch",
+    "worst_cases",
 ]
 
 _HOMES = {
@@ -37,6 +41,8 @@ _HOMES = {
     "macs": "vittle.reductions.vit",
     "tokens": "vittle.reductions.vit",
     "unmerge": "vittle.reductions.tokens",
+    "watch": "vittle.objectives.watching.watched",
+    "worst_cases": "vittle.objectives.watching.worst_cases",
 }
 
 

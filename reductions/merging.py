@@ -15,6 +15,8 @@ from vittle.spaces.merging import Merging
 class Merge(Operator):
     """Merge a block's most similar patch tokens until as many are left as the settings say."""
 
+    signals = True
+
     def __init__(self, settings: Merging, site: Site, embedding: MergeEmbedding | None = None) -> None:
         super().__init__()
         self.settings = settings
@@ -33,7 +35,16 @@ class Merge(Operator):
         return next(iter(layers), None)
 
     def reduce(self, tokens: Tokens, attended: Attention) -> tuple[Tokens, Attention]:
-        return merge(tokens, self._match(tokens, attended), self.settings.weights), attended
+        return self._merged(tokens, self._match(tokens, attended)), attended
+
+    def signalled(self, *given: Any) -> tuple[tuple[Tokens, Attention], Tensor]:
+        """The mean similarity of the pairs that merge: (b, 1)."""
+        tokens, attended = given
+        matching = self._match(tokens, attended)
+        return (self._merged(tokens, matching), attended), matching.similarity.mean(1, keepdim=True)
+
+    def _merged(self, tokens: Tokens, matching: Matching) -> Tokens:
+        return merge(tokens, matching, self.settings.weights)
 
     def _match(self, tokens: Tokens, attended: Attention) -> Matching:
         shape, removed = self.site.shape, self.removed
@@ -57,3 +68,13 @@ class Merge(Operator):
                 return tokens.features
             case "decoupled":
                 return attended.embedded()
+
+
+class Look(Merge):
+    """Find the pairs that would merge, and merge none."""
+
+    def reduce(self, tokens: Tokens, attended: Attention) -> tuple[Tokens, Attention]:
+        return tokens, attended
+
+    def _merged(self, tokens: Tokens, matching: Matching) -> Tokens:
+        return tokens

@@ -30,7 +30,9 @@ class Recur(Operator):
         self.prefix = site.shape.prefix
         self.rule = site.act.rule
         self.taking_part = row.keys
-        self.router: Any = weights.routers[row.visit.step] if self.rule == "learned" else None
+        # The first of a step's blocks has its router whatever the rule, so that it can be watched.
+        self.signals = row.visit.block == 1 < site.shape.depth - 1
+        self.router: Any = weights.routers[row.visit.step] if self.signals else None
         self.own = weights.own(row.visit)
         self.dressed: Dress | None = None
         order = torch.randperm(patches, generator=torch.Generator().manual_seed(SEED))
@@ -43,13 +45,23 @@ class Recur(Operator):
         return self.dressed.on(block)
 
     def select(self, tokens: Tokens) -> Selection | None:
+        return self._selection(tokens, None)
+
+    def signalled(self, *given: Any) -> tuple[Selection | None, Tensor]:
+        """What the step's router makes of the patches that took part in the step before, whoever chooses: (b, p)."""
+        (tokens,) = given
+        routed: Tensor = self._routed(tokens)
+        return self._selection(tokens, routed if self.rule == "learned" else None), routed.gather(1, self._before(tokens))
+
+    def _selection(self, tokens: Tokens, scores: Tensor | None) -> Selection | None:
         if self.rule == "all":
             return None
         if not self._chooses(tokens):
             assert tokens.active is not None
             return Selection(tokens.active)
         before = self._before(tokens)
-        chosen = self._chosen(self.scores(tokens).gather(1, before))
+        scores = self.scores(tokens) if scores is None else scores
+        chosen = self._chosen(scores.gather(1, before))
         prefix = torch.arange(self.prefix, device=chosen.device).expand(len(chosen), self.prefix)
         return Selection(torch.cat([prefix, before.gather(1, chosen) + self.prefix], 1))
 
@@ -59,12 +71,17 @@ class Recur(Operator):
         patches = tokens.features[:, self.prefix :]
         found: Tensor
         if self.rule == "learned":
-            found = self.router(patches)
+            found = self._routed(tokens)
         elif self.rule == "norm":
             found = torch.linalg.vector_norm(patches, dim=-1, dtype=torch.promote_types(patches.dtype, torch.float32))
         else:
             found = self.order.expand(patches.shape[0], -1)
         return found
+
+    @torch.no_grad()
+    def _routed(self, tokens: Tokens) -> Tensor:
+        scores: Tensor = self.router(tokens.features[:, self.prefix :])
+        return scores
 
     def explain(self, *given: Any) -> Mapping[str, Tensor]:
         """`scores` (b, p) of the patches that it chooses from, and `chosen` (b, p), 1 for those that go on.

@@ -185,9 +185,11 @@ class Operator(nn.Module):
     Attributes:
         measures: names of what it explains that say how well it does, (b, h) shares; pictures show how they fall on images
             that are blurred, noisy or pale.
+        signals: whether there is something to watch in what it is given; see `signalled`.
     """
 
     measures: ClassVar[tuple[str, ...]] = ()
+    signals: bool = False
 
     def projection(self) -> nn.Linear | None:
         """A layer (d to e) to be made of the normalised tokens together with queries, keys and values; `Attended.embedding`.
@@ -213,6 +215,13 @@ class Operator(nn.Module):
 
     def reduce(self, tokens: Tokens, attended: Attention) -> tuple[Tokens, Attention]:
         """The tokens left between attention and MLP, and the attention of those that are still what they were (`tokens`)."""
+        raise NotImplementedError
+
+    def signalled(self, *given: Any) -> tuple[Any, Tensor]:
+        """What its own method makes of what that is given, and what is to be watched in it: (b, m), m always the same.
+
+        Asked in place of its own method where the model's signals are wanted and it `signals`.
+        """
         raise NotImplementedError
 
     def explain(self, *given: Any) -> Mapping[str, Tensor]:
@@ -246,6 +255,36 @@ class Telling(Operator):
     def _tell(self, *given: Any) -> Operator:
         self._told[self._reduction] = self._operator.explain(*given)
         return self._operator
+
+
+class Signalling(Operator):
+    """An operator whose signal is heard as well.
+
+    Args:
+        operator: what acts, and `signals`.
+        heard: where its signal is added.
+    """
+
+    def __init__(self, operator: Operator, heard: list[Tensor]) -> None:
+        super().__init__()
+        self._operator, self._heard = operator, heard
+
+    def select(self, tokens: Tokens) -> Selection | None:
+        selection: Selection | None = self._hear(tokens)
+        return selection
+
+    def attend(self, heads: Heads) -> Tensor:
+        mixed: Tensor = self._hear(heads)
+        return mixed
+
+    def reduce(self, tokens: Tokens, attended: Attention) -> tuple[Tokens, Attention]:
+        reduced: tuple[Tokens, Attention] = self._hear(tokens, attended)
+        return reduced
+
+    def _hear(self, *given: Any) -> Any:
+        made, signal = self._operator.signalled(*given)
+        self._heard.append(signal.detach().float())
+        return made
 
 
 def take(values: Tensor, positions: Tensor) -> Tensor:

@@ -9,10 +9,11 @@ tokens have queries; keys and values are still made for all, so their output is 
 """
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,7 @@ from vittle.reductions.tokens import (
     Attention,
     Operator,
     Selection,
+    Signalling,
     Telling,
     Tokens,
     Told,
@@ -40,6 +42,17 @@ from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
 from vittle.spaces.table import adapter_files
 from vittle.spaces.work import BlockWork, Place, Visit
+
+Asked = Callable[[Operator, str], Operator]
+"""Has an operator, of a reduction of that name, say more than it does by itself."""
+
+
+class Signal(NamedTuple):
+    """One of the signals of a reduced model: of which reduction, in which visit, and in which step of a recursion."""
+
+    reduction: str
+    visit: int
+    step: int
 
 
 def apply(model: nn.Module, schedule: Schedule, adapters: str | Path | Mapping[str, str | Path] | None = None) -> "ReducedViT":
@@ -82,6 +95,7 @@ class ReducedViT(nn.Module):
         schedule: for as many blocks as it has.
         adapters: trained weights that the schedule needs, by reduction.
         form: how attention is told the sizes of tokens; where none is given, the fastest on the device is measured.
+        shape: the backbone's, where trained weights have taken the place of its blocks, so that it cannot be read any more.
 
     Raises:
         UnsupportedBackboneError: the model is not understood.
@@ -94,10 +108,11 @@ class ReducedViT(nn.Module):
         schedule: Schedule,
         adapters: Mapping[str, nn.Module] | None = None,
         form: Form | None = None,
+        shape: BackboneShape | None = None,
     ) -> None:
         super().__init__()
-        shape = shape_of(backbone)
-        trained = needed(schedule, adapters or {}, next(backbone.parameters()))
+        shape = shape or shape_of(backbone)
+        self.adapters = trained = needed(schedule, adapters or {}, next(backbone.parameters()))
         self.backbone = backbone = _with_blocks(backbone, trained.values())
         model: Any = backbone
         self.schedule = schedule
@@ -199,11 +214,29 @@ class ReducedViT(nn.Module):
             entered = state.source
             assert entered is not None
             told: Told = {}
-            state, remaining = self._visit(row, state, told)
+            state, remaining = self._visit(row, state, partial(Telling, told=told))
             if remaining is not None:
                 gone = torch.ones((images.shape[0], row.keys), dtype=torch.bool, device=images.device)
                 dropped = dropped | gone.scatter_(1, remaining, False).gather(1, entered)
             yield Traced(state, dropped, told, state.active if row.resting else None)
+
+    @property
+    def signals(self) -> tuple[Signal, ...]:
+        """What `forward_signals` tells, in its order."""
+        there: Any = self.operators
+        pairs = [(act, operator) for row in self.work for act, operator in zip(row.acts, there[row.index], strict=True)]
+        rows = [row for row in self.work for _ in row.acts]
+        return tuple(
+            Signal(act.reduction, row.index, row.visit.step)
+            for row, (act, operator) in zip(rows, pairs, strict=True)
+            if operator.signals
+        )
+
+    def forward_signals(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """What `forward` gives, and what is to be watched: (b, m) float32 for each of `signals`."""
+        heard: list[Tensor] = []
+        state = self._finish(self.embed(images), 0, lambda acting, _: Signalling(acting, heard) if acting.signals else acting)
+        return classify(self.backbone, state), tuple(heard)
 
     def _needs_patches(self, block: int) -> None:
         if block == len(self.work) - 1 and self.schedule.tail == "prefix":
@@ -239,11 +272,11 @@ class ReducedViT(nn.Module):
     def _encode(self, images: Tensor, *, trace: bool = False) -> Tokens:
         return self._finish(self.embed(images, trace=trace), 0)
 
-    def _finish(self, state: Tokens, start: int) -> Tokens:
+    def _finish(self, state: Tokens, start: int, asked: Asked | None = None) -> Tokens:
         model: Any = self.backbone
         for row in self.work[start:]:
             # No earlier state is kept: memory that is held is memory that the next block has to ask for.
-            state, _ = self._visit(row, state)
+            state, _ = self._visit(row, state, asked)
         return state._replace(features=model.norm(state.features))
 
     def embed(self, images: Tensor, *, trace: bool = False) -> Tokens:
@@ -256,9 +289,9 @@ class ReducedViT(nn.Module):
             state = state._replace(source=torch.arange(n, device=images.device).expand(b, n))
         return state
 
-    def core(self, index: int, told: Told | None = None) -> Core | None:
+    def core(self, index: int, asked: Asked | None = None) -> Core | None:
         """What runs in place of the attention's core in a visit; None for the fused one."""
-        return next((operator.attend for operator in self._acting(self.work[index], "attention", told)), None)
+        return next((operator.attend for operator in self._acting(self.work[index], "attention", asked)), None)
 
     def _dressed(self, row: BlockWork) -> Any:
         """What runs in a visit: timm's block, or its parts under timm's names."""
@@ -268,36 +301,36 @@ class ReducedViT(nn.Module):
             block = operator.dress(block)
         return block
 
-    def _acting(self, row: BlockWork, place: Place, told: Told | None = None) -> list[Operator]:
-        """The operators of one place of a visit; where `told` is given they tell it what they decide."""
+    def _acting(self, row: BlockWork, place: Place, asked: Asked | None = None) -> list[Operator]:
+        """The operators of one place of a visit; where something is `asked` of them, as it has them."""
         there: Any = self.operators[row.index]
         found = [(act.reduction, operator) for act, operator in zip(row.acts, there, strict=True) if act.place == place]
-        return [operator if told is None else Telling(operator, name, told) for name, operator in found]
+        return [operator if asked is None else asked(operator, name) for name, operator in found]
 
-    def _visit(self, row: BlockWork, state: Tokens, told: Told | None = None) -> tuple[Tokens, Tensor | None]:
+    def _visit(self, row: BlockWork, state: Tokens, asked: Asked | None = None) -> tuple[Tokens, Tensor | None]:
         """The tokens after a visit, and (b, k) which of those that took part nothing has dropped; None for all."""
         block = self.blocks[row.index]
-        selection = next((operator.select(state) for operator in self._acting(row, "route", told)), None)
+        selection = next((operator.select(state) for operator in self._acting(row, "route", asked)), None)
         part = state if selection is None else take_part(state, selection)
-        part, remaining = self._attend(row, block, part, told)
+        part, remaining = self._attend(row, block, part, asked)
         part = part._replace(features=pass_mlp(block, part.features))
         return (part if selection is None else put_back(state, part, selection)), remaining
 
-    def _attend(self, row: BlockWork, block: Any, state: Tokens, told: Told | None) -> tuple[Tokens, Tensor | None]:
+    def _attend(self, row: BlockWork, block: Any, state: Tokens, asked: Asked | None) -> tuple[Tokens, Tensor | None]:
         # A function of its own, so that the memory of queries, keys and values is free again for the MLP.
         sizes = state.sizes if self.proportional else None
         name = str(row.index)
         projection: Any = self.projections[name] if name in self.projections else block.attn.qkv  # noqa: SIM401, it has no `get`
-        core = self.core(row.index, told)
+        core = self.core(row.index, asked)
         attended, features = pass_attention(block, projection, state.features, sizes, row.queries, self.form, core)
         state = state._replace(features=features, sizes=None if state.sizes is None else state.sizes[:, : row.queries])
-        return self._reduce(row, state, attended, told)
+        return self._reduce(row, state, attended, asked)
 
     def _reduce(
-        self, row: BlockWork, state: Tokens, attended: Attention, told: Told | None = None
+        self, row: BlockWork, state: Tokens, attended: Attention, asked: Asked | None = None
     ) -> tuple[Tokens, Tensor | None]:
         """The tokens left, and (b, n) which of those that entered nothing has dropped, merged ones included; None for all."""
-        for operator in self._acting(row, "tokens", told):
+        for operator in self._acting(row, "tokens", asked):
             state, attended = operator.reduce(state, attended)
         return state, attended.remaining
 

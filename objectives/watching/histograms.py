@@ -1,0 +1,97 @@
+"""How signals fall into bins, how far two histograms are from each other, and how far they get by chance.
+
+Letters: n images, s signals, m values of a signal in an image, k bins.
+
+A watch compares the histogram of the last `window` images with that of the calibration images, signal by signal, by the
+Jensen-Shannon distance (Lin, "Divergence Measures Based on the Shannon Entropy", 1991):
+
+    d(p, q) = sqrt((KL(p | r) + KL(q | r)) / 2),    r = (p + q) / 2,    logarithms to base 2, so 0 to 1
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.distance import jensenshannon
+
+FEWEST, MOST = 8, 32  # edges: an even number, so that values that are all alike lie in the middle of a bin
+IN_A_BIN = 16  # values of a window, on average
+OUTER = 1e-3  # share of the values outside the outer edges, at each end
+EXCEEDED = 10  # resampled windows that lie beyond the threshold
+AT_ONCE = 500  # windows that are resampled at once
+
+Floats = NDArray[np.float64]
+
+
+def edges_for(window: int, values: int) -> int:
+    """How many edges the bins have, k - 1, for a window of images with so many values each."""
+    return 2 * (min(max(window * values // IN_A_BIN, FEWEST), MOST) // 2)
+
+
+def edges_between(values: NDArray[np.floating], count: int) -> Floats:
+    """Evenly spaced edges (count,) from nearly the lowest to nearly the highest of some values; the outer bins are open.
+
+    Edges at quantiles would tell small shifts better. But where many values are the same, as of patches of an empty margin,
+    a quantile is that very value, and the rounding of another device would move all of them into another bin.
+    """
+    low, high = np.quantile(np.asarray(values, np.float64), (OUTER, 1 - OUTER))
+    least = 1e-3 * max(1e-3, abs(low), abs(high))
+    if high - low < least:
+        low, high = (low + high - least) / 2, (low + high + least) / 2
+    return np.linspace(low, high, count)
+
+
+def from_exceeding(exceeding: NDArray[np.integer], counts: Sequence[int]) -> NDArray[np.int64]:
+    """How many values of each image and signal lie in each bin.
+
+    Args:
+        exceeding: (n, s, k - 1) how many values reach each edge. NaN reaches none.
+        counts: (s,) m of each signal.
+    """
+    n, s, _ = exceeding.shape
+    every = np.broadcast_to(np.asarray(counts, np.int64)[None, :, None], (n, s, 1))
+    padded = np.concatenate([every, exceeding.astype(np.int64), np.zeros((n, s, 1), np.int64)], 2)
+    return padded[..., :-1] - padded[..., 1:]
+
+
+def distances(found: NDArray[np.floating], expected: NDArray[np.floating]) -> Floats:
+    """Jensen-Shannon distances (..., s) of histograms (..., s, k), which need not sum to 1 but must not be empty."""
+    apart: Floats = np.asarray(jensenshannon(found, expected, base=2, axis=-1))
+    # Where two are the same, rounding may bring the divergence below 0, whose root is none.
+    return np.nan_to_num(apart, nan=0.0)
+
+
+def thresholds(histograms: NDArray[np.integer], window: int, false_alarms: float, rng: np.random.Generator) -> Floats:
+    """Distances (s,) that a window of images like these exceeds, in any signal at all, with probability `false_alarms`.
+
+    Both sides are resampled: a calibration is itself a sample. For each of `EXCEEDED` / `false_alarms` repetitions as many
+    images as there are and a window of them are drawn with replacement, and their distance is taken. A signal's threshold is
+    its own quantile, all of them then raised together until the worst signal of a window exceeds its own that often. The
+    estimate rests on as many windows beyond the threshold as `EXCEEDED` says, so the rate is right within about a third; and
+    on images that come one independently of another.
+
+    Args:
+        histograms: (n, s, k) of the calibration images.
+        window: images of a window.
+        false_alarms: the share of windows.
+        rng: draws them.
+    """
+    n, s, k = histograms.shape
+    flat = histograms.reshape(n, s * k).astype(np.float32)
+    left = round(EXCEEDED / false_alarms)
+    parts = []
+    while left > 0:
+        some = min(left, AT_ONCE)
+        left -= some
+        drawn = (_drawn(rng, some, n, size) @ flat for size in (window, n))
+        parts.append(distances(*(one.reshape(some, s, k) for one in drawn)))
+    apart = np.concatenate(parts)
+    own = np.maximum(np.quantile(apart, 1 - false_alarms, axis=0), np.finfo(np.float32).eps)
+    together = np.quantile((apart / own).max(1), 1 - false_alarms)
+    return own * max(1.0, together)
+
+
+def _drawn(rng: np.random.Generator, times: int, n: int, size: int) -> NDArray[np.float32]:
+    """How often (times, n) each of n images is among `size` that are drawn with replacement."""
+    chosen = rng.integers(n, size=(times, size)) + np.arange(times)[:, None] * n
+    return np.bincount(chosen.ravel(), minlength=times * n).reshape(times, n).astype(np.float32)
