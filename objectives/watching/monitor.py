@@ -60,7 +60,7 @@ class Switch:
     signal: str
 
 
-def judged(calibration: Calibration, mode: Mode, counts: NDArray[np.integer], images: int = 0) -> Judged:
+def judged(calibration: Calibration, mode: Mode, counts: NDArray[np.integer[Any]], images: int = 0) -> Judged:
     """Compare the histograms (s, k) of a window with those of calibration."""
     known = calibration.modes[mode]
     apart = distances(counts, known.counts)
@@ -96,6 +96,7 @@ class Monitor:
         self._mode: Mode = "scheduled"
         self._images = self._judged = self._over = self._alarms = self._returns = 0
         self._switches: deque[Switch] = deque(maxlen=REMEMBERED)
+        self._row = 0
         self._last: Judged | None = None
         self._empty()
 
@@ -111,7 +112,7 @@ class Monitor:
         """What the next batch should run in."""
         return self._mode
 
-    def take(self, mode: Mode, histograms: NDArray[np.integer]) -> Sequence[Switch]:
+    def take(self, mode: Mode, histograms: NDArray[np.integer[Any]]) -> Sequence[Switch]:
         """Add images to the window, and change the mode where it is time.
 
         Args:
@@ -152,7 +153,7 @@ class Monitor:
                 "switches": [asdict(switch) for switch in self._switches],
             }
 
-    def _add(self, histograms: NDArray[np.integer]) -> None:
+    def _add(self, histograms: NDArray[np.integer[Any]]) -> None:
         for one in histograms:
             if len(self._window) == self.calibration.window:
                 self._sum -= self._window[0]
@@ -180,7 +181,7 @@ class Monitor:
 
     def _empty(self) -> None:
         known = self.calibration.modes[self._mode]
-        self._window: deque[NDArray[np.integer]] = deque(maxlen=self.calibration.window)
+        self._window: deque[NDArray[np.integer[Any]]] = deque(maxlen=self.calibration.window)
         self._sum = np.zeros_like(known.counts)
         self._waiting = self._row = 0
         self._last = None

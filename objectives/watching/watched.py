@@ -1,9 +1,10 @@
 """A reduced model that watches what enters it, and falls back to treating every patch alike where that is unlike calibration.
 
 The papers of recursion (Bae et al., arXiv 2507.10524, and Li, arXiv 2507.21761) say nothing of this. Capacities are static
-here: the histogram of depths is the same for every image, so its entropy can never alarm. What tells are the scores that each step's router gives to the patches that enter it, whatever rule chooses, and where nothing recurs, how alike the pairs
-are that merge. Their histograms over the last images are compared with those of calibration images (`histograms.py`), and
-windows that differ change the mode (`monitor.py`).
+here: the histogram of depths is the same for every image, so its entropy can never alarm. What tells are the scores that each
+step's router gives to the patches that enter it, whatever rule chooses, and where nothing recurs, how alike the pairs are that
+merge. Their histograms over the last images are compared with those of calibration images (`histograms.py`), and windows that
+differ change the mode (`monitor.py`).
 """
 
 import logging
@@ -58,7 +59,7 @@ def watch(
     Args:
         model: what `vittle.apply` gives, with a schedule that recurs or merges.
         images: as the model takes them, (n, 3, h, w), or an iterable of such batches, alone or each with its labels: what it
-            should find ordinary, at least a window of them, better a thousand or more. Or a calibration, or the file of one.
+            should find ordinary, at least two windows of them, better eight. Or a calibration, or the file of one.
         labels: (n,) where the images are one tensor and have any.
         fall_back: what runs after an alarm. By default every patch takes the mean depth of the schedule's recursion, or where
             nothing recurs, the backbone runs as it is.
@@ -224,8 +225,9 @@ def _pairs(images: Batches, labels: Tensor | None) -> Iterator[tuple[Tensor, Ten
     if isinstance(images, Tensor):
         if labels is not None and len(labels) != len(images):
             raise VittleError(f"there are {len(labels)} labels for {len(images)} images; accepted: one for each")
-        parts: Sequence[Tensor | None] = [None] * len(images) if labels is None else labels.split(BATCH)
-        yield from zip(images.split(BATCH), parts, strict=False)
+        for start in range(0, len(images), BATCH):
+            some = slice(start, start + BATCH)
+            yield images[some], None if labels is None else labels[some]
         return
     if labels is not None:
         raise VittleError("labels are given beside batches; accepted: batches of images and labels")
@@ -258,8 +260,8 @@ def _calibrate(
     for one in modes.values():
         one.train(was)
     n = sum(len(part) for part in answers["scheduled"])
-    if n < window:
-        raise VittleError(f"there are {n} images to calibrate on; accepted: at least a window of {window}")
+    if n < 2 * window:
+        raise VittleError(f"there are {n} images to calibrate on; accepted: at least {2 * window}, two windows")
     answered = {name: torch.cat(parts) for name, parts in answers.items()}
     labelled = [part for part in right if part is not None]
     if labelled and len(labelled) < len(right):

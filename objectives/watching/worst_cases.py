@@ -1,6 +1,7 @@
 """What a watch makes of the worst that may enter: what it sees, what it misses, and whether falling back helps there."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,7 +71,7 @@ def worst_cases(watched: Watched, pixels: NDArray[np.uint8], labels: NDArray[np.
     found = []
     for kind, strength in cases:
         seen = pixels if kind is None else corrupted(pixels, kind, strength, range(len(pixels)))
-        runs = {mode: _run(watched, mode, seen) for mode in MODES}
+        runs: dict[Mode, tuple[NDArray[np.int64], NDArray[np.int64]]] = {mode: _run(watched, mode, seen) for mode in MODES}
         answers = {mode: answered for mode, (answered, _) in runs.items()}
         truth = answers["uniform"] if truth is None else truth
         verdicts = {mode: judged(watched.calibration, mode, counts[:window].sum(0)) for mode, (_, counts) in runs.items()}
@@ -94,9 +95,9 @@ def worst_cases(watched: Watched, pixels: NDArray[np.uint8], labels: NDArray[np.
 
 def _run(watched: Watched, mode: Mode, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The classes (n,) of images in a mode, and the histograms (n, s, k) of its signals."""
-    model = watched.modes["scheduled"].model
+    model: Any = watched.modes["scheduled"]
     like = next(watched.parameters())
-    preprocessing = preprocessing_of(model.backbone)
+    preprocessing = preprocessing_of(model.model.backbone)
     answers, histograms = [], []
     for start in range(0, len(pixels), BATCH):
         images = to_input(pixels[start : start + BATCH], preprocessing, like.device).to(like)

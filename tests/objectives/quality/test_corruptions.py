@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from vittle.objectives.quality.corruptions import STRENGTHS, Kind, corrupted
+from vittle.objectives.quality.corruptions import STRENGTHS, WORST, Kind, corrupted
 
-CASES = [(kind, strength) for kind, strengths in STRENGTHS.items() for strength in strengths]
+CASES = [*((kind, strength) for kind, strengths in STRENGTHS.items() for strength in strengths), *WORST]
 
 
 @pytest.fixture(scope="module")
@@ -58,3 +58,21 @@ def test_a_point_is_blurred_over_a_share_of_the_shorter_side(strength: float) ->
         weights, places = found.sum(axis), np.arange(length)
         variance = (weights * (places - (weights * places).sum() / weights.sum()) ** 2).sum() / weights.sum()
         assert variance == pytest.approx((side**2 - 1) / 12 + (strength * 201) ** 2, rel=0.06)
+
+
+def test_the_worst_of_a_few_pixels_is_what_is_worked_out_by_hand() -> None:
+    levels = np.array([[0, 100, 200], [10, 20, 30]], np.uint8)
+    image = np.repeat(levels[None, ..., None], 3, 3)
+
+    def seen(kind: Kind, strength: float) -> list[list[int]]:
+        found = corrupted(image, kind, strength, [0])
+        assert (found[..., 0] == found[..., 2]).all()
+        return found[0, ..., 1].tolist()
+
+    assert seen("blank", 0.5) == [[128] * 3] * 2
+    assert seen("exposure", 3) == [[0, 255, 255], [30, 60, 90]]
+    assert seen("inversion", 1) == [[255, 155, 55], [245, 235, 225]]
+    assert seen("inversion", 0.5) == [[128] * 3] * 2
+    assert seen("turned", 2) == [[30, 20, 10], [200, 100, 0]]
+    square = np.repeat(levels[None, :, :2, None], 3, 3)
+    assert corrupted(square, "turned", 1, [0])[0, ..., 0].tolist() == [[100, 20], [0, 10]]

@@ -39,7 +39,7 @@ RECURSIONS = {
 def tiny_recursion(schedule: Schedule, family: str = "plain") -> ReducedViT:
     model = make_model(family)
     recursion = next(part for part in schedule.reductions if part.name == "recursion")
-    return ReducedViT(model, schedule, {"recursion": Recurring.of_model(model, recursion.shared)})
+    return ReducedViT(model, schedule, {"recursion": Recurring.of_model(model, recursion.shared)}, form="mask")
 
 
 def some(n: int, seed: int = 1) -> Tensor:
@@ -69,9 +69,11 @@ def see(backbone) -> Callable[[np.ndarray], Tensor]:
 def calibrated(request, backbone, pixels, see) -> tuple[ReducedViT, Calibration]:
     """A reduced model of digits, and a calibration of it."""
     if request.param == "recursion":
-        model = ReducedViT(backbone.model, recur(1, 0.7, 0.3), {"recursion": Recurring.of_model(backbone.model, 1)})
+        model = ReducedViT(
+            backbone.model, recur(1, 0.7, 0.3), {"recursion": Recurring.of_model(backbone.model, 1)}, form="mask"
+        )
     else:
-        model = ReducedViT(backbone.model, presets.constant(backbone.model, 5))
+        model = ReducedViT(backbone.model, presets.constant(backbone.model, 5), form="mask")
     labels = torch.from_numpy(digits.splits()["search"][1][CLEAN])
     return model, vittle.watch(model, see(pixels[CLEAN]), labels=labels, window=WINDOW, false_alarms=0.01).calibration
 
@@ -214,7 +216,7 @@ def test_what_watching_costs_is_what_a_counting_hook_sees(name: str, monkeypatch
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("name", [*RECURSIONS, "key"])
+@pytest.mark.parametrize("name", ["learned", "key"])
 def test_each_mode_is_one_graph_and_is_exported_with_its_state(name: str) -> None:
     model = tiny_recursion(RECURSIONS[name]) if name in RECURSIONS else reduced(make_model("plain"), name)
     watched = watch_tiny(model)
@@ -281,7 +283,7 @@ def test_windows_of_images_that_it_has_not_seen_rarely_exceed(calibrated, see) -
     rng = np.random.default_rng(0)
     for mode in ("scheduled", "uniform"):
         histograms = np.concatenate([watched.run(mode, batch)[1] for batch in held_out.split(64)])
-        windows = [histograms[rng.choice(len(histograms), WINDOW)].sum(0) for _ in range(400)]
+        windows = [histograms[rng.choice(len(histograms), WINDOW)].sum(0) for _ in range(200)]
         # 1 in 100 is stated over all calibrations; any one is a little off.
         assert np.mean([judged(calibration, mode, window).over for window in windows]) <= 0.04
 
@@ -385,7 +387,7 @@ def test_what_cannot_be_watched_is_refused() -> None:
     for nothing in (Schedule(), prune(backbone), sparse(backbone)):
         with pytest.raises(VittleError, match="nothing to watch in this schedule"):
             vittle.watch(vittle.apply(backbone, nothing), some(16))
-    with pytest.raises(VittleError, match="there are 16 images to calibrate on; accepted: at least a window of 256"):
+    with pytest.raises(VittleError, match="there are 16 images to calibrate on; accepted: at least 512, two windows"):
         vittle.watch(model, some(16))
     with pytest.raises(VittleError, match="false_alarms is 0.5; accepted: 0.0001 to 0.1 of the windows"):
         vittle.watch(model, some(16), window=8, false_alarms=0.5)
