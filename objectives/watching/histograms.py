@@ -53,7 +53,8 @@ def from_exceeding(exceeding: NDArray[np.integer[Any]], counts: Sequence[int]) -
     n, s, _ = exceeding.shape
     every = np.broadcast_to(np.asarray(counts, np.int64)[None, :, None], (n, s, 1))
     padded = np.concatenate([every, exceeding.astype(np.int64), np.zeros((n, s, 1), np.int64)], 2)
-    return padded[..., :-1] - padded[..., 1:]
+    counted: NDArray[np.int64] = padded[..., :-1] - padded[..., 1:]
+    return counted
 
 
 def distances(found: Counts, expected: Counts) -> Floats:
@@ -69,8 +70,9 @@ def thresholds(histograms: NDArray[np.integer[Any]], window: int, false_alarms: 
     Windows are held out: for each of `EXCEEDED` / `false_alarms` repetitions a window of the images is drawn without
     replacement, and compared with all the others. (Drawing with replacement knows no image that is like none of the others, and
     gave three times the false alarms of digits that it stated.) A signal's threshold is its own quantile, all of them then
-    raised together until the worst signal of a window exceeds its own that often. The others are fewer than what windows are compared with later, which is reckoned with. It rests on as many windows beyond
-    the threshold as `EXCEEDED` says, all of the same images; and on images that come one independently of another.
+    raised together until the worst signal of a window exceeds its own that often. The others are fewer than what windows are
+    compared with later, which is reckoned with. It rests on as many windows beyond the threshold as `EXCEEDED` says, all of the
+    same images; and on images that come one independently of another.
 
     Args:
         histograms: (n, s, k) of the calibration images, of which there are two windows at least.
@@ -95,4 +97,5 @@ def thresholds(histograms: NDArray[np.integer[Any]], window: int, false_alarms: 
     apart *= np.sqrt((1 / window + 1 / n) / (1 / window + 1 / (n - window)))
     own = np.maximum(np.quantile(apart, 1 - false_alarms, axis=0), np.finfo(np.float32).eps)
     together = np.quantile((apart / own).max(1), 1 - false_alarms)
-    return own * max(1.0, together)
+    raised: Floats = own * max(1.0, together)
+    return raised

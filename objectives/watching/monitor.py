@@ -96,7 +96,7 @@ class Monitor:
         self._mode: Mode = "scheduled"
         self._images = self._judged = self._over = self._alarms = self._returns = 0
         self._switches: deque[Switch] = deque(maxlen=REMEMBERED)
-        self._row = 0
+        self._row = self._waiting = 0
         self._last: Judged | None = None
         self._empty()
 
