@@ -207,8 +207,12 @@ def make_evaluator(
 
 
 def record(backbone: Backbone) -> BackboneRecord:
-    """What is stored of a backbone, with those of its adapters that are worth using."""
-    adapters = {name: one.record for name, one in backbone.adapters.items() if one.verdict()[0]}
+    """What is stored of a backbone, with those of its adapters that are worth using, or that a reduction cannot do without."""
+    adapters = {
+        name: one.record
+        for name, one in backbone.adapters.items()
+        if REDUCTIONS[name].settings.needs_adapter or one.verdict()[0]
+    }
     return BackboneRecord(backbone.name, backbone.fingerprint, backbone.classes, backbone.shape, adapters)
 
 

@@ -69,6 +69,15 @@ def save(path: Path, ours: int = 12) -> MergeEmbedding:
     return embedding
 
 
+def test_what_a_reduction_cannot_do_without_is_searched_with_whatever_its_verdict(tmp_path) -> None:
+    blocks = RecursiveBlocks.from_backbone(load_backbone().model)
+    blocks.save(tmp_path / "r.safetensors", {})
+    settings = Settings(reductions=("recursion",), adapters={"recursion": str(tmp_path / "r.safetensors")})
+    job = InferenceProblem.load(settings)
+    assert job.subject.adapters == {"recursion": AdapterRecord(blocks.name, 1, 10)}
+    assert job.notes == [f"recursion {blocks.name} was not compared with patches drawn by chance; take router random"]
+
+
 def test_an_embedding_that_beats_the_keys_is_searched_with(tmp_path) -> None:
     embedding = save(tmp_path / "good.safetensors")
     job = InferenceProblem.load(Settings(adapters={"merging": str(tmp_path / "good.safetensors")}))
