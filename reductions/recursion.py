@@ -62,7 +62,7 @@ class Recur(Operator):
         before = self._before(tokens)
         scores = self.scores(tokens) if scores is None else scores
         chosen = self._chosen(scores.gather(1, before))
-        prefix = torch.arange(self.prefix, device=chosen.device).expand(len(chosen), self.prefix)
+        prefix = torch.arange(self.prefix, device=chosen.device).expand(chosen.shape[0], self.prefix)
         return Selection(torch.cat([prefix, before.gather(1, chosen) + self.prefix], 1))
 
     @torch.no_grad()

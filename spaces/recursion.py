@@ -217,9 +217,8 @@ class Recursion(Reduction):
     def _parameters(self, shape: BackboneShape, block: int) -> int:
         """What all steps of a shared block have of their own. The first step has what the block has."""
         own = (self.steps - 1) * STEP_VECTORS * shape.width
-        if self.router != "learned" or block != 1:
-            return own
-        return own + (shape.width + 1) * sum(capacity < 1 for capacity in self.capacities)
+        routers = self.steps * (shape.width + 1) if block == 1 else 0  # there whatever the rule, so that they can be watched
+        return own + routers
 
     def _chooses(self, step: int, patches: int) -> bool:
         """Whether fewer patches take part in a step than in the one before."""

@@ -55,10 +55,10 @@ def test_macs_are_those_of_the_tokens_that_take_part(shape, router: str) -> None
 
 def test_shared_weights_count_once_and_what_steps_have_of_their_own_besides(shape) -> None:
     block, others, d = shape.block_parameters, shape.other_parameters, shape.width
-    assert costs.parameters(shape, recursion(1)) == 3 * block + others
-    assert costs.parameters(shape, recursion(1, 1, 1)) == 3 * block + others + 2 * 6 * d
-    assert costs.parameters(shape, recursion(1, 0.5, 0.5, router="learned")) == 3 * block + others + 2 * 6 * d + 2 * (d + 1)
-    assert costs.parameters(shape, recursion(1, 0.5, shared=2)) == 4 * block + others + 2 * 6 * d
+    assert costs.parameters(shape, recursion(1)) == 3 * block + others + (d + 1)
+    assert costs.parameters(shape, recursion(1, 1, 1)) == 3 * block + others + 2 * 6 * d + 3 * (d + 1)
+    assert costs.parameters(shape, recursion(1, 0.5)) == costs.parameters(shape, recursion(1, 0.5, router="learned"))
+    assert costs.parameters(shape, recursion(1, 0.5, shared=2)) == 4 * block + others + 2 * 6 * d + 2 * (d + 1)
     assert costs.parameters(shape, recursion(*falling(10, 0.2))) / costs.parameters(shape, Schedule()) < 0.28
 
 
