@@ -21,9 +21,12 @@ from parts import Row, Task
 from vittle.reductions.attention import Form, fastest_form, forms, weighted_attention
 from vittle.reductions.backbone import shape_of
 from vittle.reductions.merge_embedding import MergeEmbedding
+from vittle.reductions.recursive_blocks import RecursiveBlocks
 from vittle.reductions.vit import ReducedViT
 from vittle.spaces.errors import VittleError
 from vittle.spaces.pruning import Pruning
+from vittle.spaces.recursion import Recursion
+from vittle.spaces.reduction import Tail
 from vittle.spaces.schedule import Schedule
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -83,6 +86,12 @@ def sparse_and_merged(model: nn.Module) -> Schedule:
     return Schedule(tuple(part for schedule in parts for part in schedule.reductions))
 
 
+def recurring(*capacities: float, tail: Tail = "full", **choices: Any) -> Callable[[nn.Module], Schedule]:
+    """Shared blocks, for fewer patches each time."""
+    settings = {"weights": "distilled-000000000000", "capacities": capacities, **choices}
+    return lambda _: Schedule((Recursion.model_validate(settings),), tail)
+
+
 SCHEDULES: Mapping[str, Callable[[nn.Module], Schedule]] = {
     "key": constant(),
     "key, prefix tail": constant(tail="prefix"),
@@ -104,6 +113,9 @@ SCHEDULES: Mapping[str, Callable[[nn.Module], Schedule]] = {
     "sparsity, 2x2 rests": lambda model: vittle.presets.sparse(model, 0.1),
     "sparsity, 4x4 rests, prefix tail": lambda model: vittle.presets.sparse(model, 0.1, rests="4x4", tail="prefix"),
     "sparsity and merging": sparse_and_merged,
+    "recursion": recurring(1, 0.6, 0.3),
+    "recursion by norm, prefix tail": recurring(1, 0.6, 0.3, router="norm", tail="prefix"),
+    "recursion by what was learned": recurring(1, 0.5, router="learned"),
     "random embedding": constant(**DECOUPLED),
     "embedding from keys": constant(**DECOUPLED),
     "pruning, random embedding": pruned_and_merged(matching="bipartite", **DECOUPLED),
@@ -162,15 +174,16 @@ def _compared(
     refused: list[str] = []
     for title, build in SCHEDULES.items():
         try:
-            embedding = embed(title, rounded)
-            schedule = named(build(rounded), embedding)
-            reference = ReducedViT(exact, schedule, {"merging": copy.deepcopy(embedding).double()}, form="mask")
+            adapters = {"merging": embed(title, rounded), "recursion": recursive(rounded)}
+            schedule = named(build(rounded), adapters)
+            doubled = {name: copy.deepcopy(adapter).double() for name, adapter in adapters.items()}
+            reference = ReducedViT(exact, schedule, doubled, form="mask")
         except VittleError as error:
             refused.append(f"{name}, {title}: {str(error)[:90]}")
             continue
         wanted = reference(images.double())
         for form in ("mask", "channel") if reference.proportional else ("mask",):
-            reduced = ReducedViT(rounded, schedule, {"merging": embedding}, form=form)
+            reduced = ReducedViT(rounded, schedule, adapters, form=form)
             same = None if schedule.tail == "prefix" else same_places(reduced, reference, images)
             for batch in BATCHES[: 1 if small or form == "channel" else None]:
                 answers = reduced(images[:batch])
@@ -190,11 +203,24 @@ def embed(title: str, model: nn.Module) -> nn.Module:
     return embedding.to(weight.device, weight.dtype)
 
 
-def named(schedule: Schedule, embedding: Any) -> Schedule:
-    """The schedule with the embedding's name and width where it merges by one."""
+def recursive(model: nn.Module) -> nn.Module:
+    """Recursive blocks for a model, their routers random."""
+    torch.manual_seed(5)
+    blocks = RecursiveBlocks.from_backbone(model, steps=3).requires_grad_(False)
+    for router in blocks.routers:
+        nn.init.normal_(router.layer.weight)
+    weight = next(model.parameters())
+    return blocks.to(weight.device, weight.dtype)
+
+
+def named(schedule: Schedule, adapters: Mapping[str, Any]) -> Schedule:
+    """The schedule with the names of the trained weights that it needs."""
     document = schedule.to_dict()
     if document.get("merging", {}).get("metric") == "decoupled":
+        embedding = adapters["merging"]
         document["merging"] |= {"embedding": embedding.name, "embedding_width": embedding.width}
+    if "recursion" in document:
+        document["recursion"]["weights"] = adapters["recursion"].name
     return Schedule.from_dict(document)
 
 
