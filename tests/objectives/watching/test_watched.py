@@ -251,7 +251,7 @@ def test_a_shift_is_seen_and_logged_the_mode_switches_and_returns(calibrated, pi
         torch.testing.assert_close(logits, watched.run("uniform", noisy[-1])[0])
         assert not torch.equal(logits, watched.run("scheduled", noisy[-1])[0])
         (alarm,) = caplog.messages
-        assert alarm.startswith("alarm after ")
+        assert alarm.startswith(f"alarm after {switches[0].images} images: ")
         assert f"{switches[0].signal} is {switches[0].distance:.4f} from calibration" in alarm
         assert f"(threshold {switches[0].threshold:.4f}), now uniform" in alarm
         for batch in clean:
