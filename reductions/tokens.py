@@ -29,6 +29,20 @@ class Tokens(NamedTuple):
     active: Tensor | None = None
 
 
+class FinalTokens(NamedTuple):
+    """The tokens after the last block; see `Tokens`.
+
+    Attributes:
+        features: (b, n, d), prefix tokens first.
+        sizes: (b, n) float32, how many patches a token stands for.
+        source: (b, m) for each of the m tokens of the first block, the position of the token that it is part of.
+    """
+
+    features: Tensor
+    sizes: Tensor
+    source: Tensor
+
+
 Told = dict[str, Mapping[str, Tensor]]
 """What operators say of what they decided, by the name of the reduction (`Operator.explain`)."""
 

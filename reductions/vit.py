@@ -25,6 +25,7 @@ from vittle.reductions.block import Core, classify, embed, pass_attention, pass_
 from vittle.reductions.operators import needed, operators_of, projections_of
 from vittle.reductions.tokens import (
     Attention,
+    FinalTokens,
     Operator,
     Selection,
     Signalling,
@@ -140,7 +141,7 @@ class ReducedViT(nn.Module):
         """The tokens that are left after the last block, normalised: (b, n, d) with n = `self.work[-1].leaving`."""
         return self._encode(images).features
 
-    def forward_tokens(self, images: Tensor) -> Tokens:
+    def forward_tokens(self, images: Tensor) -> FinalTokens:
         """What `forward_features` gives, with how many patches each token stands for and where each patch went.
 
         `vittle.unmerge(features, source)` restores the grid.
@@ -150,9 +151,9 @@ class ReducedViT(nn.Module):
         """
         self._needs_patches(len(self.work) - 1)
         state = self._encode(images, trace=True)
-        if state.sizes is None:
-            state = state._replace(sizes=state.features.new_ones(state.features.shape[:2], dtype=torch.float32))
-        return state
+        sizes = state.features.new_ones(state.features.shape[:2], dtype=torch.float32) if state.sizes is None else state.sizes
+        assert state.source is not None
+        return FinalTokens(state.features, sizes, state.source)
 
     def get_intermediate_layers(
         self,

@@ -50,7 +50,7 @@ def test_agrees_with_the_paper(case) -> None:
 
 def test_keeps_weighted_sum_and_prefix_and_count(case) -> None:
     x, sizes, keys, removed, prefix = case
-    features, merged_sizes, _ = merge(Tokens(x, sizes), match(keys, removed, prefix))
+    features, merged_sizes = merge(Tokens(x, sizes), match(keys, removed, prefix))[:2]
     assert features.shape == (3, x.shape[1] - removed, 6)
     torch.testing.assert_close((features * merged_sizes[..., None]).sum(1), (x * sizes[..., None]).sum(1), atol=1e-4, rtol=1e-5)
     torch.testing.assert_close(merged_sizes.sum(1), sizes.sum(1))
@@ -81,7 +81,7 @@ def test_images_of_a_batch_do_not_mix(case) -> None:
 
 def test_bfloat16_keeps_its_type_and_counts_sizes_exactly() -> None:
     x = torch.randn(2, 401, 8).bfloat16()
-    features, sizes, _ = merge(Tokens(x, torch.full((2, 401), 3.0)), match(x, 150, 1))
+    features, sizes = merge(Tokens(x, torch.full((2, 401), 3.0)), match(x, 150, 1))[:2]
     assert features.dtype == torch.bfloat16
     assert sizes.sum().item() == 2 * 401 * 3
 
