@@ -176,8 +176,8 @@ class Space:
         first = [{start.origin: start.values for start in reversed(starts)} for starts in each]
         together = [
             Start(origin, {name: value for values in first for name, value in values[origin].items()})
-            for origin in reversed(first[0])
-            if len(first) > 1 and all(origin in one for one in first)
+            for origin in (reversed(first[0]) if len(first) > 1 else ())
+            if all(origin in one for one in first)
         ]
         alone = [start for starts in each for start in starts]
         return [Start(start.origin, {**self._neutral, **start.values}) for start in (*alone, *together)]
