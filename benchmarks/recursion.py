@@ -28,7 +28,7 @@ import typer
 from numpy.typing import NDArray
 
 import photographs
-from report import environment, write
+from report import keep, write
 from vittle.objectives.latency.turns import take_turns
 from vittle.objectives.quality import paired
 from vittle.reductions import digits
@@ -79,7 +79,7 @@ def quality(
         for row in _quality(name, model, parts, images.parent, SEEDS[:seeds]):
             rows.append({"backbone": name, **row})
             print(" ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
-    _keep(output, "quality", rows)
+    keep(output, "quality", rows)
 
 
 @app.command()
@@ -106,7 +106,7 @@ def speed(output: Output = OUTPUT) -> None:
             }
         )  # fmt: skip
         print(" ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
-    _keep(output, "speed", rows)
+    keep(output, "speed", rows)
 
 
 def _quality(name: str, backbone: Backbone, parts: Parts, folder: Path, seeds: tuple[int, ...]) -> Iterator[dict[str, Any]]:
@@ -169,11 +169,6 @@ def _model(backbone: Backbone, blocks: RecursiveBlocks, steps: int, share: float
 def _share(backbone: Backbone, schedule: Schedule) -> float:
     """Its MACs, of the backbone's."""
     return round(costs.macs(backbone.shape, schedule) / costs.macs(backbone.shape, Schedule()), 3)
-
-
-def _keep(output: Path, part: str, rows: list[dict[str, Any]]) -> None:
-    document = json.loads(output.read_text()) if output.exists() else {}
-    write(output, {**document, part: {"environment": environment(torch.device("cpu")), "rows": rows}})
 
 
 def main() -> None:

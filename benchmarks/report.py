@@ -26,3 +26,13 @@ def write(path: Path, document: dict[str, Any]) -> None:
     with contextlib.suppress(OSError):  # where the folder cannot be made, nor can the file, and that is said
         path.parent.mkdir(parents=True, exist_ok=True)
     write_at_once(path, f"{json.dumps(document, indent=1)}\n".encode(), "give --output a file that can be written")
+
+
+def keep(path: Path, part: str, rows: list[dict[str, Any]]) -> None:
+    """Write one part of a document, measured on the CPU just now; its other parts stay as they are.
+
+    Raises:
+        VittleError: it cannot be written there.
+    """
+    document = json.loads(path.read_text()) if path.exists() else {}
+    write(path, {**document, part: {"environment": environment(torch.device("cpu")), "rows": rows}})

@@ -15,7 +15,6 @@ are paired, image by image, with 95 % intervals.
 `benchmarks/results/sparsity.json` holds `environment`, and of each part its rows.
 """
 
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -30,7 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import photographs
-from report import environment, write
+from report import keep
 from vittle.objectives.latency.turns import take_turns
 from vittle.objectives.quality import paired
 from vittle.reductions import digits
@@ -91,7 +90,7 @@ def quality(
         for row in _quality(model, parts, images.parent, name, SEEDS[:trained]):
             rows.append({"backbone": name, **row})
             print(" ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
-    _keep(output, "quality", rows)
+    keep(output, "quality", rows)
 
 
 @app.command()
@@ -120,7 +119,7 @@ def speed(output: Output = OUTPUT) -> None:
                         {**about, "share": share, "rests": rests, **found, "macs": round(macs, 3), "noise": turns.noise}
                     )
                     print(" ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
-    _keep(output, "speed", rows)
+    keep(output, "speed", rows)
 
 
 def _quality(backbone: Backbone, parts: Parts, folder: Path, name: str, trained: Sequence[int]) -> Iterator[dict[str, Any]]:
@@ -211,11 +210,6 @@ def _random(seed: int, *, each: bool = False) -> Rule:
 def _differences(ours: Answers, theirs: Sequence[Answers]) -> list[list[float]]:
     """How much more often ours agree than each of theirs, with 95 % intervals."""
     return [[round(value, 4) for value in paired.difference(ours.agree, other.agree)] for other in theirs]
-
-
-def _keep(output: Path, part: str, rows: list[dict[str, Any]]) -> None:
-    document = json.loads(output.read_text()) if output.exists() else {}
-    write(output, {**document, part: {"environment": environment(torch.device("cpu")), "rows": rows}})
 
 
 def main() -> None:

@@ -1,7 +1,9 @@
 """Images that judge what is trained: who answers them rightly. No gradient is kept, and nothing is learned from them."""
 
 import hashlib
-from typing import Any, NamedTuple
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -11,8 +13,11 @@ from torch.nn import functional
 
 from vittle.reductions.backbone import Backbone
 from vittle.reductions.data import Preprocessing
-from vittle.training.resumable import Judged
+from vittle.reductions.trained_adapter import TrainedAdapter
+from vittle.training.resumable import Course, Judged, part_of
 from vittle.training.supervised import channels, pixels
+
+Adapter = TypeVar("Adapter", bound=TrainedAdapter)
 
 AT_ONCE = 128  # images
 
@@ -80,6 +85,34 @@ def digest(*arrays: NDArray[Any] | None) -> str:
     return found.hexdigest()[:12]
 
 
-def given(backbone: Backbone, parts: Parts) -> dict[str, Any]:
-    """What a training was given, by which one that is continued is told from another."""
-    return {"backbone": backbone.fingerprint, "images": digest(*(array for part in parts for array in part))}
+def given(backbone: Backbone, parts: Parts, recipe: Any) -> dict[str, Any]:
+    """What a training was given, its recipe a dataclass, by which one that is continued is told from another."""
+    images = digest(*(array for part in parts for array in part))
+    settings = {name.replace("_", " "): value for name, value in asdict(recipe).items()}
+    return {"backbone": backbone.fingerprint, "images": images, **settings}
+
+
+def keep(adapter: Adapter, output: Path, backbone: Backbone, recipe: Any, course: Course, **found: Any) -> Adapter:
+    """Write trained weights with what is known of their training, and remove what was needed to go on with it.
+
+    Args:
+        adapter: the weights of the best epoch.
+        output: the file to write.
+        backbone: that they were trained for.
+        recipe: of the training, a dataclass.
+        course: of the training.
+        **found: what else the file should say, such as its verdict.
+
+    Returns:
+        The adapter, on the CPU and with the file's metadata.
+
+    Raises:
+        VittleError: the file cannot be written.
+    """
+    adapter.cpu().requires_grad_(False)
+    about = {name: getattr(recipe, name) for name in ("epochs", "patience", "learning_rate", "batch_size", "seed")}
+    about |= {"backbone": backbone.fingerprint, "model": backbone.name, "best_epoch": course.best_epoch, **found}
+    adapter.save(output, about)
+    adapter.metadata = type(adapter).load(output).metadata
+    part_of(output).unlink()
+    return adapter

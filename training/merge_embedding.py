@@ -14,7 +14,7 @@ of the images, which chose nothing (`reductions/verdict.py`), at equal MACs wher
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -32,7 +32,7 @@ from vittle.spaces.merging import Merging, most_merged
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
 from vittle.training import resumable
-from vittle.training.judging import Judge, Parts, given, logits
+from vittle.training.judging import Judge, Parts, given, keep, logits
 from vittle.training.resumable import Judged
 from vittle.training.soft_merging import soft_forward
 from vittle.training.supervised import Augmentation, batches, channels, check_batch, decaying
@@ -164,27 +164,13 @@ def train(
     check_batch(len(parts.train[0]), batch_size)
     rates = (removed,) if removed is not None else tuple(sorted({rate(shape, share) for share in SHARES}))
     recipe = Recipe(epochs, patience, rates, learning_rate, batch_size, augmentation, seed, device)
-    settings = {**given(backbone, parts), **{name.replace("_", " "): value for name, value in asdict(recipe).items()}}
     lesson = _Lesson(backbone, parts, recipe)
     rivals = {"key": lesson.validation.judge(*lesson.by_key()).share}
-    course = resumable.run(lesson, output, settings, epochs=epochs, patience=patience, rivals=rivals, progress=progress)
+    course = resumable.run(
+        lesson, output, given(backbone, parts, recipe), epochs=epochs, patience=patience, rivals=rivals, progress=progress
+    )
     verdict = lesson.compare()
-    embedding = lesson.module.cpu().requires_grad_(False)
-    about = {
-        "backbone": backbone.fingerprint,
-        "model": backbone.name,
-        "removed": rates,
-        "epochs": epochs,
-        "patience": patience,
-        "best_epoch": course.best_epoch,
-        "learning_rate": learning_rate,
-        "batch_size": batch_size,
-        "seed": seed,
-        "verdict": verdict.document(),
-    }
-    embedding.save(output, about)
-    embedding.metadata = MergeEmbedding.load(output).metadata
-    resumable.part_of(output).unlink()
+    embedding = keep(lesson.module, output, backbone, recipe, course, removed=rates, verdict=verdict.document())
     return Trained(embedding, rates, verdict, course.best_epoch, tuple(course.losses))
 
 

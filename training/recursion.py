@@ -22,7 +22,7 @@ balancing loss (expert choice is balanced), no z-loss, and no warm-up of capacit
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ from vittle.spaces.files import check_writable
 from vittle.spaces.recursion import Recursion, Router, falling
 from vittle.spaces.schedule import Schedule
 from vittle.training import resumable
-from vittle.training.judging import Judge, Parts, given
+from vittle.training.judging import Judge, Parts, given, keep
 from vittle.training.resumable import Judged
 from vittle.training.supervised import Augmentation, batches, channels, check_batch, decaying
 
@@ -175,28 +175,15 @@ def train(
     check_batch(len(parts.train[0]), batch_size)
     chosen = steps or max(1, (shape.depth - 2) // shared)
     recipe = Recipe(epochs, patience, shared, chosen, learning_rate, batch_size, augmentation, seed, device)
-    settings = {**given(backbone, parts), **{name.replace("_", " "): value for name, value in asdict(recipe).items()}}
     lesson = _Lesson(backbone, parts, recipe)
     rivals = {"backbone": lesson.validation.judge(lesson.model).share}
-    course = resumable.run(lesson, output, settings, epochs=epochs, patience=patience, rivals=rivals, progress=progress)
+    course = resumable.run(
+        lesson, output, given(backbone, parts, recipe), epochs=epochs, patience=patience, rivals=rivals, progress=progress
+    )
     fit_routers(lesson.running((1.0,) * chosen), lesson.module, lesson.fitted)
     lesson.module.metadata = {}
     right, verdict = lesson.compare()
-    blocks = lesson.module.cpu().requires_grad_(False)
-    about = {
-        "backbone": backbone.fingerprint,
-        "model": backbone.name,
-        "epochs": epochs,
-        "patience": patience,
-        "best_epoch": course.best_epoch,
-        "learning_rate": learning_rate,
-        "batch_size": batch_size,
-        "seed": seed,
-        "verdict": verdict.document(),
-    }
-    blocks.save(output, about)
-    blocks.metadata = RecursiveBlocks.load(output).metadata
-    resumable.part_of(output).unlink()
+    blocks = keep(lesson.module, output, backbone, recipe, course, verdict=verdict.document())
     whole = costs.parameters(shape, Schedule())
     weights = costs.parameters(shape, recurring(blocks, (1.0,) * chosen))
     ours = int(lesson.judges.right(lesson.model).sum())

@@ -18,7 +18,7 @@ Shapes: b images, h heads, p patches, c channels of a head.
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,7 +40,7 @@ from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
 from vittle.spaces.sparsity import SIDES, Selection, Sparsity
 from vittle.training import resumable
-from vittle.training.judging import Judge, Parts, given
+from vittle.training.judging import Judge, Parts, given, keep
 from vittle.training.resumable import Judged
 from vittle.training.supervised import channels, check_batch, pixels
 
@@ -145,27 +145,15 @@ def train(
         raise VittleError(f"model {backbone.name!r} has {shape.patches} patches, too few to leave any unread")
     check_batch(len(parts.train[0]), batch_size)
     recipe = Recipe(epochs, patience, learning_rate, batch_size, seed, device)
-    settings = {**given(backbone, parts), **{name.replace("_", " "): value for name, value in asdict(recipe).items()}}
     lesson = _Lesson(backbone, parts, recipe)
     rivals = {"sampled": lesson.validation.judge(*lesson.sampled()).share}
-    course = resumable.run(lesson, output, settings, epochs=epochs, patience=patience, rivals=rivals, progress=progress)
+    course = resumable.run(
+        lesson, output, given(backbone, parts, recipe), epochs=epochs, patience=patience, rivals=rivals, progress=progress
+    )
     right, verdict, against_chance = lesson.compare()
-    predictor = lesson.module.cpu().requires_grad_(False)
-    about = {
-        "backbone": backbone.fingerprint,
-        "model": backbone.name,
-        "epochs": epochs,
-        "patience": patience,
-        "best_epoch": course.best_epoch,
-        "learning_rate": learning_rate,
-        "batch_size": batch_size,
-        "seed": seed,
-        "verdict": verdict.document(),
-        "against_chance": against_chance.document(),
-    }
-    predictor.save(output, about)
-    predictor.metadata = SparsityPredictor.load(output).metadata
-    resumable.part_of(output).unlink()
+    predictor = keep(
+        lesson.module, output, backbone, recipe, course, verdict=verdict.document(), against_chance=against_chance.document()
+    )
     return Trained(predictor, len(parts.verdict[0]), right, verdict, against_chance, course.best_epoch, tuple(course.losses))
 
 
