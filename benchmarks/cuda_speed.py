@@ -27,19 +27,25 @@ from vittle.objectives.latency.stand import Effort
 from vittle.objectives.latency.turns import LAUNCH_BOUND, Turns, take_turns
 from vittle.reductions.attention import forms, kernel
 from vittle.reductions.backbone import describe_backbone, load_backbone
+from vittle.reductions.recursive_blocks import RecursiveBlocks
 from vittle.reductions.vit import ReducedViT
 from vittle.search.feasibility import find_profile, stand_of
 from vittle.spaces.errors import VittleError
+from vittle.spaces.recursion import falling
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.sparsity import Rests
 from vittle.storage.settings import Settings
 from vittle.storage.store import Store
+from vittle.training.recursion import recurring
 
 PACKAGES = ("torch", "timm", "triton", "ray", "optuna", "numpy", "sqlalchemy")
 REMOVED = (8, 13)  # tokens a block
 SPARSE: tuple[tuple[float, Rests], ...] = ((0.25, "one"), (0.25, "2x2"), (0.1, "one"), (0.1, "2x2"), (0.05, "4x4"))
+RECURRING = ((10, 1.0), (10, 0.2), (5, 1.0), (5, 0.2), (3, 1.0), (1, 1.0))  # steps, the share of the last one
+CALIBRATED = 64  # images that a watch is made with
+NEVER = 10**9  # windows in a row
 ROUNDS = 7
-SPARE = 6.0  # seconds that one more row of sparse attention takes at most
+SPARE = 6.0  # seconds that one more row of sparse attention or recursion takes at most
 COMPILING = {"cuda": 30.0, "cpu": math.inf}  # seconds that two models take to compile; a rehearsal does without
 PEAKS = Effort(rounds=5)
 UNSEEN = Effort(rounds=5, precision=0.01)
@@ -161,6 +167,36 @@ def measure_sparsity(task: Task) -> Row:
     return result
 
 
+def measure_recursion(task: Task) -> Row:
+    """Recursions in turn with the backbone, and what a watch adds. Which weights run makes no difference to it."""
+    names, batches = (
+        (("test_vit",), (2,)) if task.small else (("deit_tiny_patch16_224", "deit_small_patch16_224"), (1, 8, 64, 256))
+    )
+    result: Row = {"rows": []}
+    for name, batch in ((name, batch) for name in names for batch in batches):
+        if task.left < SPARE:
+            result["rows"].append({"model": name, "batch": batch, "skipped": "no time was left"})
+            continue
+        backbone: Any = _backbone(name, task)
+        blocks = RecursiveBlocks.from_backbone(backbone).to(task.device).eval().requires_grad_(False)
+        models: dict[str, Callable[[Tensor], Any]] = {"dense, prefix tail": vittle.apply(backbone, Schedule((), "prefix"))}
+        most = len(backbone.blocks) - 2
+        for steps, share in RECURRING:
+            if steps <= most:
+                schedule = recurring(blocks, falling(steps, share))
+                model = ReducedViT(backbone, Schedule(schedule.reductions, "prefix"), {"recursion": blocks})
+                models[f"{steps} steps, the last {share:g}"] = model
+        images = random_images(backbone, batch)
+        ordinary = images.repeat(-(-CALIBRATED // batch), 1, 1, 1)
+        models["the last one, watched"] = vittle.watch(model, ordinary, window=CALIBRATED // 2, alarm_after=NEVER)
+        row = _in_turn(backbone, models, images, 2 if task.small else ROUNDS)
+        row |= {"model": name, "batch": batch}
+        result["rows"].append(row)
+        _tell(row)
+        task.save(result)
+    return result
+
+
 def _compare_compiled(name: str, batch: int, task: Task) -> Row:
     """Backbone and merged model through torch.compile, where there is time to compile them."""
     about: Row = {"model": name, "batch": batch}
@@ -201,13 +237,10 @@ def _in_turn(backbone: nn.Module, models: Mapping[str, Callable[[Tensor], Any]],
 
 
 def _each_other(names: Sequence[str], turns: Turns) -> Row:
-    """What each merged model takes as a share of every other one, the median over rounds."""
+    """What each model takes as a share of every one that stands before it, the median over rounds."""
     columns = dict(zip(names, turns.times.T, strict=True))
     return {
-        f"{one} / {other}": _median(columns[one] / columns[other])
-        for one in names
-        for other in names
-        if one.startswith("merged") and one != other
+        f"{one} / {other}": _median(columns[one] / columns[other]) for at, one in enumerate(names) for other in names[:at]
     }
 
 

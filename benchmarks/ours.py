@@ -7,6 +7,7 @@ that nothing is granted: what it takes to start Ray, to look at the backbone and
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from methods import Run
 from methods import Trial as Tried
@@ -23,12 +24,12 @@ from vittle.storage.settings import Settings
 from vittle.storage.store import Store
 
 
-def run(problem: Problem, trials: int, seed: int) -> Run:
-    """Search with a new database, so that nothing is known of the backbone before."""
+def run(problem: Problem, trials: int, seed: int, **asked: Any) -> Run:
+    """Search with a new database, so that nothing is known of the backbone before; `asked` are more of the study's settings."""
     profile = macs_profile(problem.space)
     settings = Settings(
         data=problem.source.dataset, target=profile.key, latency_budget="100%", reductions=problem.space.reductions,
-        trials=trials, until_flat=False, workers=WORKERS, seed=seed,
+        trials=trials, until_flat=False, workers=WORKERS, seed=seed, **asked,
     )  # fmt: skip
     inference = InferenceProblem(settings, problem.backbone, problem.splits)
     finished: list[tuple[Trial, float]] = []

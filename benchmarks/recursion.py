@@ -2,14 +2,24 @@
 
     python benchmarks/recursion.py quality photographs.npz     two hours on an idle thread, see `photographs.py` for the file
     python benchmarks/recursion.py speed                       minutes on an idle machine
+    python benchmarks/recursion.py search W0 W1 W2             minutes; the digits' weights, which `quality` keeps
+    python benchmarks/recursion.py search W0 W1 W2             the digits' weights, which `quality` keeps; half an hour
 
 `quality`: the digits' and the photographs' backbone are distilled into a recursion, with three seeds, and asked for held-out
-images, which chose nothing: at several depths and shares, with every router. Its controls are `student`, three blocks that run
-once and are distilled for as long by the same recipe, and `merging`, the backbone itself under merging of as many MACs, which
-needs no training. `seconds` are of the processor, on one thread. Routers are compared with chance image by image, with 95 %
-intervals.
+images, which chose nothing: at several depths and shares, with every router. It is trained for four steps at most, and for ten.
+Its controls are `student`, three blocks that run once and are distilled for as long by the same recipe, and `merging`, the
+backbone itself under merging of as many MACs, which needs no training. `seconds` are of the processor, on one thread. Routers
+are compared with chance image by image, with 95 % intervals.
 
 `speed`: the digits' recursion against the backbone in its fastest form, timed in turn on one thread.
+
+`search`: recursion alone and together with merging, searched as long, with weights of three seeds: what the schedules of the
+joint front that hold at most 30 % of the weights lose against those of the front of recursion alone, at no more MACs. All are
+judged on held-out images.
+
+`search`: recursion alone, and together with merging, each searched with as many trials, with weights of three seeds. For every
+schedule on the front of recursion alone: what the best one of the joint front gives that takes no more MACs and, at most, 30 %
+of the weights. Both are judged on held-out images.
 
 `benchmarks/results/recursion.json` holds `environment`, and of each part its rows.
 """
@@ -18,6 +28,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,7 +38,11 @@ import torch
 import typer
 from numpy.typing import NDArray
 
+import ours
 import photographs
+from judging import chosen
+from methods import Trial
+from problem import Problem, Source, load
 from report import keep, write
 from vittle.objectives.latency.turns import take_turns
 from vittle.objectives.quality import paired
@@ -39,20 +54,22 @@ from vittle.spaces import costs
 from vittle.spaces.errors import VittleError
 from vittle.spaces.recursion import Router, falling
 from vittle.spaces.schedule import Schedule
+from vittle.spaces.space import Space
 from vittle.training import merge_embedding, recursion
-from vittle.training.judging import Parts, logits
+from vittle.training.judging import Judge, Parts, logits
 from vittle.training.supervised import Augmentation
 
 HERE = Path(__file__).parent
 OUTPUT = HERE / "results" / "recursion.json"
 SEEDS = (0, 1, 2)
 RATES = ((10, 1.0), (10, 0.2), (5, 1.0), (5, 0.2), (3, 1.0), (2, 1.0), (1, 1.0))  # steps, and the share of the last one
+TRAINED = {4: ((4, 1.0), (4, 0.6), (4, 0.2), (3, 1.0), (2, 1.0), (1, 1.0)), 10: RATES}  # for how many steps at most
 ROUTERS: tuple[Router, ...] = ("learned", "norm", "random")
-EPOCHS = {"digits": 6, "photographs": 10}
-STUDENT = 2.0  # times the epochs, which take as long
+EPOCHS = {"digits": {10: 5, 4: 8, 1: 11}, "photographs": {10: 10, 4: 16, 1: 22}}  # by steps: as many as take as long
 AUGMENTATION = {"digits": Augmentation(mixup=0.2), "photographs": Augmentation(rotation=0, flip=True, mixup=0.3)}
 VALIDATION = 500  # photographs
 BATCH, ROUNDS = 16, 15
+MOST_WEIGHTS = 0.3  # of the backbone's
 
 Output = Annotated[Path, typer.Option(help="The file to write.")]
 Right = NDArray[np.bool_]
@@ -109,6 +126,48 @@ def speed(output: Output = OUTPUT) -> None:
     keep(output, "speed", rows)
 
 
+@app.command()
+def search(
+    weights: Annotated[list[Path], typer.Argument(help="The digits' trained weights, one of each seed.")],
+    trials: Annotated[int, typer.Option(min=1, help="Of each search.")] = 40,
+    output: Output = OUTPUT,
+) -> None:
+    """What is found by searching merging and recursion together, against recursion alone."""
+    rows: list[dict[str, Any]] = []
+    for seed, file in enumerate(weights):
+        for row in _jointly(load(Source()), file, trials, seed):
+            rows.append({"seed": seed, **row})
+            print(" ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
+    keep(output, "search", rows)
+
+
+def _jointly(problem: Problem, file: Path, trials: int, seed: int) -> Iterator[dict[str, Any]]:
+    blocks = RecursiveBlocks.load(file, problem.backbone)
+    backbone = replace(problem.backbone, adapters={"recursion": blocks})
+    asked = {"objectives": ("accuracy", "latency", "parameters"), "adapters": {"recursion": str(file.resolve())}}
+    most = MOST_WEIGHTS * costs.parameters(backbone.shape, Schedule())
+    alone: list[Trial] = []
+    jointly: list[Trial] = []
+    for names, front in ((("recursion",), alone), (("merging", "recursion"), jointly)):
+        space = Space(backbone.shape, names, adapters={"recursion": blocks.record})
+        found = ours.run(replace(problem, backbone=backbone, space=space), trials, seed, **asked)
+        light = tuple(one for one in found.trials if costs.parameters(backbone.shape, one.schedule) <= most)
+        front += chosen(replace(found, trials=light), len(light))
+    held_out = problem.splits.held_out
+    judge = Judge(backbone.model, (held_out.pixels, held_out.labels), backbone.preprocessing)
+    right = {one.schedule: judge.right(ReducedViT(backbone.model, one.schedule, backbone.adapters)) for one in alone + jointly}
+    for one in alone:
+        row = {"macs": _share(backbone, one.schedule), "n": len(held_out.pixels), "alone": int(right[one.schedule].sum())}
+        cheaper = [other for other in jointly if other.macs <= one.macs]  # of a front, so the last one is the best
+        if not cheaper:
+            yield {**row, "jointly": None}
+            continue
+        found = right[cheaper[-1].schedule]
+        difference = [round(value, 4) for value in paired.difference(found, right[one.schedule])]
+        by = [reduction.name for reduction in cheaper[-1].schedule.reductions]
+        yield {**row, "jointly": int(found.sum()), "by": by, "less_alone": difference}
+
+
 def _quality(name: str, backbone: Backbone, parts: Parts, folder: Path, seeds: tuple[int, ...]) -> Iterator[dict[str, Any]]:
     def right(model: torch.nn.Module) -> Right:
         found: Right = logits(model, parts.verdict[0], backbone.preprocessing).argmax(-1).numpy() == parts.verdict[1]
@@ -121,21 +180,23 @@ def _quality(name: str, backbone: Backbone, parts: Parts, folder: Path, seeds: t
 
     yield row(right(backbone.model.eval()), Schedule(), kind="backbone")
     for seed in seeds:
-        taken, blocks = _trained(backbone, parts, folder / f"{name}.{seed}.recursion", seed, name, steps=None)
-        yield {"kind": "training", "of": "recursion", "seed": seed, **taken}
-        for steps, share in RATES:
-            found = {router: right(_model(backbone, blocks, steps, share, router)) for router in ROUTERS}
-            for router in ROUTERS if share < 1 else ("random",):
-                schedule = _model(backbone, blocks, steps, share, router).schedule
-                difference = paired.difference(found[router], found["random"])
-                versus = {} if router == "random" else {"less_random": [round(value, 4) for value in difference]}
-                about = {"kind": "recursion", "seed": seed, "steps": steps, "share": share, "router": router}
-                yield {**row(found[router], schedule, **about), **versus}
-        taken, blocks = _trained(backbone, parts, folder / f"{name}.{seed}.student", seed, name, steps=1)
-        yield {"kind": "training", "of": "student", "seed": seed, **taken}
+        for most, rates in TRAINED.items():
+            about: dict[str, Any] = {"seed": seed, "trained_for": most}
+            taken, blocks = _trained(backbone, parts, folder, name, most, seed)
+            yield {"kind": "training", **about, **taken}
+            for steps, share in rates:
+                found = {router: right(_model(backbone, blocks, steps, share, router)) for router in ROUTERS}
+                for router in ROUTERS if share < 1 else ("random",):
+                    schedule = _model(backbone, blocks, steps, share, router).schedule
+                    difference = paired.difference(found[router], found["random"])
+                    versus = {} if router == "random" else {"less_random": [round(value, 4) for value in difference]}
+                    this = {"kind": "recursion", **about, "steps": steps, "share": share, "router": router}
+                    yield {**row(found[router], schedule, **this), **versus}
+        taken, blocks = _trained(backbone, parts, folder, name, 1, seed)
+        yield {"kind": "training", "seed": seed, "trained_for": 1, **taken}
         student = _model(backbone, blocks, 1, 1.0, "random")
         yield row(right(student), student.schedule, kind="student", seed=seed)
-    for steps, share in RATES:
+    for steps, share in dict.fromkeys(rate for rates in TRAINED.values() for rate in rates):
         wanted = _share(backbone, recursion.recurring(blocks, falling(steps, share)))
         if wanted < 1:
             merged = merge_embedding.constant(backbone.shape, merge_embedding.rate(backbone.shape, wanted))
@@ -143,13 +204,12 @@ def _quality(name: str, backbone: Backbone, parts: Parts, folder: Path, seeds: t
 
 
 def _trained(
-    backbone: Backbone, parts: Parts, file: Path, seed: int, name: str, steps: int | None
+    backbone: Backbone, parts: Parts, folder: Path, name: str, steps: int, seed: int
 ) -> tuple[dict[str, float], RecursiveBlocks]:
     """What a training took, and what it gave."""
-    weights, about = file.with_suffix(file.suffix + ".safetensors"), file.with_suffix(file.suffix + ".json")
+    weights, about = (folder / f"{name}.{seed}.recursion{steps}{ending}" for ending in (".safetensors", ".json"))
     if not (weights.exists() and about.exists()):
-        begun = time.process_time()
-        epochs = round(EPOCHS[name] * (1 if steps is None else STUDENT))
+        begun, epochs = time.process_time(), EPOCHS[name][steps]
         recursion.train(
             backbone, parts, output=weights, epochs=epochs, patience=epochs, steps=steps, seed=seed,
             augmentation=AUGMENTATION[name], progress=False,

@@ -143,7 +143,7 @@ def train_recursion(
         typer.Option(
             min=1,
             metavar="N",
-            help="How often they may recur. Default: as often as makes up for the model's blocks.",
+            help="How often they may recur. Default: 2 in 5 of what makes up for the model's blocks.",
             show_default=False,
         ),
     ] = None,

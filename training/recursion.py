@@ -56,6 +56,7 @@ WEIGHT_DECAY = 0.05
 BETAS = (0.9, 0.98)
 GRADIENT_NORM = 1.0
 AUGMENTATION = Augmentation(mixup=0.2)
+SHALLOW = 0.4  # of the backbone's blocks between the first and the last one: more took longer to train and gained little
 ALONE = 0.25  # of the training, in which every visit learns alone
 WARM_UP = 0.05
 WHOLE = 0.34  # of the steps after that, how many run everything
@@ -154,7 +155,7 @@ def train(
         epochs: of `STEPS` batches each, at most.
         patience: epochs in a row without a better one, after which it ends.
         shared: blocks whose weights are shared, 1 or 2.
-        steps: how often they may recur; by default as often as makes up for the backbone's blocks.
+        steps: how often they may recur; by default `SHALLOW` of what makes up for the backbone's blocks.
         learning_rate: at its highest.
         batch_size: images of a batch.
         augmentation: how training images are moved and blended.
@@ -173,7 +174,7 @@ def train(
     if shape.depth < shared + 2:
         raise VittleError(f"{backbone.name} has {shape.depth} blocks; accepted: {shared + 2} at least, for {shared} shared")
     check_batch(len(parts.train[0]), batch_size)
-    chosen = steps or max(1, (shape.depth - 2) // shared)
+    chosen = steps or max(1, round(SHALLOW * (shape.depth - 2) / shared))
     recipe = Recipe(epochs, patience, shared, chosen, learning_rate, batch_size, augmentation, seed, device)
     lesson = _Lesson(backbone, parts, recipe)
     rivals = {"backbone": lesson.validation.judge(lesson.model).share}
