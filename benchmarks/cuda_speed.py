@@ -239,9 +239,7 @@ def _in_turn(backbone: nn.Module, models: Mapping[str, Callable[[Tensor], Any]],
 def _each_other(names: Sequence[str], turns: Turns) -> Row:
     """What each model takes as a share of every one that stands before it, the median over rounds."""
     columns = dict(zip(names, turns.times.T, strict=True))
-    return {
-        f"{one} / {other}": _median(columns[one] / columns[other]) for at, one in enumerate(names) for other in names[:at]
-    }
+    return {f"{one} / {other}": _median(columns[one] / columns[other]) for at, one in enumerate(names) for other in names[:at]}
 
 
 def _by_name(names: Mapping[str, Any], columns: Any) -> Row:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vittle.reductions.recursive_blocks import Dress, RecursiveBlocks
-from vittle.reductions.tokens import Operator, Selection, Site, Tokens
+from vittle.reductions.tokens import Operator, Site, Tokens
 from vittle.spaces.recursion import Recursion
 
 SEED = 0  # of the positions that router `random` takes
@@ -21,7 +21,7 @@ SEED = 0  # of the positions that router `random` takes
 class Recur(Operator):
     """One visit of a recursion."""
 
-    order: Tensor
+    positions: Tensor
 
     def __init__(self, settings: Recursion, site: Site, weights: RecursiveBlocks) -> None:
         super().__init__()
@@ -35,8 +35,10 @@ class Recur(Operator):
         self.router: Any = weights.routers[row.visit.step] if self.signals else None
         self.own = weights.own(row.visit)
         self.dressed: Dress | None = None
+        # Of the same order in every step, so that those of a later one are among those of an earlier one.
         order = torch.randperm(patches, generator=torch.Generator().manual_seed(SEED))
-        self.register_buffer("order", order.float(), persistent=False)
+        drawn = order[: self.taking_part - self.prefix].sort().values + self.prefix
+        self.register_buffer("positions", torch.cat([torch.arange(self.prefix), drawn]), persistent=False)
 
     def dress(self, block: nn.Module) -> Any:
         if self.own is None:
@@ -44,39 +46,36 @@ class Recur(Operator):
         self.dressed = Dress(self.own, block)
         return self.dressed.on(block)
 
-    def select(self, tokens: Tokens) -> Selection | None:
-        return self._selection(tokens, None)
-
-    def signalled(self, *given: Any) -> tuple[Selection | None, Tensor]:
-        """What the step's router makes of the patches that took part in the step before, whoever chooses: (b, p)."""
-        (tokens,) = given
-        routed: Tensor = self._routed(tokens)
-        return self._selection(tokens, routed if self.rule == "learned" else None), routed.gather(1, self._before(tokens))
-
-    def _selection(self, tokens: Tokens, scores: Tensor | None) -> Selection | None:
+    def select(self, tokens: Tokens) -> Tensor | None:
         if self.rule == "all":
             return None
         if not self._chooses(tokens):
-            assert tokens.active is not None
-            return Selection(tokens.active)
+            return tokens.active
+        if self.rule == "random":
+            return self.positions.expand(tokens.features.shape[0], -1)
+        return self._ranked(tokens, self.scores(tokens))
+
+    def signalled(self, *given: Any) -> tuple[Tensor | None, Tensor]:
+        """What the step's router makes of the patches that took part in the step before, whoever chooses: (b, p)."""
+        (tokens,) = given
+        routed: Tensor = self._routed(tokens)
+        chosen = self._ranked(tokens, routed) if self.rule == "learned" and self._chooses(tokens) else self.select(tokens)
+        return chosen, routed.gather(1, self._before(tokens))
+
+    def _ranked(self, tokens: Tokens, scores: Tensor) -> Tensor:
+        """The prefix tokens, and those patches that have the highest of the scores (b, p)."""
         before = self._before(tokens)
-        scores = self.scores(tokens) if scores is None else scores
         chosen = self._chosen(scores.gather(1, before))
         prefix = torch.arange(self.prefix, device=chosen.device).expand(chosen.shape[0], self.prefix)
-        return Selection(torch.cat([prefix, before.gather(1, chosen) + self.prefix], 1))
+        return torch.cat([prefix, before.gather(1, chosen) + self.prefix], 1)
 
     @torch.no_grad()
     def scores(self, tokens: Tokens) -> Tensor:
         """How deep each patch should go: (b, p). Only their order counts."""
-        patches = tokens.features[:, self.prefix :]
-        found: Tensor
         if self.rule == "learned":
-            found = self._routed(tokens)
-        elif self.rule == "norm":
-            found = torch.linalg.vector_norm(patches, dim=-1, dtype=torch.promote_types(patches.dtype, torch.float32))
-        else:
-            found = self.order.expand(patches.shape[0], -1)
-        return found
+            return self._routed(tokens)
+        patches = tokens.features[:, self.prefix :]
+        return torch.linalg.vector_norm(patches, dim=-1, dtype=torch.promote_types(patches.dtype, torch.float32))
 
     @torch.no_grad()
     def _routed(self, tokens: Tokens) -> Tensor:

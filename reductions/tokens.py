@@ -169,18 +169,6 @@ class Heads(NamedTuple):
     form: Form
 
 
-class Selection(NamedTuple):
-    """Who takes part in a visit.
-
-    Attributes:
-        positions: (b, k) of the tokens that do, rising, prefix tokens first.
-        gate: (b, k) by what the change of each is multiplied; None for 1.
-    """
-
-    positions: Tensor
-    gate: Tensor | None = None
-
-
 class Site(NamedTuple):
     """Where an operator stands: in a visit of a block of a backbone, for one act of it."""
 
@@ -219,8 +207,8 @@ class Operator(nn.Module):
         """
         return block
 
-    def select(self, tokens: Tokens) -> Selection | None:
-        """Who of the tokens that enter takes part (`route`), as many as the site's row says; None for all."""
+    def select(self, tokens: Tokens) -> Tensor | None:
+        """Who of the tokens that enter takes part (`route`): positions (b, k), rising, prefix tokens first; None for all."""
         raise NotImplementedError
 
     def attend(self, heads: Heads) -> Tensor:
@@ -257,7 +245,7 @@ class Telling(Operator):
         super().__init__()
         self._operator, self._reduction, self._told = operator, reduction, told
 
-    def select(self, tokens: Tokens) -> Selection | None:
+    def select(self, tokens: Tokens) -> Tensor | None:
         return self._tell(tokens).select(tokens)
 
     def attend(self, heads: Heads) -> Tensor:
@@ -283,9 +271,9 @@ class Signalling(Operator):
         super().__init__()
         self._operator, self._heard = operator, heard
 
-    def select(self, tokens: Tokens) -> Selection | None:
-        selection: Selection | None = self._hear(tokens)
-        return selection
+    def select(self, tokens: Tokens) -> Tensor | None:
+        taking_part: Tensor | None = self._hear(tokens)
+        return taking_part
 
     def attend(self, heads: Heads) -> Tensor:
         mixed: Tensor = self._hear(heads)

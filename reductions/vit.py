@@ -27,7 +27,6 @@ from vittle.reductions.tokens import (
     Attention,
     FinalTokens,
     Operator,
-    Selection,
     Signalling,
     Telling,
     Tokens,
@@ -311,11 +310,11 @@ class ReducedViT(nn.Module):
     def _visit(self, row: BlockWork, state: Tokens, asked: Asked | None = None) -> tuple[Tokens, Tensor | None]:
         """The tokens after a visit, and (b, k) which of those that took part nothing has dropped; None for all."""
         block = self.blocks[row.index]
-        selection = next((operator.select(state) for operator in self._acting(row, "route", asked)), None)
-        part = state if selection is None else take_part(state, selection)
+        taking_part = next((operator.select(state) for operator in self._acting(row, "route", asked)), None)
+        part = state if taking_part is None else take_part(state, taking_part)
         part, remaining = self._attend(row, block, part, asked)
         part = part._replace(features=pass_mlp(block, part.features))
-        return (part if selection is None else put_back(state, part, selection)), remaining
+        return (part if taking_part is None else put_back(state, part, taking_part)), remaining
 
     def _attend(self, row: BlockWork, block: Any, state: Tokens, asked: Asked | None) -> tuple[Tokens, Tensor | None]:
         # A function of its own, so that the memory of queries, keys and values is free again for the MLP.
@@ -336,20 +335,15 @@ class ReducedViT(nn.Module):
         return state, attended.remaining
 
 
-def take_part(state: Tokens, selection: Selection) -> Tokens:
-    """The tokens (b, k, d) that take part in a visit."""
-    positions = selection.positions
+def take_part(state: Tokens, positions: Tensor) -> Tokens:
+    """The tokens (b, k, d) at `positions` (b, k)."""
     return Tokens(take(state.features, positions), None if state.sizes is None else take(state.sizes, positions))
 
 
-def put_back(state: Tokens, part: Tokens, selection: Selection) -> Tokens:
-    """All tokens (b, n, d), those that took part as they came out, their change multiplied by the gate."""
-    came_out = part.features
-    if selection.gate is not None:
-        before = take(state.features, selection.positions)
-        came_out = before + selection.gate[..., None].to(before.dtype) * (came_out - before)
-    places = selection.positions[..., None].expand_as(came_out)
-    return state._replace(features=state.features.scatter(1, places, came_out), active=selection.positions)
+def put_back(state: Tokens, part: Tokens, positions: Tensor) -> Tokens:
+    """All tokens (b, n, d), those at `positions` (b, k) as they came out, or the first of them where not all did."""
+    places = positions[:, : part.features.shape[1], None].expand_as(part.features)
+    return state._replace(features=state.features.scatter(1, places, part.features), active=positions)
 
 
 def _with_blocks(backbone: nn.Module, adapters: Iterable[Any]) -> nn.Module:

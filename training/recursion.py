@@ -122,6 +122,11 @@ def recurring(blocks: RecursiveBlocks, capacities: Sequence[float], router: Rout
     return Schedule((Recursion.model_validate(settings),))
 
 
+def usual_steps(depth: int, shared: int) -> int:
+    """How often blocks recur at most where nobody says."""
+    return max(1, round(SHALLOW * (depth - 2) / shared))
+
+
 def judged(steps: int) -> tuple[tuple[float, ...], ...]:
     """The capacities of the steps at which a recursion is judged, from the most MACs on."""
     rates = ((steps, 1.0), (steps, 0.2), (-(-steps // 2), 0.2), (-(-steps // 3), 1.0))
@@ -174,7 +179,7 @@ def train(
     if shape.depth < shared + 2:
         raise VittleError(f"{backbone.name} has {shape.depth} blocks; accepted: {shared + 2} at least, for {shared} shared")
     check_batch(len(parts.train[0]), batch_size)
-    chosen = steps or max(1, round(SHALLOW * (shape.depth - 2) / shared))
+    chosen = steps or usual_steps(shape.depth, shared)
     recipe = Recipe(epochs, patience, shared, chosen, learning_rate, batch_size, augmentation, seed, device)
     lesson = _Lesson(backbone, parts, recipe)
     rivals = {"backbone": lesson.validation.judge(lesson.model).share}
@@ -325,6 +330,7 @@ def by_lot(model: ReducedViT, generator: torch.Generator) -> ReducedViT:
     for module in model.modules():
         if isinstance(module, Recur):
             drawn: Any = module
+            drawn.rule = "drawn" if module.rule == "random" else module.rule
             drawn.scores = lambda tokens, prefix=module.prefix: torch.rand(
                 tokens.features.shape[0], tokens.features.shape[1] - prefix, generator=generator
             ).to(tokens.features.device)

@@ -205,18 +205,6 @@ class TestRoute:
         assert torch.equal(first[:, 33:], second[:, 33:])
         assert not torch.equal(first[:, :33], second[:, :33])
 
-    @torch.inference_mode()
-    def test_a_gate_multiplies_the_change(self, model, images_for) -> None:
-        images = images_for(model)
-
-        def after(gate: float) -> torch.Tensor:
-            fast = ReducedViT(model, Schedule((Looping(blocks=1, gate=gate),)))
-            return list(fast.trace(images))[-1].tokens.features
-
-        before = next(iter(ReducedViT(model, Schedule()).trace(images))).tokens.features
-        torch.testing.assert_close(after(0.0), before)
-        torch.testing.assert_close(after(0.5), (before + after(1.0)) / 2)
-
     def test_tokens_are_not_merged_where_some_rest(self, model, looping: Schedule) -> None:
         merging = Merging(kept=(65, 60, 60, 60))
         with pytest.raises(ScheduleError, match="merging acts in visit 1, in which 32 tokens rest"):

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from vittle.reductions.tokens import Heads, Operator, Selection, Site, Tokens
+from vittle.reductions.tokens import Heads, Operator, Site, Tokens
 from vittle.spaces import Act, BackboneShape, BlockWork, Parameter, Probe, Reduction, ScheduleError, Start, Visit
 from vittle.spaces.reduction import Context, Values
 from vittle.spaces.table import Entry
@@ -107,7 +107,6 @@ class Looping(Reduction):
     }
 
     blocks: int
-    gate: float = 1.0
 
     def route(self, shape: BackboneShape) -> list[Visit]:
         return [visit for block in range(self.blocks) for visit in (Visit(block), Visit(block, 1, 0.5))]
@@ -146,12 +145,11 @@ class Loop(Operator):
 
     def __init__(self, settings: Looping, site: Site, adapter: None = None) -> None:
         super().__init__()
-        self.gate, self.taking_part = settings.gate, site.row.keys
+        self.taking_part = site.row.keys
 
-    def select(self, tokens: Tokens) -> Selection:
+    def select(self, tokens: Tokens) -> Tensor:
         features = tokens.features
-        positions = torch.arange(self.taking_part, device=features.device).expand(features.shape[0], -1)
-        return Selection(positions, features.new_full(positions.shape, self.gate))
+        return torch.arange(self.taking_part, device=features.device).expand(features.shape[0], -1)
 
 
 ENTRIES = {

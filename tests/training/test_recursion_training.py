@@ -19,7 +19,7 @@ from vittle.spaces.recursion import Recursion, falling
 from vittle.spaces.schedule import Schedule
 from vittle.training import recursion
 from vittle.training.judging import Parts
-from vittle.training.recursion import Trained, by_lot, fit_routers, judged, recurring, train
+from vittle.training.recursion import Trained, by_lot, fit_routers, judged, recurring, train, usual_steps
 from vittle.training.resumable import Judged
 
 
@@ -34,7 +34,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(backbone: Backbone, output: Path, parts: Parts = PARTS, **changes: Any) -> Trained:
-    given: dict[str, Any] = {"epochs": 3, "batch_size": 8, "progress": False} | changes
+    given: dict[str, Any] = {"epochs": 3, "steps": 2, "batch_size": 8, "progress": False} | changes
     return train(backbone, parts, output=output, **given)
 
 
@@ -95,7 +95,7 @@ def test_what_was_interrupted_goes_on_only_as_it_began(
         run(backbone, tmp_path / "r")
     for changed in ({"seed": 1}, {"steps": 1}, {"shared": 2}):
         with pytest.raises(VittleError, match=rf"is of a training with another {next(iter(changed))}"):
-            run(backbone, tmp_path / "r", **{"steps": 2, **changed})
+            run(backbone, tmp_path / "r", **changed)
 
 
 def test_the_verdict_is_of_images_that_chose_nothing(backbone: Backbone, tmp_path: Path) -> None:
@@ -116,6 +116,10 @@ def test_the_verdict_is_of_images_that_chose_nothing(backbone: Backbone, tmp_pat
     assert (compared.right, compared.rival_right) == (routed.by_router["learned"], routed.by_router["random"])
     parameters = costs.parameters(backbone.shape, recurring(trained.blocks, (1.0, 1.0)))
     assert trained.parameters == parameters / costs.parameters(backbone.shape, Schedule())
+
+
+def test_blocks_recur_by_default_for_two_fifths_of_the_work() -> None:
+    assert [usual_steps(12, 1), usual_steps(12, 2), usual_steps(24, 1), usual_steps(4, 1), usual_steps(4, 2)] == [4, 2, 9, 1, 1]
 
 
 def test_it_is_judged_at_depths_that_differ() -> None:
@@ -146,13 +150,13 @@ def test_who_takes_part_in_training_is_drawn_for_every_image(backbone: Backbone)
     model = by_lot(running(backbone, blocks, 0.5), torch.Generator().manual_seed(0))
     operator: Any = model.operators[1][0]  # type: ignore[index]
     tokens = Tokens(torch.zeros(6, 65, 32))
-    drawn = [operator.select(tokens).positions for _ in range(2)]
+    drawn = [operator.select(tokens) for _ in range(2)]
     assert len({tuple(row.tolist()) for one in drawn for row in one}) == 12
     assert all((one[:, 0] == 0).all() and one.shape == (6, 33) for one in drawn)
 
 
 def test_two_blocks_may_be_shared(backbone: Backbone, tmp_path: Path) -> None:
-    trained = run(backbone, tmp_path / "r", shared=2)
+    trained = run(backbone, tmp_path / "r", shared=2, steps=None)
     assert trained.blocks.record == (trained.blocks.name, 2, 1)
     assert [(one.steps, one.share) for one in trained.right] == [(1, 1.0)]
 
