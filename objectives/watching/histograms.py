@@ -57,6 +57,16 @@ def from_exceeding(exceeding: NDArray[np.integer[Any]], counts: Sequence[int]) -
     return counted
 
 
+def counted(values: Sequence[NDArray[np.floating[Any]]], edges: Sequence[NDArray[np.floating[Any]]]) -> NDArray[np.int64]:
+    """The histograms (n, s, k) of signals, for each of which there are values (n, m) and edges (k - 1,)."""
+    found = []
+    for one, edge in zip(values, edges, strict=True):
+        n, k = len(one), len(edge) + 1
+        bins = np.searchsorted(edge, np.nan_to_num(one, nan=-np.inf, posinf=np.inf), side="right")  # (n, m)
+        found.append(np.bincount((bins + k * np.arange(n)[:, None]).ravel(), minlength=n * k).reshape(n, k))
+    return np.stack(found, 1)
+
+
 def distances(found: Counts, expected: Counts) -> Floats:
     """Jensen-Shannon distances (..., s) of histograms (..., s, k), which need not sum to 1 but must not be empty."""
     apart: Floats = np.asarray(jensenshannon(found, expected, base=2, axis=-1))  # pyright: ignore[reportCallIssue]

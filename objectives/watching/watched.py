@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vittle.objectives.watching.calibration import Calibration, Mode, WatchedMode, WatchedSignal
-from vittle.objectives.watching.histograms import edges_between, edges_for, from_exceeding, thresholds
+from vittle.objectives.watching.histograms import counted, edges_between, edges_for, from_exceeding, thresholds
 from vittle.objectives.watching.monitor import DIGITS, Monitor, Switch
 from vittle.reductions.backbone import fingerprint
 from vittle.reductions.uniform import under, uniform
@@ -280,21 +280,22 @@ def _calibrate(
                 macs=costs.macs(one.shape, one.schedule),
                 watching_macs=_watching_macs(one),
                 accuracy=_share(answered[name] == truth) if classifies and truth is not None else None,
-                signals=_signals(one, values[name], window, false_alarms),
+                signals=calibrated(
+                    one, [torch.cat(parts).numpy() for parts in zip(*values[name], strict=True)], window, false_alarms
+                ),
             )
             for name, one in modes.items()
         },
     )
 
 
-def _signals(
-    model: ReducedViT, batches: Sequence[Sequence[Tensor]], window: int, false_alarms: float
+def calibrated(
+    model: ReducedViT, values: Sequence[NDArray[np.float32]], window: int, false_alarms: float
 ) -> tuple[WatchedSignal, ...]:
-    found = [torch.cat(parts).numpy() for parts in zip(*batches, strict=True)]  # each (n, m)
-    bins = edges_for(window, min(one.shape[1] for one in found))
-    edges = [edges_between(one, bins).astype(np.float32) for one in found]
-    reach = [(one[..., None] >= edge).sum(1) for one, edge in zip(found, edges, strict=True)]  # each (n, k - 1)
-    histograms = from_exceeding(np.stack(reach, 1), [one.shape[1] for one in found])
+    """What is known of a mode's watched signals, given their values (n, m) on the calibration images, one after the other."""
+    bins = edges_for(window, min(one.shape[1] for one in values))
+    edges = [edges_between(one, bins).astype(np.float32) for one in values]
+    histograms = counted(values, edges)
     limits = thresholds(histograms, window, false_alarms, np.random.default_rng(SEED))
     return tuple(
         WatchedSignal(
@@ -304,7 +305,7 @@ def _signals(
             counts=tuple(counts.tolist()),
             threshold=float(limit),
         )
-        for (_, signal), one, edge, counts, limit in zip(_watched(model), found, edges, histograms.sum(0), limits, strict=True)
+        for (_, signal), one, edge, counts, limit in zip(_watched(model), values, edges, histograms.sum(0), limits, strict=True)
     )
 
 

@@ -13,11 +13,15 @@ import latency
 import merge_embedding
 import merging
 import photographs
+import vittle
+import watching
 from models import make_model
 from static_checks import ROOT
 from tome import PlainToMe
 from vittle import Schedule, apply, macs, presets
+from vittle.objectives.quality.accuracy import to_input
 from vittle.reductions import digits
+from vittle.reductions.backbone import load_backbone
 from vittle.spaces.errors import VittleError
 
 
@@ -197,3 +201,40 @@ def test_the_dashboard_is_measured_from_the_database_to_the_screen(tmp_path) -> 
     assert 0 <= row["kept_ms"] < row["first_ms"]
     assert row["sent_bytes"] < row["json_bytes"]
     assert all(row[f"{name}_ms"] > 0 for name in ("changed", "contentful", "first_painted", "painted", "slider", "told"))
+
+
+def test_what_is_said_of_watching_is_what_a_watch_does(tmp_path, monkeypatch) -> None:
+    parts = digits.splits()
+    few = {name: (parts[name][0][::10], parts[name][1][::10]) for name in ("search", "held-out")}  # 45 of each
+    for owner, name, value in (
+        (watching.digits, "splits", lambda: few),
+        (watching, "FALL_BACKS", {"merging": ("backbone",)}),
+        (watching, "WINDOWS", (20,)),
+        (watching, "HALVINGS", 2),
+        (watching, "SEEN_IN", 1),
+        (watching, "ORDERS", 3),
+    ):
+        monkeypatch.setattr(owner, name, value)
+    watching.quality(tmp_path / "none", tmp_path / "watching.json")
+    document = json.loads((tmp_path / "watching.json").read_text())
+    (alarms,) = document["false_alarms"]["rows"]
+    assert (alarms["halvings"], alarms["orders"], alarms["windows"]) == (2, 6, 6 * 6)  # after 20, 25 ... 45 images
+    assert alarms["over"] <= alarms["worst"] < 0.5
+    pixels, labels = (np.concatenate([few[name][part] for name in ("search", "held-out")]) for part in (0, 1))
+    order = np.random.default_rng(0).permutation(90)
+    calm, entering = order[:45], order[45:]
+    backbone = load_backbone()
+    model = watching._model(backbone, tmp_path / "none", "merging")
+    watched = vittle.watch(model, to_input(pixels[calm], backbone.preprocessing, torch.device("cpu")), window=20)
+    first = np.concatenate([entering, calm])
+    found = vittle.worst_cases(watched, pixels[first], labels[first])
+    rows = document["worst_cases"]["rows"]
+    assert [(row["kind"], row["strength"]) for row in rows] == [(case.kind, case.strength) for case in found]
+    for row, case in zip(rows, found, strict=True):
+        if case.kind != "noise":  # which goes by an image's place
+            assert (row["seen"], row["stays"]) == (case.alarm, case.alarm and case.stays)
+            assert (row["scheduled"], row["uniform"]) == (round(90 * case.scheduled), round(90 * case.uniform))
+            assert row["watched"] == row["uniform" if case.alarm else "scheduled"]
+    assert {case.alarm for case in found} == {True, False}
+    diluted = {row["share"]: row["seen"] for row in document["dilution"]["rows"]}
+    assert (diluted[0], diluted[0.5]) == (0, 1)

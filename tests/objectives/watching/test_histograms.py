@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from vittle.objectives.watching.histograms import distances, edges_between, edges_for, from_exceeding, thresholds
+from vittle.objectives.watching.histograms import counted, distances, edges_between, edges_for, from_exceeding, thresholds
 
 
 def test_the_distance_is_what_is_worked_out_by_hand() -> None:
@@ -20,6 +20,16 @@ def test_values_are_counted_where_they_lie() -> None:
     edges = np.array([0.0, 1.0, 2.0])
     exceeding = (values[..., None] >= edges).sum(2)
     assert from_exceeding(exceeding, [5, 5]).tolist() == [[[2, 2, 0, 1], [0, 0, 5, 0]]]
+
+
+def test_values_are_counted_alike_whichever_way_they_come() -> None:
+    rng = np.random.default_rng(4)
+    values = [np.round(rng.normal(size=(6, m)), 1).astype(np.float32) for m in (7, 3)]  # so that some lie on an edge
+    values[0][2, :3] = np.nan, np.inf, -np.inf
+    edges = [np.linspace(low, 1.5, 5, dtype=np.float32) for low in (-1, 0.5)]
+    reach = np.stack([(one[..., None] >= edge).sum(1) for one, edge in zip(values, edges, strict=True)], 1)
+    assert any(np.isin(one, edge).any() for one, edge in zip(values, edges, strict=True))
+    assert counted(values, edges).tolist() == from_exceeding(reach, [7, 3]).tolist()
 
 
 def test_edges_reach_from_end_to_end_and_away_from_a_value_that_is_everywhere() -> None:
