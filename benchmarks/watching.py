@@ -1,11 +1,11 @@
 """Watching against its controls: how often it is wrong about ordinary images, what it sees, whether falling back helps there.
 
-    python benchmarks/watching.py quality digits.0.recursion.safetensors     three minutes on an idle thread
-    python benchmarks/watching.py speed digits.0.recursion.safetensors       a minute on an idle machine
+    python benchmarks/watching.py quality digits.0.recursion4.safetensors     three minutes on an idle thread
+    python benchmarks/watching.py speed digits.0.recursion4.safetensors       a minute on an idle machine
 
-The weights are those that `recursion.py quality` leaves beside the photographs. A recursion is watched, and merging of about as
-many MACs, both of the digits' backbone. The 898 images that trained nothing are halved again and again: one half is calibrated
-on, the other is what enters.
+The weights are those that `recursion.py quality` leaves beside the photographs. A recursion is watched, in as many steps as
+it was trained for, and merging, both of the digits' backbone. The 898 images that trained nothing are halved again and again:
+one half is calibrated on, the other is what enters.
 
 `false_alarms`: it enters as it is, in one order after another. Rows say which share of its windows exceeds a threshold, on
 average over all halvings with the 95 % interval of that, and in the worst of them; the control is the share that is stated.
@@ -15,7 +15,8 @@ average over all halvings with the 95 % interval of that, and in the worst of th
 that is `seen`, in how many of these uniform mode sees it too, so that it `stays`, and how many of all 898 images, spoilt alike,
 are answered rightly: `scheduled`, which is to do nothing, `uniform`, which is to fall back blindly, whatever enters, and
 `watched`, the one or the other as each halving's watch decides, on average. The control are the images as they are. What
-falling back gains, `uniform_less_scheduled`, is paired, image by image, with its 95 % interval.
+falling back gains, `uniform_less_scheduled`, is paired, image by image, with its 95 % interval. `macs` are of the backbone's,
+of scheduled and of uniform mode.
 
 `dilution`: a share of the first window is noisy. The control is a window without any.
 
@@ -52,6 +53,7 @@ from vittle.reductions.backbone import Backbone, load_backbone
 from vittle.reductions.data import Preprocessing
 from vittle.reductions.recursive_blocks import RecursiveBlocks
 from vittle.reductions.vit import ReducedViT
+from vittle.spaces import costs
 from vittle.spaces.errors import VittleError
 from vittle.spaces.recursion import Router, falling
 from vittle.spaces.schedule import Schedule
@@ -59,7 +61,7 @@ from vittle.training import merge_embedding, recursion
 
 OUTPUT = Path(__file__).parent / "results" / "watching.json"
 MACS = 0.6  # of the backbone's, that merging is near to
-STEPS, LAST = 10, 0.2  # of the recursion, and the share of its last step, which is about as many MACs
+LAST = 0.2  # of the patches, that take part in the last step of the recursion
 FALL_BACKS = {"merging": ("backbone",), "recursion": ("mean depth", "full depth")}
 WINDOWS = (56, 200)  # images: an eighth of those that are calibrated on, as is advised, and nearly as many as can be
 STATED = 0.01  # share of windows; one as rare as the product's own needs more images to be told
@@ -102,6 +104,7 @@ def quality(weights: Weights, output: Output = OUTPUT) -> None:
     spoilt = {case: corrupted(pixels, *case, range(len(pixels))) for case in WORST}
     orders = [np.random.default_rng(seed).permutation(len(pixels)) for seed in range(HALVINGS)]
     halvings = [(order[: len(order) // 2], order[len(order) // 2 :]) for order in orders]
+    whole = costs.macs(backbone.shape, Schedule())
     found: dict[str, Rows] = {"false_alarms": [], "worst_cases": [], "dilution": []}
     for name, fall_backs in FALL_BACKS.items():
         model = _model(backbone, weights, name)
@@ -122,7 +125,8 @@ def quality(weights: Weights, output: Output = OUTPUT) -> None:
                 mode = _mode(watches[one], "uniform")
                 there = [calibrated(mode, uniform[CLEAN].of(calm), window, FALSE_ALARMS) for calm, _ in halvings[:SEEN_IN]]
                 rows = _worst_cases((limits, there), (scheduled, uniform), shown, labels)
-                found["worst_cases"] += [{**about, "fall_back": one, **row} for row in rows]
+                share = [round(costs.macs(each.shape, each.schedule) / whole, 3) for each in (model, mode)]
+                found["worst_cases"] += [{**about, "fall_back": one, "macs": share, **row} for row in rows]
     for part, rows in found.items():
         for row in rows:
             print(" ".join(f"{key} {value}" for key, value in row.items()), flush=True)
@@ -168,7 +172,7 @@ def _model(backbone: Backbone, weights: Path, name: str, router: Router = "learn
     if name == "merging":
         return ReducedViT(backbone.model, merge_embedding.constant(backbone.shape, merge_embedding.rate(backbone.shape, MACS)))
     blocks = RecursiveBlocks.load(weights, backbone)
-    schedule = Schedule(recursion.recurring(blocks, falling(STEPS, LAST), router).reductions, "prefix")
+    schedule = Schedule(recursion.recurring(blocks, falling(len(blocks.routers), LAST), router).reductions, "prefix")
     return ReducedViT(backbone.model, schedule, {"recursion": blocks})
 
 

@@ -213,6 +213,7 @@ def test_what_is_said_of_watching_is_what_a_watch_does(tmp_path, monkeypatch) ->
         (watching, "HALVINGS", 2),
         (watching, "SEEN_IN", 1),
         (watching, "ORDERS", 3),
+        (watching, "ODD", (0.0, 1.0)),
     ):
         monkeypatch.setattr(owner, name, value)
     watching.quality(tmp_path / "none", tmp_path / "watching.json")
@@ -237,4 +238,5 @@ def test_what_is_said_of_watching_is_what_a_watch_does(tmp_path, monkeypatch) ->
             assert row["watched"] == row["uniform" if case.alarm else "scheduled"]
     assert {case.alarm for case in found} == {True, False}
     diluted = {row["share"]: row["seen"] for row in document["dilution"]["rows"]}
-    assert (diluted[0], diluted[0.5]) == (0, 1)
+    assert diluted == {0.0: rows[0]["seen"], 1.0: next(row["seen"] for row in rows if row["kind"] == "noise")}
+    assert diluted[1.0] == 1

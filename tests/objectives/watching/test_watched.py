@@ -265,6 +265,16 @@ def test_a_shift_is_seen_and_logged_the_mode_switches_and_returns(calibrated, pi
 
 
 @torch.inference_mode()
+def test_a_model_that_falls_back_to_its_own_schedule_only_tells() -> None:
+    for model in (tiny_recursion(RECURSIONS["learned"]), reduced(make_model("plain"), "key")):
+        told = []
+        watched = watch_tiny(model, fall_back=model.schedule, alarm_after=1, on_switch=told.append)
+        for batch in (10 * some(16, seed=2)).split(4):
+            torch.testing.assert_close(watched(batch), model(batch), atol=0, rtol=0)
+        assert [switch.to for switch in told] == ["uniform"]
+
+
+@torch.inference_mode()
 def test_single_odd_images_change_nothing(calibrated, pixels, see) -> None:
     model, calibration = calibrated
     watched = vittle.watch(model, calibration, alarm_after=1)
