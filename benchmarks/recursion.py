@@ -65,7 +65,7 @@ SEEDS = (0, 1, 2)
 RATES = ((10, 1.0), (10, 0.2), (5, 1.0), (5, 0.2), (3, 1.0), (2, 1.0), (1, 1.0))  # steps, and the share of the last one
 TRAINED = {4: ((4, 1.0), (4, 0.6), (4, 0.2), (3, 1.0), (2, 1.0), (1, 1.0)), 10: RATES}  # for how many steps at most
 ROUTERS: tuple[Router, ...] = ("learned", "norm", "random")
-EPOCHS = {"digits": {10: 5, 4: 7, 1: 9}, "photographs": {10: 9, 4: 14, 1: 20}}  # by steps: as many as take as long
+EPOCHS = {"digits": {10: 5, 4: 7, 1: 11}, "photographs": {10: 9, 4: 14, 1: 22}}  # by steps: as many as take as long
 AUGMENTATION = {"digits": Augmentation(mixup=0.2), "photographs": Augmentation(rotation=0, flip=True, mixup=0.3)}
 VALIDATION = 500  # photographs
 BATCH, ROUNDS = 16, 15

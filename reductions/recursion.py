@@ -72,10 +72,13 @@ class Recur(Operator):
     @torch.no_grad()
     def scores(self, tokens: Tokens) -> Tensor:
         """How deep each patch should go: (b, p). Only their order counts."""
+        found: Tensor
         if self.rule == "learned":
-            return self._routed(tokens)
-        patches = tokens.features[:, self.prefix :]
-        return torch.linalg.vector_norm(patches, dim=-1, dtype=torch.promote_types(patches.dtype, torch.float32))
+            found = self._routed(tokens)
+        else:
+            patches = tokens.features[:, self.prefix :]
+            found = torch.linalg.vector_norm(patches, dim=-1, dtype=torch.promote_types(patches.dtype, torch.float32))
+        return found
 
     @torch.no_grad()
     def _routed(self, tokens: Tokens) -> Tensor:
