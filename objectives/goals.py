@@ -22,6 +22,7 @@ TOLERANCE = "0.3%"  # points of accuracy that speed is worth, unless told otherw
 INFERENCE_OBJECTIVES = ("accuracy", "latency", "macs")
 # What each stands for. Latency is compared as a ratio, because the machine's drift cancels in it.
 INFERENCE_COSTS = {"latency": "latency_ratio", "macs": "macs", "parameters": "parameters"}
+APART = ("parameters",)  # costs that do not fall with the charted one, so that a sampler has to know of them
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Goals:
 
     Attributes:
         quality: what is to be kept; the best candidate is the one that has most of it within the budget.
-        costs: what is to be lowered. The first one is charted and sampled; the budget limits it, or the same in another unit.
+        costs: what is to be lowered. The first one is charted; the budget limits it, or the same in another unit.
         budget: the most that a candidate may cost.
         learned_from: what tells quality apart with fewer samples, and takes its place in a search where it is known of all.
         worth: quality that may be lost against the baseline and the candidate still be wanted.
@@ -103,6 +104,11 @@ class Goals:
     def charted(self) -> str:
         """The cost that quality is weighed against."""
         return self.costs[0]
+
+    @property
+    def sampled(self) -> tuple[str, ...]:
+        """The costs that a sampler learns to lower: the charted one, and what does not fall with it."""
+        return (self.charted, *(cost for cost in self.costs[1:] if cost in APART))
 
     @property
     def objectives(self) -> tuple[str, ...]:

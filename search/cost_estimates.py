@@ -68,15 +68,16 @@ class CostEstimates:
 
     def over(self, schedule: Schedule) -> Mapping[str, Measurement] | None:
         """What a schedule is estimated to cost, where that is over the budget for sure; None where it may be within."""
-        macs = {"macs": exact("macs", costs.macs(self._space.shape, schedule))}
+        counts = {"macs": costs.macs, "parameters": costs.parameters}
+        counted = {name: exact(name, count(self._space.shape, schedule)) for name, count in counts.items()}
         predicted = self.predicted(schedule)
         if predicted is not None:
             over = predicted[self._budget.objective].low > self._budget.limit
-            return {**macs, **predicted} if over else None
+            return {**counted, **predicted} if over else None
         ratio = self._space.macs_share(schedule) * self._latency_per_mac() / HOPELESS
         if ratio <= self._limit:
             return None
-        estimate = {**macs, "latency_ratio": exact("latency_ratio", ratio)}
+        estimate = {**counted, "latency_ratio": exact("latency_ratio", ratio)}
         backbone_ms = self._backbone_ms or (None if self._budget.relative else self._budget.limit)
         return estimate if backbone_ms is None else {**estimate, "latency_ms": exact("latency_ms", backbone_ms * ratio)}
 

@@ -2,9 +2,9 @@
 
 The database of `vittle.storage` is the truth and this study is only the sampler's memory of it: it is rebuilt from finished
 trials whenever a search starts, so it can neither be lost nor disagree. How a trial is told decides what is learnt: it learns
-what the goals are `learned_from` and the charted cost, of schedules divergence and latency, and of a stopped trial as well,
-since few images tell divergence (see `vittle.objectives.quality.expectation`); a candidate over budget is told COMPLETE, with
-its constraint violated and what it loses imputed where that was not measured, never PRUNED.
+what the goals are `learned_from` and the costs that are `sampled`, of schedules divergence and latency, and of a stopped trial
+as well, since few images tell divergence (see `vittle.objectives.quality.expectation`); a candidate over budget is told
+COMPLETE, with its constraint violated and what it loses imputed where that was not measured, never PRUNED.
 
 Many values may stand for one candidate. Whatever is proposed is replaced by the canonical values of its candidate before
 anything is learnt from it, so what Optuna knows is one point per candidate.
@@ -90,7 +90,7 @@ class Sampler:
         """What asking and telling took so far."""
         self._tpe = self._make("tpe", seed)
         self._storage = InMemoryStorage()
-        directions: list[Any] = ["minimize", "minimize"]  # what is lost, and the charted cost
+        directions: list[Any] = ["minimize"] * (1 + len(goals.sampled))  # what is lost, and the costs
         self._study = optuna.create_study(storage=self._storage, directions=directions, sampler=self._make(self.kind, seed))
         self._number = self._storage.get_study_id_from_name(self._study.study_name)
         self._open: dict[int, optuna.Trial] = {}
@@ -131,7 +131,7 @@ class Sampler:
                 self._least = lost if self._least is None else min(lost, self._least)
             budget = self._goals.budget
             trial.set_constraint(f"{budget.what} budget", budget.excess(measurements))
-            self._study.tell(trial, [lost, measurements[self._goals.charted].value])
+            self._study.tell(trial, [lost, *(measurements[cost].value for cost in self._goals.sampled)])
 
     def remember(self, candidate: Any, measurements: Measured) -> None:
         """Learn from a trial of an earlier run; a candidate that the space does not hold is passed over."""

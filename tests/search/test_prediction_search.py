@@ -15,6 +15,7 @@ from vittle.search.cost_estimates import HOPELESS, CostEstimates
 from vittle.search.schedules import Knowledge
 from vittle.search.starts import HEURISTIC
 from vittle.spaces import tokens
+from vittle.spaces.costs import parameters
 from vittle.spaces.space import Space
 from vittle.storage.records import profiled
 from vittle.storage.settings import Settings
@@ -154,6 +155,7 @@ class TestEstimatesWithoutAProfile:
         if found is not None:
             assert found["latency_ratio"].value == pytest.approx(estimate)
             assert found["latency_ms"].value == pytest.approx(20 * estimate)
+            assert found["parameters"].value == parameters(costs._space.shape, schedule)
             assert LatencyBudget.parse(budget).excess(found) > 0
 
     def test_a_search_begins_below_the_backbone_whatever_the_budget(self) -> None:

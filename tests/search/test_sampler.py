@@ -135,6 +135,18 @@ def test_divergence_is_learnt_down_to_what_nobody_sees_and_accuracy_where_an_old
     assert [trial.values[0] for trial in sampler._study.trials] == pytest.approx([INDISTINCT, 0.5, 0.1])
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_are_learnt_to_be_lowered_where_they_are_asked_for(kind) -> None:
+    goals = inference_goals(LatencyBudget.parse("60%"), objectives=("accuracy", "latency", "macs", "parameters"))
+    sampler = Sampler(SPACE, goals, 0, kind=kind)
+    for number, schedule in enumerate(drawn(12)):
+        sampler.remember(schedule, {**measured(schedule), "parameters": exact("parameters", 1000 - number)})
+    told = [trial.values for trial in sampler._study.trials]
+    assert [values[2] for values in told] == [1000 - number for number in range(12)]
+    assert all(len(values) == 3 for values in told)  # MACs fall with latency, and are not told
+    assert sampler.ask().candidate.reductions
+
+
 @pytest.mark.parametrize("kind", ["nsga2", "nsga3"])
 def test_what_is_remembered_is_a_generation_that_has_children(kind) -> None:
     sampler = taught(kind, number=10)  # as many as make a population
