@@ -42,9 +42,9 @@ PARTS = {
         Part("profile", 75, "cuda_speed:measure_profile"),
         Part("launch", 120, "cuda_search:kill_and_resume"),
         Part("out_of_memory", 60, "cuda_search:exhaust"),
-        Part("sparsity", 30, "cuda_speed:measure_sparsity"),
-        Part("recursion", 30, "cuda_speed:measure_recursion"),
-        Part("peaks", 30, "cuda_speed:measure_peaks"),
+        Part("sparsity", 20, "cuda_speed:measure_sparsity"),
+        Part("recursion", 20, "cuda_speed:measure_recursion"),
+        Part("peaks", 20, "cuda_speed:measure_peaks"),
         Part("operators", 60, "cuda_speed:measure_operators"),  # last, because it can use all that the others leave over
     )
 }
