@@ -44,8 +44,10 @@ class Interrupts:
 
     def __exit__(self, *_: object) -> None:
         self.let_through = False
-        self._give_back()
-        self.handle()
+        try:
+            self._give_back()
+        finally:
+            self.handle()
 
     def handle(self) -> None:
         """Do what the kept signals ask for."""
@@ -64,7 +66,11 @@ class Interrupts:
             self._kept.append(heard)
 
     def _give_back(self) -> None:
-        # SIGINT last, since the handler of SIGTERM may call that of SIGINT.
-        for number, usual in reversed(self._usual.items()):
-            if signal.getsignal(number) == self._hear:
-                signal.signal(number, usual)
+        try:
+            # SIGINT last, since the handler of SIGTERM may call that of SIGINT.
+            for number, usual in reversed(self._usual.items()):
+                if signal.getsignal(number) == self._hear:
+                    signal.signal(number, usual)
+        except BaseException:  # the first signal came while the second was still kept
+            self._give_back()
+            raise

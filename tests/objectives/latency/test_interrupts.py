@@ -73,6 +73,27 @@ def test_every_one_is_handled_though_the_first_raises_and_what_was_raised_inside
     assert handlers() == [signal.default_int_handler, before[1]]
 
 
+def test_one_that_comes_while_handlers_are_given_back_leaves_none_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before, given_back = handlers(), signal.signal
+
+    def interrupted(number: int, handler: object) -> object:
+        found = given_back(number, handler)
+        if handler is signal.default_int_handler:
+            signal.raise_signal(signal.SIGTERM)  # before the other one is given back
+        return found
+
+    def leave() -> None:
+        with Interrupts():
+            signal.raise_signal(signal.SIGINT)
+            monkeypatch.setattr(signal, "signal", interrupted)
+
+    with pytest.raises(KeyboardInterrupt):
+        leave()
+    assert handlers() == before
+    assert HEARD == [signal.SIGINT]
+
+
 def test_what_is_ignored_or_ends_the_process_goes_on_doing_so() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
