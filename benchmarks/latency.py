@@ -12,7 +12,7 @@ mape, spearman; the same from the MACs alone, scaled to the backbone; how long t
 noisy) and `summary`. Every schedule's predicted and measured share of the backbone is in its row.
 """
 
-import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +21,7 @@ import timm
 import torch
 import typer
 
-from report import environment, write
+from report import environment, run_command, write
 from vittle.objectives.evaluator import make_stand
 from vittle.objectives.latency.profile import LatencyProfile, spearman
 from vittle.objectives.latency.profiler import SECONDS, Profiler
@@ -154,11 +154,7 @@ def summarise(rows: list[Row]) -> list[Row]:
 
 def main() -> None:
     """Run the benchmark; bad input is one line on stderr and exit code 2."""
-    try:
-        typer.run(measure)
-    except VittleError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_command(partial(typer.run, measure))
 
 
 if __name__ == "__main__":

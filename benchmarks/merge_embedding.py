@@ -14,8 +14,8 @@ is `equal`, share of the backbone's MACs of both, how many of n images each answ
 accuracy with its 95 % interval, and the exact paired p) and `summary`.
 """
 
-import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,7 +23,7 @@ import torch
 import typer
 
 import photographs
-from report import environment, write
+from report import environment, run_command, write
 from vittle import presets
 from vittle.objectives.quality import paired
 from vittle.objectives.quality.images import Images, TrainingSplits
@@ -32,7 +32,6 @@ from vittle.reductions.merge_embedding import MergeEmbedding
 from vittle.reductions.verdict import Comparison, Verdict
 from vittle.reductions.vit import ReducedViT
 from vittle.spaces import costs
-from vittle.spaces.errors import VittleError
 from vittle.spaces.schedule import Schedule
 from vittle.training import merge_embedding
 from vittle.training.judging import Judge, LabelledImages, Parts
@@ -114,11 +113,7 @@ def _labelled(images: Images) -> LabelledImages:
 def main() -> None:
     """Run the benchmark; bad input is one line on stderr and exit code 2."""
     torch.set_num_threads(1)  # another number of threads rounds differently and so ends at other weights
-    try:
-        typer.run(compare)
-    except VittleError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_command(partial(typer.run, compare))
 
 
 if __name__ == "__main__":

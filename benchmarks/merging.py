@@ -15,7 +15,6 @@ whether it is met, in how many rows, and the worst of them.
 """
 
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -27,7 +26,7 @@ import typer
 from torch import Tensor, nn
 
 import vittle
-from report import environment, write
+from report import environment, run_command, write
 from tome import PlainToMe
 from vittle.spaces.errors import VittleError
 
@@ -302,11 +301,7 @@ def _numbers(option: str, text: str, least: int) -> list[int]:
 
 def main() -> None:
     """Run the comparison; bad input is one line on stderr and exit code 2."""
-    try:
-        app()
-    except VittleError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_command(app)
 
 
 if __name__ == "__main__":

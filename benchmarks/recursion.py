@@ -25,7 +25,6 @@ of the weights. Both are judged on held-out images.
 """
 
 import json
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -43,7 +42,7 @@ import photographs
 from judging import chosen
 from methods import Trial
 from problem import Problem, Source, load
-from report import keep, write
+from report import keep, run_command, write
 from vittle.objectives.latency.turns import take_turns
 from vittle.objectives.quality import paired
 from vittle.reductions import digits
@@ -51,7 +50,6 @@ from vittle.reductions.backbone import Backbone, load_backbone
 from vittle.reductions.recursive_blocks import RecursiveBlocks
 from vittle.reductions.vit import ReducedViT
 from vittle.spaces import costs
-from vittle.spaces.errors import VittleError
 from vittle.spaces.recursion import Router, falling
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.space import Space
@@ -185,13 +183,14 @@ def _quality(name: str, backbone: Backbone, parts: Parts, folder: Path, seeds: t
             taken, blocks = _trained(backbone, parts, folder, name, most, seed)
             yield {"kind": "training", **about, **taken}
             for steps, share in rates:
-                found = {router: right(_model(backbone, blocks, steps, share, router)) for router in ROUTERS}
-                for router in ROUTERS if share < 1 else ("random",):
-                    schedule = _model(backbone, blocks, steps, share, router).schedule
+                rules = ROUTERS if share < 1 else ("random",)
+                models = {router: _model(backbone, blocks, steps, share, router) for router in rules}
+                found = {router: right(model) for router, model in models.items()}
+                for router, model in models.items():
                     difference = paired.difference(found[router], found["random"])
                     versus = {} if router == "random" else {"less_random": [round(value, 4) for value in difference]}
                     this = {"kind": "recursion", **about, "steps": steps, "share": share, "router": router}
-                    yield {**row(found[router], schedule, **this), **versus}
+                    yield {**row(found[router], model.schedule, **this), **versus}
         taken, blocks = _trained(backbone, parts, folder, name, 1, seed)
         yield {"kind": "training", "seed": seed, "trained_for": 1, **taken}
         student = _model(backbone, blocks, 1, 1.0, "random")
@@ -233,11 +232,7 @@ def _share(backbone: Backbone, schedule: Schedule) -> float:
 
 def main() -> None:
     """Run the benchmark; bad input is one line on stderr and exit code 2."""
-    try:
-        app()
-    except VittleError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_command(app)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,17 @@
-"""What every benchmark writes: where it ran, and a file that is never half written."""
+"""What every benchmark does: say where it ran, write a file that is never half written, and answer bad input in one line."""
 
 import contextlib
 import datetime
 import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from vittle.objectives.latency import environment as measured
+from vittle.spaces.errors import VittleError
 from vittle.spaces.files import write_at_once
 
 
@@ -36,3 +39,12 @@ def keep(path: Path, part: str, rows: list[dict[str, Any]]) -> None:
     """
     document = json.loads(path.read_text()) if path.exists() else {}
     write(path, {**document, part: {"environment": environment(torch.device("cpu")), "rows": rows}})
+
+
+def run_command(command: Callable[[], object]) -> None:
+    """Run a benchmark's command line; bad input is one line on stderr and exit code 2."""
+    try:
+        command()
+    except VittleError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -19,8 +19,8 @@ other rows of the file are kept, where they come from the same environment and b
 """
 
 import json
-import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,7 +32,7 @@ from judging import Judge, judge_run
 from methods import METHODS, SWEEPS
 from photographs import train
 from problem import LARGE, Problem, Source, load
-from report import environment, write
+from report import environment, run_command, write
 from vittle.spaces.errors import VittleError
 
 Row = dict[str, Any]
@@ -114,11 +114,7 @@ def _sources(photographs: Path | None, backbone: Path | None, images: int | None
 
 def main() -> None:
     """Run the benchmark; bad input is one line on stderr and exit code 2."""
-    try:
-        typer.run(compare)
-    except VittleError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_command(partial(typer.run, compare))
 
 
 if __name__ == "__main__":

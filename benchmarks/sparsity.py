@@ -15,7 +15,6 @@ are paired, image by image, with 95 % intervals.
 `benchmarks/results/sparsity.json` holds `environment`, and of each part its rows.
 """
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -29,7 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import photographs
-from report import keep
+from report import keep, run_command
 from vittle.objectives.latency.turns import take_turns
 from vittle.objectives.quality import paired
 from vittle.reductions import digits
@@ -39,7 +38,6 @@ from vittle.reductions.sparsity_predictor import SparsityPredictor
 from vittle.reductions.tokens import Heads
 from vittle.reductions.vit import ReducedViT
 from vittle.spaces import costs
-from vittle.spaces.errors import VittleError
 from vittle.spaces.schedule import Schedule
 from vittle.spaces.shape import BackboneShape
 from vittle.spaces.sparsity import SIDES, Form, Rests, Sparsity
@@ -214,11 +212,7 @@ def _differences(ours: Answers, theirs: Sequence[Answers]) -> list[list[float]]:
 
 def main() -> None:
     """Run the benchmark; bad input is one line on stderr and exit code 2."""
-    try:
-        app()
-    except VittleError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_command(app)
 
 
 if __name__ == "__main__":

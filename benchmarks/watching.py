@@ -25,7 +25,6 @@ of scheduled and of uniform mode.
 `benchmarks/results/watching.json` holds `environment`, and of each part its rows.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -37,7 +36,7 @@ import typer
 from numpy.typing import NDArray
 
 import vittle
-from report import keep
+from report import keep, run_command
 from vittle.objectives.latency.turns import take_turns
 from vittle.objectives.measurement import NORMAL_95
 from vittle.objectives.quality import paired
@@ -54,7 +53,6 @@ from vittle.reductions.data import Preprocessing
 from vittle.reductions.recursive_blocks import RecursiveBlocks
 from vittle.reductions.vit import ReducedViT
 from vittle.spaces import costs
-from vittle.spaces.errors import VittleError
 from vittle.spaces.recursion import Router, falling
 from vittle.spaces.schedule import Schedule
 from vittle.training import merge_embedding, recursion
@@ -99,6 +97,7 @@ def quality(weights: Weights, output: Output = OUTPUT) -> None:
     """How often it is wrong, what it sees, and what that is good for."""
     torch.set_num_threads(1)
     backbone = load_backbone()
+    blocks = RecursiveBlocks.load(weights, backbone)
     parts = [digits.splits()[name] for name in ("search", "held-out")]
     pixels, labels = (np.concatenate(one) for one in zip(*parts, strict=True))
     spoilt = {case: corrupted(pixels, *case, range(len(pixels))) for case in WORST}
@@ -107,7 +106,7 @@ def quality(weights: Weights, output: Output = OUTPUT) -> None:
     whole = costs.macs(backbone.shape, Schedule())
     found: dict[str, Rows] = {"false_alarms": [], "worst_cases": [], "dilution": []}
     for name, fall_backs in FALL_BACKS.items():
-        model = _model(backbone, weights, name)
+        model = _model(backbone, blocks, name)
         some = to_input(pixels[:2], backbone.preprocessing, torch.device("cpu"))
         watches = {one: vittle.watch(model, some, window=1, full_depth=one == "full depth") for one in fall_backs}
         scheduled, *others = (
@@ -138,12 +137,13 @@ def speed(weights: Weights, output: Output = OUTPUT) -> None:
     """What it takes to watch."""
     torch.set_num_threads(1)
     backbone = load_backbone()
+    blocks = RecursiveBlocks.load(weights, backbone)
     pixels = digits.splits()["search"][0]
     noisy = corrupted(pixels[:BATCH], "noise", 1.0, range(BATCH))
     calm, images, odd = (to_input(one, backbone.preprocessing, torch.device("cpu")) for one in (pixels, pixels[:BATCH], noisy))
     rows = []
     for name, router in (("merging", None), ("recursion", "learned"), ("recursion", "random")):
-        model = _model(backbone, weights, name, router or "random")
+        model = _model(backbone, blocks, name, router or "random")
         calibration = vittle.watch(model, calm, window=WINDOWS[-1]).calibration
         for mode in MODES:
             # A window of the same few images is an alarm, and the mode has to be the one that is timed.
@@ -168,10 +168,9 @@ def speed(weights: Weights, output: Output = OUTPUT) -> None:
     keep(output, "speed", rows)
 
 
-def _model(backbone: Backbone, weights: Path, name: str, router: Router = "learned") -> ReducedViT:
+def _model(backbone: Backbone, blocks: RecursiveBlocks, name: str, router: Router = "learned") -> ReducedViT:
     if name == "merging":
         return ReducedViT(backbone.model, merge_embedding.constant(backbone.shape, merge_embedding.rate(backbone.shape, MACS)))
-    blocks = RecursiveBlocks.load(weights, backbone)
     schedule = Schedule(recursion.recurring(blocks, falling(len(blocks.routers), LAST), router).reductions, "prefix")
     return ReducedViT(backbone.model, schedule, {"recursion": blocks})
 
@@ -273,11 +272,7 @@ def _over(signals: Signals, values: Sequence[NDArray[np.float32]]) -> bool:
 
 def main() -> None:
     """Run the benchmark; bad input is one line on stderr and exit code 2."""
-    try:
-        app()
-    except VittleError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_command(app)
 
 
 if __name__ == "__main__":

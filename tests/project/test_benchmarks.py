@@ -22,6 +22,7 @@ from vittle import Schedule, apply, macs, presets
 from vittle.objectives.quality.accuracy import to_input
 from vittle.reductions import digits
 from vittle.reductions.backbone import load_backbone
+from vittle.reductions.recursive_blocks import RecursiveBlocks
 from vittle.spaces.errors import VittleError
 
 
@@ -216,7 +217,10 @@ def test_what_is_said_of_watching_is_what_a_watch_does(tmp_path, monkeypatch) ->
         (watching, "ODD", (0.0, 1.0)),
     ):
         monkeypatch.setattr(owner, name, value)
-    watching.quality(tmp_path / "none", tmp_path / "watching.json")
+    backbone = load_backbone()
+    blocks = RecursiveBlocks.from_backbone(backbone.model, steps=1)
+    blocks.save(tmp_path / "blocks", {})
+    watching.quality(tmp_path / "blocks", tmp_path / "watching.json")
     document = json.loads((tmp_path / "watching.json").read_text())
     (alarms,) = document["false_alarms"]["rows"]
     assert (alarms["halvings"], alarms["orders"], alarms["windows"]) == (2, 6, 6 * 6)  # after 20, 25 ... 45 images
@@ -224,8 +228,7 @@ def test_what_is_said_of_watching_is_what_a_watch_does(tmp_path, monkeypatch) ->
     pixels, labels = (np.concatenate([few[name][part] for name in ("search", "held-out")]) for part in (0, 1))
     order = np.random.default_rng(0).permutation(90)
     calm, entering = order[:45], order[45:]
-    backbone = load_backbone()
-    model = watching._model(backbone, tmp_path / "none", "merging")
+    model = watching._model(backbone, blocks, "merging")
     watched = vittle.watch(model, to_input(pixels[calm], backbone.preprocessing, torch.device("cpu")), window=20)
     first = np.concatenate([entering, calm])
     found = vittle.worst_cases(watched, pixels[first], labels[first])
